@@ -1,1 +1,53 @@
-//! Placeholder.
+//! A small trainer for candle networks whose weights have names.
+//!
+//! candle gives tensors, gradients and layers; it leaves the training loop to its user. This crate is that loop, made so
+//! that pruning, rewinding, recording and checkpoints can hang on it without the loop knowing of any of them:
+//!
+//! * [`Network`]: a forward pass plus [`Parameters`], the network's tensors under sorted names. [`ModuleNetwork`] makes
+//!   one of any candle `ModuleT` and its `VarMap`.
+//! * [`Optimizer`]: fastai's Adam and SGD with momentum, which can be saved and which keep a pruned weight at exactly 0.
+//! * [`Trainer`]: the loop. It announces [`Event`]s to [`Hook`]s and keeps every mask applied after every step.
+//! * [`evaluate`]: loss and accuracy over a whole data set.
+//!
+//! This crate knows nothing of pictures, of scores or of tickets.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use candle_nn::{VarBuilder, VarMap};
+//! use lth_train::{Data, FitConfig, ModuleNetwork, Optimizer, OptimizerConfig, Trainer};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let variables = VarMap::new();
+//! let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+//! let network = ModuleNetwork::new(candle_nn::linear(2, 2, builder)?, &variables)?;
+//!
+//! // Four points, the class is the sign of the first coordinate.
+//! let x = Tensor::new(&[[1f32, 0.3], [-1., 0.2], [2., -0.1], [-2., -0.4]], &Device::Cpu)?;
+//! let y = Tensor::new(&[1u32, 0, 1, 0], &Device::Cpu)?;
+//! let batches = || std::iter::once(Ok::<_, candle_core::Error>((x.clone(), y.clone())));
+//! let data = Data { train: |_epoch| batches(), n_train_batches: 1, valid: batches };
+//!
+//! let optimizer = Optimizer::new(OptimizerConfig::adam());
+//! let mut trainer = Trainer::new(network, optimizer, 42);
+//! let history = trainer.fit(&FitConfig { learning_rate: &|_| 0.1, ..FitConfig::new(20) }, &data, &mut [])?;
+//! assert_eq!(history.last().map(|epoch| epoch.accuracy), Some(1.0));
+//! # Ok(()) }
+//! ```
+
+mod error;
+mod evaluate;
+mod hook;
+mod network;
+mod optimizer;
+mod parameters;
+mod state;
+mod trainer;
+
+pub use error::{BoxError, Error};
+pub use evaluate::{Evaluation, evaluate};
+pub use hook::{Event, Fit, Hook, HookState};
+pub use network::{ModuleNetwork, Network, Pass};
+pub use optimizer::{Optimizer, OptimizerConfig};
+pub use parameters::{Parameter, Parameters, Role};
+pub use state::State;
+pub use trainer::{Data, EpochMetrics, FitConfig, Trainer};

@@ -1,0 +1,108 @@
+use std::fmt;
+
+/// An error of somebody else's: a hook's or a data source's.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// What can go wrong while a network trains.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// candle could not do an operation.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+
+    /// The training loss became infinite or NaN: the run cannot recover.
+    #[error(
+        "training loss is {loss} in epoch {epoch}, batch {batch}: lower the learning rate or look for \
+         values that are not finite in the data and the starting weights"
+    )]
+    LossNotFinite {
+        /// The loss as computed.
+        loss: f64,
+        /// Epoch of the fit, from 0.
+        epoch: usize,
+        /// Batch within the epoch, from 0.
+        batch: usize,
+    },
+
+    /// A parameter that the operation needs is not there.
+    #[error("there is no parameter `{name}`; {hint}")]
+    NoParameter {
+        /// The name that was looked up.
+        name: String,
+        /// What there is instead.
+        hint: String,
+    },
+
+    /// Two tensors of one name differ in shape.
+    #[error("{what} for `{name}` has shape {got:?}, expected {expected:?}")]
+    Shape {
+        /// What kind of tensor was given ("mask", "value", "first moment").
+        what: &'static str,
+        /// The parameter's name.
+        name: String,
+        /// The given shape.
+        got: Vec<usize>,
+        /// The parameter's shape.
+        expected: Vec<usize>,
+    },
+
+    /// Something needs at least one batch and there was none.
+    #[error("{what} has no batches: {hint}")]
+    NoBatches {
+        /// Which data were empty.
+        what: &'static str,
+        /// What to change.
+        hint: &'static str,
+    },
+
+    /// The data promised more batches than they delivered, so that schedules over the whole fit would be wrong.
+    #[error("epoch {epoch} has {got} training batches, expected {expected}")]
+    BatchCount {
+        /// Epoch of the fit, from 0.
+        epoch: usize,
+        /// Batches delivered (counting stops one past the promise).
+        got: usize,
+        /// Batches promised.
+        expected: usize,
+    },
+
+    /// The data source failed.
+    #[error("reading a batch failed: {0}")]
+    Data(#[source] BoxError),
+
+    /// A hook failed.
+    #[error("{hook}: {source}")]
+    Hook {
+        /// The hook's name.
+        hook: String,
+        /// What it said.
+        source: BoxError,
+    },
+
+    /// A saved state does not fit what it is loaded into.
+    #[error("state cannot be restored: {0}")]
+    State(String),
+}
+
+impl Error {
+    pub(crate) fn no_parameter<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        Self::NoParameter { name: name.to_owned(), hint: Known(known.collect()).to_string() }
+    }
+}
+
+struct Known<'a>(Vec<&'a str>);
+
+impl fmt::Display for Known<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 4;
+        if self.0.is_empty() {
+            return write!(f, "the network has none");
+        }
+        write!(f, "there are {} others: {}", self.0.len(), self.0[..self.0.len().min(SHOWN)].join(", "))?;
+        if self.0.len() > SHOWN {
+            write!(f, ", …")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! What the trainer needs of a network.
+
+use std::collections::BTreeMap;
+
+use candle_core::{ModuleT, Tensor};
+use candle_nn::VarMap;
+
+use crate::{Error, Parameter, Parameters, Role};
+
+/// How a forward pass is to be run.
+///
+/// Randomness is addressed, not consumed: a layer that draws noise keys its stream by (`seed`, `step`, its own name), so
+/// that neither threads nor a resumed run nor a new layer shift other draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// Batch statistics and dropout (`true`), or running statistics and none (`false`).
+    pub train: bool,
+    /// Whether a backward pass follows. Without it parameters enter detached and intermediate values are freed at once.
+    pub track: bool,
+    /// The run's seed.
+    pub seed: u64,
+    /// Optimiser steps taken in the run before this pass.
+    pub step: u64,
+}
+
+impl Pass {
+    /// A training pass, to be followed by a backward pass.
+    pub fn train(seed: u64, step: u64) -> Self {
+        Self { train: true, track: true, seed, step }
+    }
+
+    /// An evaluation pass that keeps no graph.
+    pub fn eval() -> Self {
+        Self { train: false, track: false, seed: 0, step: 0 }
+    }
+}
+
+/// A network that can be trained, pruned and saved.
+pub trait Network {
+    /// The output for a batch `x`; logits `[N, classes]` for the losses of this crate.
+    /// # Errors  if the input's shape does not fit or candle fails.
+    fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor>;
+
+    /// All parameters and buffers.
+    fn parameters(&self) -> &Parameters;
+
+    /// Tells the network which weights are pruned (name → u8, 1 = keep; a parameter without a mask is dense), so that it
+    /// can compute with the kept ones alone. The values themselves are the caller's to zero; a network without sparse
+    /// operators may ignore this.
+    /// # Errors  if a mask does not fit its parameter.
+    fn set_masks(&mut self, _masks: &BTreeMap<String, Tensor>) -> candle_core::Result<()> {
+        Ok(())
+    }
+}
+
+impl<N: Network + ?Sized> Network for Box<N> {
+    fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
+        (**self).forward(x, pass)
+    }
+
+    fn parameters(&self) -> &Parameters {
+        (**self).parameters()
+    }
+
+    fn set_masks(&mut self, masks: &BTreeMap<String, Tensor>) -> candle_core::Result<()> {
+        (**self).set_masks(masks)
+    }
+}
+
+/// Any candle `ModuleT` and the `VarMap` it was built from, as a [`Network`].
+///
+/// Roles are read from names and shapes: `running_mean` and `running_var` are buffers; other tensors of rank 0 or 1 called
+/// `….weight` are norms, or else biases; the rest are weights.
+#[derive(Debug)]
+pub struct ModuleNetwork<M> {
+    module: M,
+    parameters: Parameters,
+}
+
+impl<M: ModuleT> ModuleNetwork<M> {
+    /// The module with the variables of `variables`.
+    /// # Errors  [`Error::State`] if the map's lock is poisoned.
+    pub fn new(module: M, variables: &VarMap) -> Result<Self, Error> {
+        let data = variables.data().lock().map_err(|_| Error::State("the VarMap's lock is poisoned".to_owned()))?;
+        let mut parameters = Parameters::new();
+        for (name, var) in data.iter() {
+            parameters.insert(name.as_str(), Parameter::new(var.clone(), role(name, var.rank(), |n| data.contains_key(n))));
+        }
+        Ok(Self { module, parameters })
+    }
+
+    /// The module itself.
+    pub fn module(&self) -> &M {
+        &self.module
+    }
+}
+
+impl<M: ModuleT> Network for ModuleNetwork<M> {
+    fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
+        self.module.forward_t(x, pass.train)
+    }
+
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+}
+
+fn role(name: &str, rank: usize, exists: impl Fn(&str) -> bool) -> Role {
+    let (layer, leaf) = name.rsplit_once('.').map_or(("", name), |(layer, leaf)| (layer, leaf));
+    let sibling = |leaf: &str| if layer.is_empty() { leaf.to_owned() } else { format!("{layer}.{leaf}") };
+    match leaf {
+        "running_mean" | "running_var" | "num_batches_tracked" => Role::Buffer,
+        _ if rank >= 2 => Role::Weight,
+        "weight" => Role::Norm,
+        // A shift beside running statistics belongs to the normalisation, too.
+        "bias" if exists(&sibling("running_mean")) => Role::Norm,
+        _ => Role::Bias,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use candle_nn::VarBuilder;
+
+    use super::*;
+
+    #[test]
+    fn roles_are_read_from_names_and_shapes() -> Result<(), Error> {
+        let variables = VarMap::new();
+        let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+        let conv = candle_nn::conv2d(3, 4, 3, candle_nn::Conv2dConfig::default(), builder.pp("conv"))?;
+        candle_nn::batch_norm(4, candle_nn::BatchNormConfig::default(), builder.pp("bn"))?;
+        candle_nn::layer_norm(4, candle_nn::LayerNormConfig::default(), builder.pp("ln"))?;
+        let network = ModuleNetwork::new(conv, &variables)?;
+        let roles: Vec<_> = network.parameters().iter().map(|(name, parameter)| (name, parameter.role())).collect();
+        assert_eq!(
+            roles,
+            [
+                ("bn.bias", Role::Norm),
+                ("bn.running_mean", Role::Buffer),
+                ("bn.running_var", Role::Buffer),
+                ("bn.weight", Role::Norm),
+                ("conv.bias", Role::Bias),
+                ("conv.weight", Role::Weight),
+                ("ln.bias", Role::Bias),
+                ("ln.weight", Role::Norm),
+            ]
+        );
+        assert_eq!(network.parameters().trainable().count(), 6);
+        Ok(())
+    }
+}

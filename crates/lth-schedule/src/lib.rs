@@ -1,1 +1,41 @@
-//! Placeholder.
+//! When to prune how much: sparsity and learning-rate schedules, without tensors.
+//!
+//! Pruning while training needs an answer to "how sparse should the network be now?". [`SparsitySchedule`] is that
+//! answer as a value that can be stored, compared and spelled: a shape ([`Schedule`]), a start and an end
+//! ([`Sparsity`]), and a [`Window`] of the training. Bound to a [`TrainingLength`] it gives the sparsity at every
+//! iteration.
+//!
+//! ```
+//! use lth_schedule::{Schedule, Sparsity, SparsitySchedule, TrainingLength};
+//!
+//! let schedule = SparsitySchedule {
+//!     schedule: Schedule::Agp,
+//!     start: Sparsity::DENSE,
+//!     end: "80%".parse()?,
+//!     window: "1ep..3ep".parse()?,
+//! };
+//! let plan = schedule.plan(TrainingLength::new(4, 100)?)?;
+//! assert_eq!(plan.sparsity(0), Sparsity::DENSE);
+//! assert_eq!(plan.sparsity(200).to_string(), "70.00 %");
+//! assert_eq!(plan.sparsity(399), "80%".parse()?);
+//! # Ok::<(), lth_schedule::Error>(())
+//! ```
+
+mod error;
+mod points;
+mod schedule;
+mod sparsity;
+mod sparsity_schedule;
+mod spelling;
+mod step;
+mod window;
+
+pub mod fasterai_2021;
+
+pub use error::Error;
+pub use points::Points;
+pub use schedule::{Exponent, Logistic, Rounds, Schedule};
+pub use sparsity::Sparsity;
+pub use sparsity_schedule::{SparsityPlan, SparsitySchedule};
+pub use step::{Step, TrainingLength};
+pub use window::{Moment, Span, Window};

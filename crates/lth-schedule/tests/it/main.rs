@@ -1,0 +1,5 @@
+//! The crate against golden values and properties.
+#![allow(missing_docs)]
+
+mod golden;
+mod properties;

@@ -1,0 +1,123 @@
+use candle_core::{Device, Tensor};
+use rand::RngCore;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use crate::{Checked, Criterion, Error, Inputs, Requirements};
+
+/// A random order of the weights: the control that every criterion has to beat.
+///
+/// The scores of a tensor of n elements are (k + ½) / n for a random permutation of k = 0 … n − 1, so uniform in (0, 1)
+/// over all tensors; up to 2²³ elements no two in a tensor are equal. A pure function of the seed, the weight's name and
+/// its number of elements: neither the order of the weights nor the number of threads matters.
+///
+/// Source: Frankle & Carbin 2019, §2 ("random reinitialisation" is another control: same mask, new weights). Differs
+/// from fasterai, whose `random` draws normal numbers from the global generator; the order is as random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Random {
+    /// Which random order.
+    pub seed: u64,
+}
+
+impl Criterion for Random {
+    fn name(&self) -> &str {
+        "random"
+    }
+
+    fn requires(&self) -> Requirements {
+        Requirements::NONE
+    }
+
+    fn score(&self, weight_name: &str, inputs: &Inputs<'_>) -> Result<Tensor, Error> {
+        let scores = permutation_scores(self.seed, weight_name, inputs.weight.elem_count());
+        let scores =
+            Tensor::from_vec(scores, inputs.weight.shape(), &Device::Cpu)?.to_device(inputs.weight.device())?;
+        Checked::new(self.name(), weight_name, inputs).finish(&scores)
+    }
+}
+
+fn permutation_scores(seed: u64, weight_name: &str, n: usize) -> Vec<f32> {
+    let mut rng = stream(seed, weight_name);
+    let mut scores: Vec<f32> = (0..n).map(|k| ((k as f64 + 0.5) / n as f64) as f32).collect();
+    // Fisher and Yates. Written out, since no version of a crate's `shuffle` promises the same order to the next.
+    for last in (1..n).rev() {
+        // High word of a 64 × 64 bit product: uniform in 0..=last to one part in 2^64 / n.
+        let other = ((u128::from(rng.next_u64()) * (last as u128 + 1)) >> 64) as usize;
+        scores.swap(last, other);
+    }
+    scores
+}
+
+/// The stream for one weight: the key is seed, purpose and a 128-bit hash of the name.
+fn stream(seed: u64, weight_name: &str) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(b"lth/rand");
+    key[16..].copy_from_slice(&fnv1a_128(weight_name.as_bytes()).to_le_bytes());
+    ChaCha8Rng::from_seed(key)
+}
+
+fn fnv1a_128(bytes: &[u8]) -> u128 {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    bytes.iter().fold(OFFSET, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_depends_on_the_seed_and_the_name_alone() {
+        let scores = |seed, name| permutation_scores(seed, name, 1000);
+        assert_eq!(scores(1, "conv1.weight"), scores(1, "conv1.weight"));
+        assert_ne!(scores(1, "conv1.weight"), scores(2, "conv1.weight"));
+        assert_ne!(scores(1, "conv1.weight"), scores(1, "conv2.weight"));
+        // Published in records: these must not change.
+        assert_eq!(permutation_scores(7, "fc.weight", 8).map_to_ranks(), FROZEN);
+    }
+
+    const FROZEN: [usize; 8] = [0; 8];
+
+    trait Ranks {
+        fn map_to_ranks(&self) -> Vec<usize>;
+    }
+
+    impl Ranks for Vec<f32> {
+        fn map_to_ranks(&self) -> Vec<usize> {
+            self.iter().map(|score| (score * self.len() as f32) as usize).collect()
+        }
+    }
+
+    #[test]
+    fn no_two_scores_are_equal_in_the_largest_layers() {
+        let mut scores = permutation_scores(0, "classifier.weight", 1 << 23);
+        scores.sort_by(f32::total_cmp);
+        assert!(scores.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(scores[0] > 0.0 && scores[scores.len() - 1] <= 1.0);
+    }
+
+    #[test]
+    fn every_position_is_equally_likely() {
+        // 4,000 orders of four: each of the 16 cells expects 1,000, deviation 27; 150 is over five deviations.
+        let mut counts = [[0i32; 4]; 4];
+        for seed in 0..4000 {
+            for (position, score) in permutation_scores(seed, "w", 4).iter().enumerate() {
+                counts[position][(score * 4.0) as usize] += 1;
+            }
+        }
+        assert!(counts.iter().flatten().all(|n| (n - 1000).abs() < 150), "{counts:?}");
+    }
+
+    #[test]
+    fn an_empty_tensor_has_no_scores() {
+        assert!(permutation_scores(0, "w", 0).is_empty());
+    }
+
+    #[test]
+    fn the_hash_is_fnv1a_of_128_bits() {
+        // The published test vector for "foobar".
+        assert_eq!(fnv1a_128(b"foobar"), 0x343e_1662_793c_64bf_6f0d_3597_ba44_6f18);
+        assert_eq!(fnv1a_128(b""), 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
+    }
+}

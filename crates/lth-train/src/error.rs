@@ -80,6 +80,10 @@ pub enum Error {
         source: BoxError,
     },
 
+    /// A checkpoint could not be written.
+    #[error("writing a checkpoint failed: {0}")]
+    Checkpoint(#[source] BoxError),
+
     /// A saved state does not fit what it is loaded into.
     #[error("state cannot be restored: {0}")]
     State(String),

@@ -49,5 +49,5 @@ pub use hook::{Event, Fit, Hook, HookState};
 pub use network::{ModuleNetwork, Network, Pass};
 pub use optimizer::{Optimizer, OptimizerConfig};
 pub use parameters::{Parameter, Parameters, Role};
-pub use state::State;
+pub use state::{Counters, Position, Smooth, State};
 pub use trainer::{Data, EpochMetrics, FitConfig, Trainer};

@@ -84,7 +84,8 @@ impl<M: ModuleT> ModuleNetwork<M> {
         let data = variables.data().lock().map_err(|_| Error::State("the VarMap's lock is poisoned".to_owned()))?;
         let mut parameters = Parameters::new();
         for (name, var) in data.iter() {
-            parameters.insert(name.as_str(), Parameter::new(var.clone(), role(name, var.rank(), |n| data.contains_key(n))));
+            parameters
+                .insert(name.as_str(), Parameter::new(var.clone(), role(name, var.rank(), |n| data.contains_key(n))));
         }
         Ok(Self { module, parameters })
     }

@@ -182,12 +182,7 @@ pub(crate) fn check_shape(what: &'static str, name: &str, got: &Tensor, expected
     if got.dims() == expected.dims() {
         return Ok(());
     }
-    Err(Error::Shape {
-        what,
-        name: name.to_owned(),
-        got: got.dims().to_vec(),
-        expected: expected.dims().to_vec(),
-    })
+    Err(Error::Shape { what, name: name.to_owned(), got: got.dims().to_vec(), expected: expected.dims().to_vec() })
 }
 
 #[cfg(test)]

@@ -1,0 +1,191 @@
+//! Optimisers over named parameters, with state that can be saved.
+
+use std::collections::BTreeMap;
+
+use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
+use lth_kernels::optim::{AdamStep, Decay, SgdStep, adam_step, sgd_step};
+use serde::{Deserialize, Serialize};
+
+use crate::parameters::check_shape;
+use crate::{Error, Parameters, Role};
+
+/// Which optimiser, and its constants. Weight decay never touches [`Role::Norm`] and [`Role::Bias`], as in fastai.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OptimizerConfig {
+    /// Adam with decoupled weight decay, applied before the step (fastai's `Adam`; Loshchilov & Hutter 2019).
+    Adam {
+        /// Decay of the mean of gradients.
+        beta1: f64,
+        /// Decay of the mean of squared gradients.
+        beta2: f64,
+        /// Added to the root after bias correction.
+        eps: f64,
+        /// Per-step decay is the learning rate times this.
+        weight_decay: f64,
+    },
+    /// Stochastic gradient descent with momentum, without dampening.
+    Sgd {
+        /// 0 for none.
+        momentum: f64,
+        /// Strength of the decay.
+        weight_decay: f64,
+        /// `true`: fastai's rule, `w *= 1 − lr·wd` before the step; `false`: PyTorch's, `wd·w` is added to the gradient.
+        decoupled: bool,
+    },
+}
+
+impl OptimizerConfig {
+    /// fastai's Adam: betas 0.9 and 0.99, eps 1e-5, weight decay 0.01.
+    pub fn adam() -> Self {
+        Self::Adam { beta1: 0.9, beta2: 0.99, eps: 1e-5, weight_decay: 0.01 }
+    }
+
+    /// PyTorch's SGD with momentum 0.9 and no weight decay.
+    pub fn sgd() -> Self {
+        Self::Sgd { momentum: 0.9, weight_decay: 0., decoupled: false }
+    }
+}
+
+/// An optimiser and its averages, by parameter name.
+#[derive(Debug)]
+pub struct Optimizer {
+    config: OptimizerConfig,
+    n_steps: u64,
+    averages: BTreeMap<String, Averages>,
+}
+
+/// Adam's first and second moment, or SGD's momentum buffer alone.
+#[derive(Debug)]
+struct Averages {
+    first: Var,
+    second: Option<Var>,
+}
+
+const FIRST: &str = "first";
+const SECOND: &str = "second";
+
+impl Optimizer {
+    /// An optimiser that has taken no step.
+    pub fn new(config: OptimizerConfig) -> Self {
+        Self { config, n_steps: 0, averages: BTreeMap::new() }
+    }
+
+    /// Its constants.
+    pub fn config(&self) -> OptimizerConfig {
+        self.config
+    }
+
+    /// Steps taken since it was made or reset.
+    pub fn n_steps(&self) -> u64 {
+        self.n_steps
+    }
+
+    /// Forgets all averages and steps.
+    pub fn reset(&mut self) {
+        self.n_steps = 0;
+        self.averages.clear();
+    }
+
+    /// Moves every trainable parameter that has a gradient. A parameter with a mask (u8, 1 = keep) has exactly 0 at its
+    /// pruned positions afterwards, in its value and in its averages.
+    /// # Errors  if a mask or gradient does not fit its parameter or candle fails.
+    pub fn step(
+        &mut self,
+        learning_rate: f64,
+        parameters: &Parameters,
+        gradients: &GradStore,
+        masks: &BTreeMap<String, Tensor>,
+    ) -> Result<(), Error> {
+        self.n_steps += 1;
+        for (name, parameter) in parameters.trainable() {
+            let var = parameter.var();
+            let Some(gradient) = gradients.get(var) else { continue };
+            let mask = masks.get(name);
+            if let Some(mask) = mask {
+                check_shape("mask", name, mask, var)?;
+            }
+            let decays = parameter.role() == Role::Weight;
+            let averages = match self.averages.get(name) {
+                Some(averages) => averages,
+                None => self.averages.entry(name.to_owned()).or_insert(Averages::zeros(var, self.config)?),
+            };
+            let gradient = gradient.contiguous()?;
+            match (self.config, &averages.second) {
+                (OptimizerConfig::Adam { beta1, beta2, eps, weight_decay }, Some(second)) => {
+                    let weight_decay = if decays { weight_decay } else { 0. };
+                    let step = AdamStep { lr: learning_rate, beta1, beta2, eps, weight_decay, step: self.n_steps };
+                    adam_step(var, &gradient, &averages.first, second, mask, &step)?;
+                }
+                (OptimizerConfig::Sgd { momentum, weight_decay, decoupled }, None) => {
+                    let step = SgdStep {
+                        lr: learning_rate,
+                        momentum,
+                        weight_decay: if decays { weight_decay } else { 0. },
+                        decay: if decoupled { Decay::Decoupled } else { Decay::Coupled },
+                        nesterov: false,
+                    };
+                    sgd_step(var, &gradient, &averages.first, mask, &step)?;
+                }
+                _ => return Err(Error::State(format!("averages of `{name}` are another optimiser's"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deep copies of all averages: `<parameter>/first`, `<parameter>/second`.
+    /// # Errors  if a tensor cannot be copied.
+    pub fn tensors(&self) -> Result<BTreeMap<String, Tensor>, Error> {
+        let mut tensors = BTreeMap::new();
+        for (name, averages) in &self.averages {
+            tensors.insert(format!("{name}/{FIRST}"), averages.first.as_detached_tensor().copy()?);
+            if let Some(second) = &averages.second {
+                tensors.insert(format!("{name}/{SECOND}"), second.as_detached_tensor().copy()?);
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Takes up averages from [`Optimizer::tensors`] after `n_steps` steps, checked against the parameters.
+    /// # Errors  if a name or shape does not fit; the optimiser is then unchanged.
+    pub fn restore(
+        &mut self,
+        n_steps: u64,
+        tensors: &BTreeMap<String, Tensor>,
+        parameters: &Parameters,
+    ) -> Result<(), Error> {
+        let mut averages = BTreeMap::new();
+        for (key, tensor) in tensors {
+            let unknown = || Error::State(format!("`{key}` is no average of an optimiser"));
+            let (name, which) = key.rsplit_once('/').ok_or_else(unknown)?;
+            if which != FIRST && which != SECOND {
+                return Err(unknown());
+            }
+            let var = parameters.require(name)?.var();
+            check_shape("average", name, tensor, var)?;
+            if !averages.contains_key(name) {
+                averages.insert(name.to_owned(), Averages::zeros(var, self.config)?);
+            }
+            let entry = &averages[name];
+            let target = if which == FIRST { Some(&entry.first) } else { entry.second.as_ref() };
+            let target = target.ok_or_else(|| Error::State(format!("`{key}` belongs to another optimiser")))?;
+            target.set(&tensor.to_dtype(var.dtype())?.to_device(var.device())?.contiguous()?.copy()?)?;
+        }
+        self.n_steps = n_steps;
+        self.averages = averages;
+        Ok(())
+    }
+}
+
+impl Averages {
+    fn zeros(var: &Var, config: OptimizerConfig) -> Result<Self, Error> {
+        let zeros = || Var::zeros(var.shape(), var.dtype(), var.device());
+        let second = match config {
+            OptimizerConfig::Adam { .. } => Some(zeros()?),
+            OptimizerConfig::Sgd { .. } => None,
+        };
+        Ok(Self { first: zeros()?, second })
+    }
+}

@@ -1,0 +1,97 @@
+//! All that a resume needs, in one value.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::{EpochMetrics, HookState, OptimizerConfig};
+
+/// The state of a [`Trainer`](crate::Trainer) between two epochs or two fits. What is not in it does not influence
+/// results; tensors are deep copies.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Parameters and buffers by name.
+    pub parameters: BTreeMap<String, Tensor>,
+    /// Masks in force by parameter name (u8, 1 = keep).
+    pub masks: BTreeMap<String, Tensor>,
+    /// The optimiser's averages, `<parameter>/first` and `<parameter>/second`.
+    pub optimizer: BTreeMap<String, Tensor>,
+    /// States of the fit's hooks by hook name; empty between fits.
+    pub hooks: BTreeMap<String, HookState>,
+    /// Everything that is no tensor.
+    pub counters: Counters,
+}
+
+/// The part of a [`State`] that is no tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counters {
+    /// The run's seed.
+    pub seed: u64,
+    /// Optimiser steps taken in the run.
+    pub step: u64,
+    /// The optimiser's constants.
+    pub optimizer: OptimizerConfig,
+    /// Steps taken by this optimiser.
+    pub optimizer_steps: u64,
+    /// Where in a fit; `None` between fits.
+    pub position: Option<Position>,
+}
+
+/// Where a fit stands after an epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// Figures of the epochs that have ended; their number is the next epoch.
+    pub history: Vec<EpochMetrics>,
+    /// The smoothed training loss.
+    pub smooth: Smooth,
+}
+
+/// Exponential mean of batch losses, bias-corrected (fastai's `AvgSmoothLoss`), over a whole fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Smooth {
+    value: f64,
+    n: u32,
+}
+
+impl Smooth {
+    /// fastai's default.
+    const BETA: f64 = 0.98;
+
+    pub(crate) fn push(&mut self, loss: f64) {
+        self.value = Self::BETA * self.value + (1. - Self::BETA) * loss;
+        self.n = self.n.saturating_add(1);
+    }
+
+    pub(crate) fn corrected(&self) -> Option<f64> {
+        (self.n > 0).then(|| self.value / (1. - Self::BETA.powf(f64::from(self.n))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Smooth;
+
+    #[test]
+    fn smoothing_a_constant_gives_the_constant() {
+        let mut smooth = Smooth::default();
+        assert_eq!(smooth.corrected(), None);
+        for _ in 0..500 {
+            smooth.push(0.7);
+            assert!(smooth.corrected().is_some_and(|value| (value - 0.7).abs() < 1e-12));
+        }
+    }
+
+    #[test]
+    fn the_second_value_weighs_the_last_loss_more() {
+        // (0.98·0.02·1 + 0.02·2) / (1 − 0.98²) by hand
+        let mut smooth = Smooth::default();
+        smooth.push(1.);
+        smooth.push(2.);
+        let expected = (0.98 * 0.02 + 0.04) / (1. - 0.98 * 0.98);
+        assert!(smooth.corrected().is_some_and(|value| (value - expected).abs() < 1e-12));
+    }
+}

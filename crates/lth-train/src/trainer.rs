@@ -1,0 +1,339 @@
+//! The loop.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::state::{Counters, Position};
+use crate::{BoxError, Error, Event, Fit, Hook, HookState, Network, Optimizer, Pass, State, evaluate};
+
+/// Where a fit's batches come from. A batch is `(x, target)` with class indices `[N]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Data<T, V> {
+    /// Epoch of the run ([`FitConfig::first_epoch`] on) → its training batches.
+    pub train: T,
+    /// Training batches of every epoch; schedules over a fit need it beforehand.
+    pub n_train_batches: usize,
+    /// The validation batches.
+    pub valid: V,
+}
+
+/// How long and how fast.
+#[derive(Clone, Copy)]
+pub struct FitConfig<'a> {
+    /// Epochs.
+    pub n_epochs: usize,
+    /// The epoch number that the data see in the fit's first epoch: fits that follow one another count on, so that they
+    /// do not repeat an order of pictures; fits to be compared start with the same number.
+    pub first_epoch: u64,
+    /// Learning rate as a function of progress in [0, 1): steps taken / steps of the fit.
+    pub learning_rate: &'a dyn Fn(f64) -> f64,
+    /// Given the whole state after every epoch, to be written down by whoever wants to resume.
+    pub checkpoint: Option<&'a dyn Fn(&State) -> Result<(), BoxError>>,
+}
+
+impl FitConfig<'_> {
+    /// fastai's `fit(n)`: constant learning rate 1e-3.
+    pub fn new(n_epochs: usize) -> Self {
+        Self { n_epochs, first_epoch: 0, learning_rate: &|_| 1e-3, checkpoint: None }
+    }
+}
+
+/// What an epoch gave.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EpochMetrics {
+    /// Epoch of the fit, from 0.
+    pub epoch: usize,
+    /// Smoothed training loss at its end (exponential mean over the fit, beta 0.98, bias-corrected).
+    pub train_loss: f64,
+    /// Mean validation loss.
+    pub valid_loss: f64,
+    /// Validation accuracy in [0, 1].
+    pub accuracy: f64,
+    /// Wall time of training, hooks included, validation not.
+    pub train_time: Duration,
+    /// Wall time of validation.
+    pub valid_time: Duration,
+    /// The part of `train_time` spent waiting for training batches.
+    pub data_time: Duration,
+}
+
+/// A network, its optimiser and the masks in force, through one or several fits.
+#[derive(Debug)]
+pub struct Trainer<N> {
+    network: N,
+    optimizer: Optimizer,
+    masks: BTreeMap<String, Tensor>,
+    seed: u64,
+    step: u64,
+    position: Option<Position>,
+    hook_states: BTreeMap<String, HookState>,
+}
+
+impl<N: Network> Trainer<N> {
+    /// A trainer that has taken no step.
+    pub fn new(network: N, optimizer: Optimizer, seed: u64) -> Self {
+        Self { network, optimizer, masks: BTreeMap::new(), seed, step: 0, position: None, hook_states: BTreeMap::new() }
+    }
+
+    /// The network.
+    pub fn network(&self) -> &N {
+        &self.network
+    }
+
+    /// Gives the network back.
+    pub fn into_network(self) -> N {
+        self.network
+    }
+
+    /// The optimiser.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// The optimiser, to reset it between fits.
+    pub fn optimizer_mut(&mut self) -> &mut Optimizer {
+        &mut self.optimizer
+    }
+
+    /// The masks in force.
+    pub fn masks(&self) -> &BTreeMap<String, Tensor> {
+        &self.masks
+    }
+
+    /// Optimiser steps taken so far in the run; dropout noise is keyed by it.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Sets the step that the next noise is keyed by: runs to be compared start alike.
+    pub fn set_step(&mut self, step: u64) {
+        self.step = step;
+    }
+
+    /// Replaces the masks and zeroes the pruned weights; an empty map makes the network dense (zeros stay zeros until
+    /// they are trained).
+    /// # Errors  if a mask does not fit its parameter; the old masks then stay in force.
+    pub fn set_masks(&mut self, masks: BTreeMap<String, Tensor>) -> Result<(), Error> {
+        self.network.parameters().apply_masks(&masks)?;
+        self.network.set_masks(&masks)?;
+        self.masks = masks;
+        Ok(())
+    }
+
+    /// Trains for `config.n_epochs` epochs, or, after [`Trainer::restore`] from inside a fit, for those that were left.
+    /// Returns the figures of all epochs of the fit.
+    /// # Errors  [`Error::LossNotFinite`], [`Error::NoBatches`], [`Error::BatchCount`], or what data, hooks and candle say.
+    pub fn fit<E, T, V, TI, VI>(
+        &mut self,
+        config: &FitConfig<'_>,
+        data: &Data<T, V>,
+        hooks: &mut [&mut dyn Hook],
+    ) -> Result<Vec<EpochMetrics>, Error>
+    where
+        E: Into<BoxError>,
+        T: Fn(u64) -> TI,
+        V: Fn() -> VI,
+        TI: Iterator<Item = Result<(Tensor, Tensor), E>>,
+        VI: Iterator<Item = Result<(Tensor, Tensor), E>>,
+    {
+        let n_batches = data.n_train_batches;
+        if n_batches == 0 {
+            return Err(Error::NoBatches {
+                what: "the training set",
+                hint: "it needs at least one full batch: give it more examples or a smaller batch size",
+            });
+        }
+        let states = std::mem::take(&mut self.hook_states);
+        for hook in hooks.iter_mut() {
+            if let Some(state) = states.get(hook.name()) {
+                hook.load(state).map_err(|source| Error::Hook { hook: hook.name().to_owned(), source })?;
+            }
+        }
+        let resumed = self.position.take();
+        let is_start = resumed.is_none();
+        let mut run = Run { at: resumed.unwrap_or_default(), n_epochs: config.n_epochs, n_batches, loss: None };
+        if is_start {
+            run.announce(self, Event::FitStart, 0, hooks)?;
+        }
+        for epoch in run.at.history.len()..config.n_epochs {
+            let start = Instant::now();
+            let mut data_time = Duration::ZERO;
+            run.announce(self, Event::EpochStart, epoch * n_batches, hooks)?;
+            let mut batches = (data.train)(config.first_epoch + epoch as u64);
+            let mut n_done = 0;
+            loop {
+                let waiting = Instant::now();
+                let batch = batches.next();
+                data_time += waiting.elapsed();
+                let Some(batch) = batch else { break };
+                let batch = batch.map_err(|error| Error::Data(error.into()))?;
+                if n_done == n_batches {
+                    return Err(Error::BatchCount { epoch, got: n_done + 1, expected: n_batches });
+                }
+                self.train_batch(&batch, epoch * n_batches + n_done, config, &mut run, hooks)?;
+                n_done += 1;
+            }
+            drop(batches);
+            if n_done != n_batches {
+                return Err(Error::BatchCount { epoch, got: n_done, expected: n_batches });
+            }
+            let train_time = start.elapsed();
+            let start = Instant::now();
+            run.announce(self, Event::BeforeValidation, (epoch + 1) * n_batches, hooks)?;
+            let evaluation = evaluate(&self.network, (data.valid)())?;
+            run.at.history.push(EpochMetrics {
+                epoch,
+                train_loss: run.at.smooth.corrected().unwrap_or(f64::NAN),
+                valid_loss: evaluation.loss,
+                accuracy: evaluation.accuracy,
+                train_time,
+                valid_time: start.elapsed(),
+                data_time,
+            });
+            run.announce(self, Event::EpochEnd, (epoch + 1) * n_batches, hooks)?;
+            if let Some(checkpoint) = config.checkpoint {
+                checkpoint(&self.checkpoint(&run, hooks)?).map_err(Error::Checkpoint)?;
+            }
+        }
+        run.announce(self, Event::FitEnd, config.n_epochs * n_batches, hooks)?;
+        Ok(run.at.history)
+    }
+
+    fn train_batch(
+        &mut self,
+        (x, target): &(Tensor, Tensor),
+        iteration: usize,
+        config: &FitConfig<'_>,
+        run: &mut Run,
+        hooks: &mut [&mut dyn Hook],
+    ) -> Result<(), Error> {
+        run.announce(self, Event::BeforeBatch, iteration, hooks)?;
+        let logits = self.network.forward(x, &Pass::train(self.seed, self.step))?;
+        let loss = lth_kernels::cross_entropy(&logits, target)?;
+        let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        if !value.is_finite() {
+            let (epoch, batch) = (iteration / run.n_batches, iteration % run.n_batches);
+            return Err(Error::LossNotFinite { loss: value, epoch, batch });
+        }
+        run.at.smooth.push(value);
+        run.loss = Some(value);
+        let mut gradients = loss.backward()?;
+        drop((logits, loss));
+        run.announce_with(self, Event::BeforeStep, iteration, Some(&mut gradients), hooks)?;
+        let progress = iteration as f64 / (run.n_epochs * run.n_batches) as f64;
+        self.optimizer.step((config.learning_rate)(progress), self.network.parameters(), &gradients, &self.masks)?;
+        drop(gradients);
+        self.step += 1;
+        run.announce(self, Event::AfterStep, iteration, hooks)?;
+        run.loss = None;
+        Ok(())
+    }
+
+    /// All that a later run needs to go on from here, between two fits. For states inside a fit see
+    /// [`FitConfig::checkpoint`].
+    /// # Errors  if a tensor cannot be copied.
+    pub fn state(&self) -> Result<State, Error> {
+        let masks = self.masks.iter().map(|(name, mask)| Ok((name.clone(), mask.copy()?)));
+        Ok(State {
+            parameters: self.network.parameters().snapshot(|_, _| true)?,
+            masks: masks.collect::<Result<_, candle_core::Error>>()?,
+            optimizer: self.optimizer.tensors()?,
+            hooks: self.hook_states.clone(),
+            counters: Counters {
+                seed: self.seed,
+                step: self.step,
+                optimizer: self.optimizer.config(),
+                optimizer_steps: self.optimizer.n_steps(),
+                position: self.position.clone(),
+            },
+        })
+    }
+
+    /// Takes up a [`State`]. If it is from inside a fit, the next [`Trainer::fit`] goes on with the epoch that was next
+    /// (give it the same configuration, data and hooks) and ends with the same bits as if it had not been interrupted.
+    /// # Errors  if parameters or averages do not fit this network and optimiser.
+    pub fn restore(&mut self, state: &State) -> Result<(), Error> {
+        let counters = &state.counters;
+        if counters.optimizer != self.optimizer.config() {
+            let (got, expected) = (counters.optimizer, self.optimizer.config());
+            return Err(Error::State(format!("its optimiser is {got:?}, this trainer's is {expected:?}")));
+        }
+        if let Some(name) = self.network.parameters().names().find(|name| !state.parameters.contains_key(*name)) {
+            return Err(Error::State(format!("it lacks parameter `{name}`")));
+        }
+        self.network.parameters().restore(&state.parameters)?;
+        self.optimizer.restore(counters.optimizer_steps, &state.optimizer, self.network.parameters())?;
+        self.set_masks(state.masks.clone())?;
+        (self.seed, self.step) = (counters.seed, counters.step);
+        self.position.clone_from(&counters.position);
+        self.hook_states.clone_from(&state.hooks);
+        Ok(())
+    }
+
+    fn checkpoint(&self, run: &Run, hooks: &[&mut dyn Hook]) -> Result<State, Error> {
+        let mut state = self.state()?;
+        state.counters.position = Some(run.at.clone());
+        for hook in hooks {
+            let saved = hook.save().map_err(|source| Error::Hook { hook: hook.name().to_owned(), source })?;
+            state.hooks.insert(hook.name().to_owned(), saved);
+        }
+        Ok(state)
+    }
+}
+
+/// What a running fit keeps besides the trainer.
+struct Run {
+    at: Position,
+    n_epochs: usize,
+    n_batches: usize,
+    loss: Option<f64>,
+}
+
+impl Run {
+    fn announce<N: Network>(
+        &self,
+        trainer: &mut Trainer<N>,
+        event: Event,
+        iteration: usize,
+        hooks: &mut [&mut dyn Hook],
+    ) -> Result<(), Error> {
+        self.announce_with(trainer, event, iteration, None, hooks)
+    }
+
+    fn announce_with<N: Network>(
+        &self,
+        trainer: &mut Trainer<N>,
+        event: Event,
+        iteration: usize,
+        gradients: Option<&mut GradStore>,
+        hooks: &mut [&mut dyn Hook],
+    ) -> Result<(), Error> {
+        let epoch = match event {
+            // The iteration is already the next epoch's.
+            Event::BeforeValidation | Event::EpochEnd | Event::FitEnd => (iteration / self.n_batches).saturating_sub(1),
+            _ => iteration / self.n_batches,
+        };
+        let mut fit = Fit {
+            network: &mut trainer.network,
+            masks: &mut trainer.masks,
+            gradients,
+            history: &self.at.history,
+            loss: self.loss,
+            smoothed_loss: self.at.smooth.corrected(),
+            seed: trainer.seed,
+            epoch,
+            n_epochs: self.n_epochs,
+            iteration,
+            n_batches: self.n_batches,
+        };
+        for hook in hooks.iter_mut() {
+            hook.on(event, &mut fit).map_err(|source| Error::Hook { hook: hook.name().to_owned(), source })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of the trainer through its public interface.
+
+mod optimizer;
+mod trainer;

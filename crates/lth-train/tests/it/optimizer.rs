@@ -1,0 +1,96 @@
+//! Trajectories of fastai 2.8.12 and torch 2.15 (`tests/golden/README.md` says how they were made).
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor, Var, safetensors};
+use lth_train::{Optimizer, OptimizerConfig, Parameter, Parameters, Role};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// Runs five steps with the golden gradients and compares every value after every step.
+fn check(name: &str, config: OptimizerConfig, role: Role) -> Outcome {
+    let golden =
+        safetensors::load(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/optimizers.safetensors"), &Device::Cpu)?;
+    for learning_rate in [0.001, 0.05] {
+        let var = Var::from_tensor(&golden["start"])?;
+        let mut parameters = Parameters::new();
+        parameters.insert("p", Parameter::new(var.clone(), role));
+        let mut optimizer = Optimizer::new(config);
+        for i in 0..5 {
+            // A loss whose gradient is the golden one.
+            let gradients = (var.as_tensor() * golden["grads"].get(i)?)?.sum_all()?.backward()?;
+            optimizer.step(learning_rate, &parameters, &gradients, &BTreeMap::new())?;
+            let expected = golden[&format!("{name}_lr{learning_rate}")].get(i)?;
+            let error = (var.as_tensor() - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
+            assert!(error <= 1e-6, "{name}, rate {learning_rate}, step {i}: off by {error}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn adam_follows_fastai() -> Outcome {
+    check("fastai_adam", OptimizerConfig::adam(), Role::Weight)
+}
+
+#[test]
+fn norms_and_biases_are_not_decayed() -> Outcome {
+    check("fastai_adam_nowd", OptimizerConfig::adam(), Role::Norm)?;
+    check("fastai_adam_nowd", OptimizerConfig::adam(), Role::Bias)
+}
+
+#[test]
+fn sgd_follows_torch_and_fastai() -> Outcome {
+    let (momentum, weight_decay) = (0.9, 0.01);
+    check("torch_sgd", OptimizerConfig::Sgd { momentum, weight_decay, decoupled: false }, Role::Weight)?;
+    check("fastai_sgd", OptimizerConfig::Sgd { momentum, weight_decay, decoupled: true }, Role::Weight)
+}
+
+#[test]
+fn pruned_weights_stay_zero_under_momentum_and_decay() -> Outcome {
+    let mask = Tensor::new(&[1u8, 0, 1, 0], &Device::Cpu)?;
+    for config in [OptimizerConfig::adam(), OptimizerConfig::sgd()] {
+        let var = Var::new(&[1f32, -2., 3., 4.], &Device::Cpu)?;
+        let mut parameters = Parameters::new();
+        parameters.insert("p", Parameter::new(var.clone(), Role::Weight));
+        let mut optimizer = Optimizer::new(config);
+        // Two dense steps fill the averages; from the third on the mask holds.
+        for i in 0..6 {
+            let masks = if i < 2 { BTreeMap::new() } else { BTreeMap::from([("p".to_owned(), mask.clone())]) };
+            let gradients = var.sqr()?.sum_all()?.backward()?;
+            optimizer.step(0.05, &parameters, &gradients, &masks)?;
+            if i >= 2 {
+                let values = var.to_vec1::<f32>()?;
+                assert_eq!([values[1].to_bits(), values[3].to_bits()], [0, 0], "{config:?}, step {i}");
+                assert!(values[0] != 0. && values[2] != 0.);
+                for (name, average) in optimizer.tensors()? {
+                    let average = average.to_vec1::<f32>()?;
+                    assert_eq!([average[1], average[3]], [0., 0.], "{name} after step {i}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn averages_survive_saving() -> Outcome {
+    let run = |interrupt: bool| -> Result<Vec<f32>, Box<dyn std::error::Error>> {
+        let var = Var::new(&[1f32, -2., 3.], &Device::Cpu)?;
+        let mut parameters = Parameters::new();
+        parameters.insert("p", Parameter::new(var.clone(), Role::Weight));
+        let mut optimizer = Optimizer::new(OptimizerConfig::adam());
+        for i in 0..6 {
+            if interrupt && i == 3 {
+                let (n_steps, tensors) = (optimizer.n_steps(), optimizer.tensors()?);
+                optimizer = Optimizer::new(OptimizerConfig::adam());
+                optimizer.restore(n_steps, &tensors, &parameters)?;
+            }
+            let gradients = var.sqr()?.sum_all()?.backward()?;
+            optimizer.step(0.05, &parameters, &gradients, &BTreeMap::new())?;
+        }
+        Ok(var.to_vec1()?)
+    };
+    assert_eq!(run(false)?, run(true)?);
+    Ok(())
+}

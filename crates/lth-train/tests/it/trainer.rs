@@ -1,0 +1,283 @@
+//! The loop: events, masks, errors, resuming.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+use lth_train::{
+    BoxError, Data, EpochMetrics, Error, Event, Fit, FitConfig, Hook, HookState, ModuleNetwork, Network, Optimizer,
+    OptimizerConfig, Pass, State, Trainer,
+};
+
+type Linear = ModuleNetwork<candle_nn::Linear>;
+type Batch = candle_core::Result<(Tensor, Tensor)>;
+const N_BATCHES: usize = 3;
+
+/// A linear classifier with fixed starting values.
+fn network() -> Result<Linear, Error> {
+    let variables = VarMap::new();
+    let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let network = ModuleNetwork::new(candle_nn::linear(4, 3, builder)?, &variables)?;
+    let start = BTreeMap::from([
+        ("weight".to_owned(), (Tensor::arange(0f32, 12., &Device::Cpu)?.reshape((3, 4))? * 0.05)?),
+        ("bias".to_owned(), Tensor::zeros(3, DType::F32, &Device::Cpu)?),
+    ]);
+    network.parameters().restore(&start)?;
+    Ok(network)
+}
+
+/// A batch that depends on epoch and position alone.
+fn batch(epoch: u64, index: usize) -> Batch {
+    let x: Vec<f32> = (0..20).map(|i| ((i as f32 + 1.) * (epoch as f32 + 2.) * (index as f32 + 3.)).sin()).collect();
+    let y: Vec<u32> = (0..5).map(|i| ((i * 7 + index as u64 + epoch) % 3) as u32).collect();
+    Ok((Tensor::from_vec(x, (5, 4), &Device::Cpu)?, Tensor::from_vec(y, 5, &Device::Cpu)?))
+}
+
+fn epoch_of(epoch: u64) -> impl Iterator<Item = Batch> {
+    (0..N_BATCHES).map(move |index| batch(epoch, index))
+}
+
+fn valid() -> impl Iterator<Item = Batch> {
+    (0..2).map(|index| batch(99, index))
+}
+
+fn data() -> Data<impl Fn(u64) -> Box<dyn Iterator<Item = Batch>>, impl Fn() -> Box<dyn Iterator<Item = Batch>>> {
+    Data {
+        train: |epoch| Box::new(epoch_of(epoch)) as Box<dyn Iterator<Item = Batch>>,
+        n_train_batches: N_BATCHES,
+        valid: || Box::new(valid()) as Box<dyn Iterator<Item = Batch>>,
+    }
+}
+
+fn trainer() -> Result<Trainer<Linear>, Error> {
+    Ok(Trainer::new(network()?, Optimizer::new(OptimizerConfig::adam()), 7))
+}
+
+fn weights(trainer: &Trainer<Linear>) -> Vec<u32> {
+    let parameters = trainer.network().parameters();
+    let weight = parameters.get("weight").and_then(|w| w.var().flatten_all().ok()).expect("the layer has a weight");
+    weight.to_vec1::<f32>().expect("f32").iter().map(|v| v.to_bits()).collect()
+}
+
+fn without_times(history: &[EpochMetrics]) -> Vec<(usize, u64, u64, u64)> {
+    let bits = f64::to_bits;
+    history.iter().map(|e| (e.epoch, bits(e.train_loss), bits(e.valid_loss), bits(e.accuracy))).collect()
+}
+
+#[derive(Default)]
+struct Log(Vec<(Event, usize, usize)>);
+
+impl Hook for Log {
+    fn name(&self) -> &str {
+        "log"
+    }
+
+    fn on(&mut self, event: Event, fit: &mut Fit<'_>) -> Result<(), BoxError> {
+        assert_eq!(fit.gradients().is_some(), event == Event::BeforeStep);
+        assert_eq!(fit.loss().is_some(), matches!(event, Event::BeforeStep | Event::AfterStep));
+        self.0.push((event, fit.epoch(), fit.iteration()));
+        Ok(())
+    }
+}
+
+#[test]
+fn events_come_in_order_with_their_positions() -> Result<(), Error> {
+    let mut log = Log::default();
+    trainer()?.fit(&FitConfig::new(2), &data(), &mut [&mut log])?;
+    let mut expected = vec![(Event::FitStart, 0, 0)];
+    for epoch in 0..2 {
+        expected.push((Event::EpochStart, epoch, epoch * N_BATCHES));
+        for iteration in epoch * N_BATCHES..(epoch + 1) * N_BATCHES {
+            for event in [Event::BeforeBatch, Event::BeforeStep, Event::AfterStep] {
+                expected.push((event, epoch, iteration));
+            }
+        }
+        expected.push((Event::BeforeValidation, epoch, (epoch + 1) * N_BATCHES));
+        expected.push((Event::EpochEnd, epoch, (epoch + 1) * N_BATCHES));
+    }
+    expected.push((Event::FitEnd, 1, 2 * N_BATCHES));
+    assert_eq!(log.0, expected);
+    Ok(())
+}
+
+#[test]
+fn the_loop_is_gradient_descent() -> Result<(), Error> {
+    let mut trainer = Trainer::new(
+        network()?,
+        Optimizer::new(OptimizerConfig::Sgd { momentum: 0., weight_decay: 0., decoupled: false }),
+        7,
+    );
+    let history = trainer.fit(&FitConfig { learning_rate: &|_| 0.1, ..FitConfig::new(2) }, &data(), &mut [])?;
+
+    // The same by hand, with candle's own cross entropy and w ← w − 0.1 g.
+    let by_hand = network()?;
+    let mut smoothed = (0., 0);
+    for epoch in 0..2 {
+        for next in epoch_of(epoch) {
+            let (x, y) = next?;
+            let loss = candle_nn::loss::cross_entropy(&by_hand.forward(&x, &Pass::train(0, 0))?, &y)?;
+            smoothed = (0.98 * smoothed.0 + 0.02 * f64::from(loss.to_scalar::<f32>()?), smoothed.1 + 1);
+            let gradients = loss.backward()?;
+            for (_, parameter) in by_hand.parameters().iter() {
+                let var = parameter.var();
+                let gradient = gradients.get(var).expect("every parameter is used");
+                var.set(&(var.as_tensor() - (gradient * 0.1)?)?)?;
+            }
+        }
+    }
+    for (name, parameter) in by_hand.parameters().iter() {
+        let ours = trainer.network().parameters().require(name)?.var().as_tensor();
+        let error = (ours - parameter.var().as_tensor())?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(error < 1e-6, "{name} is off by {error}");
+    }
+    let expected = smoothed.0 / (1. - 0.98f64.powi(smoothed.1));
+    assert!((history[1].train_loss - expected).abs() < 1e-6);
+    Ok(())
+}
+
+#[test]
+fn masks_hold_through_a_fit() -> Result<(), Error> {
+    let mut trainer = trainer()?;
+    let mask = Tensor::new(&[[1u8, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 1]], &Device::Cpu)?;
+    trainer.set_masks(BTreeMap::from([("weight".to_owned(), mask.clone())]))?;
+    trainer.fit(&FitConfig { learning_rate: &|_| 0.1, ..FitConfig::new(2) }, &data(), &mut [])?;
+    let kept = mask.flatten_all()?.to_vec1::<u8>()?;
+    for (bits, keep) in weights(&trainer).into_iter().zip(kept) {
+        assert_eq!(bits != 0, keep == 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_mask_of_another_shape_is_refused_and_nothing_changes() -> Result<(), Error> {
+    let mut trainer = trainer()?;
+    let before = weights(&trainer);
+    let mask = Tensor::zeros((4, 3), DType::U8, &Device::Cpu)?;
+    let error = trainer.set_masks(BTreeMap::from([("weight".to_owned(), mask)])).expect_err("transposed");
+    assert_eq!(error.to_string(), "mask for `weight` has shape [4, 3], expected [3, 4]");
+    assert_eq!(weights(&trainer), before);
+    assert!(trainer.masks().is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_fit() -> Result<(), Error> {
+    let mut trainer = trainer()?;
+    let poisoned = Data {
+        train: |_| {
+            epoch_of(0).enumerate().map(|(index, next)| {
+                let (x, y) = next?;
+                Ok::<_, candle_core::Error>(if index == 1 { ((x * f64::NAN)?, y) } else { (x, y) })
+            })
+        },
+        n_train_batches: N_BATCHES,
+        valid: || std::iter::empty(),
+    };
+    // `valid` has another type than `train` here: box both.
+    let poisoned = Data {
+        train: |epoch| Box::new((poisoned.train)(epoch)) as Box<dyn Iterator<Item = Batch>>,
+        n_train_batches: N_BATCHES,
+        valid: || Box::new((poisoned.valid)()) as Box<dyn Iterator<Item = Batch>>,
+    };
+    match trainer.fit(&FitConfig::new(1), &poisoned, &mut []) {
+        Err(Error::LossNotFinite { epoch: 0, batch: 1, loss }) => assert!(loss.is_nan()),
+        other => panic!("expected LossNotFinite in batch 1, got {other:?}"),
+    }
+    Ok(())
+}
+
+#[test]
+fn too_few_and_too_many_batches_are_errors() -> Result<(), Error> {
+    for (promised, got) in [(N_BATCHES + 1, N_BATCHES), (N_BATCHES - 1, N_BATCHES)] {
+        let wrong = Data { n_train_batches: promised, ..data() };
+        match trainer()?.fit(&FitConfig::new(1), &wrong, &mut []) {
+            Err(Error::BatchCount { epoch: 0, got: n, expected }) => assert_eq!((n, expected), (got, promised)),
+            other => panic!("expected BatchCount, got {other:?}"),
+        }
+    }
+    let none = Data { n_train_batches: 0, ..data() };
+    assert!(matches!(trainer()?.fit(&FitConfig::new(1), &none, &mut []), Err(Error::NoBatches { .. })));
+    Ok(())
+}
+
+/// Counts batches; its count must survive a resume.
+#[derive(Default)]
+struct Counter(u64);
+
+impl Hook for Counter {
+    fn name(&self) -> &str {
+        "counter"
+    }
+
+    fn on(&mut self, event: Event, _fit: &mut Fit<'_>) -> Result<(), BoxError> {
+        self.0 += u64::from(event == Event::AfterStep);
+        Ok(())
+    }
+
+    fn save(&self) -> Result<HookState, BoxError> {
+        Ok(HookState { tensors: BTreeMap::new(), json: self.0.into() })
+    }
+
+    fn load(&mut self, state: &HookState) -> Result<(), BoxError> {
+        self.0 = state.json.as_u64().ok_or("the count is no number")?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_fit_resumed_from_a_checkpoint_ends_with_the_same_bits() -> Result<(), Error> {
+    let rate = |progress: f64| 0.1 * (1. - progress);
+    let states = RefCell::new(Vec::<State>::new());
+    let keep = |state: &State| {
+        states.borrow_mut().push(state.clone());
+        Ok(())
+    };
+    let config = FitConfig { learning_rate: &rate, first_epoch: 5, checkpoint: Some(&keep), ..FitConfig::new(4) };
+    let mut whole = trainer()?;
+    let mask = Tensor::new(&[[1u8, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 1]], &Device::Cpu)?;
+    whole.set_masks(BTreeMap::from([("weight".to_owned(), mask)]))?;
+    let mut counter = Counter::default();
+    let history = whole.fit(&config, &data(), &mut [&mut counter])?;
+    assert_eq!(counter.0, 4 * N_BATCHES as u64);
+    assert_eq!(states.borrow().len(), 4);
+
+    for state in states.take() {
+        let mut resumed = trainer()?;
+        resumed.restore(&state)?;
+        let mut counter = Counter::default();
+        let again = resumed.fit(&FitConfig { checkpoint: None, ..config }, &data(), &mut [&mut counter])?;
+        assert_eq!(weights(&resumed), weights(&whole));
+        assert_eq!(without_times(&again), without_times(&history));
+        assert_eq!(counter.0, 4 * N_BATCHES as u64);
+        assert_eq!(resumed.step(), whole.step());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_state_of_another_optimiser_is_refused() -> Result<(), Error> {
+    let state = trainer()?.state()?;
+    let mut other = Trainer::new(network()?, Optimizer::new(OptimizerConfig::sgd()), 7);
+    let error = other.restore(&state).expect_err("Adam's state").to_string();
+    assert!(error.contains("its optimiser is Adam"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn an_error_of_a_hook_names_the_hook() -> Result<(), Error> {
+    struct Failing(Cell<bool>);
+    impl Hook for Failing {
+        fn name(&self) -> &str {
+            "failing"
+        }
+
+        fn on(&mut self, _event: Event, _fit: &mut Fit<'_>) -> Result<(), BoxError> {
+            self.0.set(true);
+            Err("disk full".into())
+        }
+    }
+    let error = trainer()?.fit(&FitConfig::new(1), &data(), &mut [&mut Failing(Cell::new(false))]);
+    assert_eq!(error.expect_err("the hook fails").to_string(), "failing: disk full");
+    Ok(())
+}

@@ -1,1 +1,65 @@
-//! Placeholder.
+//! CPU operators with backward passes for candle: convolution dense and sparse, pooling, batch
+//! norm, loss, linear layers and in-place optimiser steps.
+//!
+//! candle's own operators lack what training a pruned convolutional network needs: its max pool
+//! has a wrong gradient, its strided convolution fails in backward on some sizes, both gradients
+//! of a convolution are always computed, an optimiser step is many passes over memory, and a
+//! weight full of zeros costs as much as a dense one. The functions here have right gradients,
+//! compute only those that are asked for, and use the zeros.
+//!
+//! The convolution [`conv2d`] takes a weight and, if the weight is masked, a [`Pattern`] built
+//! once from the mask. Everything works on candle tensors and records candle's graph, so
+//! `loss.backward()` is all a caller needs:
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor, Var};
+//! use lth_kernels::{Conv2dParams, Pattern};
+//!
+//! # fn main() -> candle_core::Result<()> {
+//! let x = Tensor::ones((2, 3, 8, 7), DType::F32, &Device::Cpu)?;
+//! let weight = Var::ones((4, 3, 3, 3), DType::F32, &Device::Cpu)?;
+//! let mask = Tensor::ones((4, 3, 3, 3), DType::U8, &Device::Cpu)?;
+//! let params = Conv2dParams { stride: (2, 2), padding: (1, 1), ..Default::default() };
+//! let y = lth_kernels::conv2d(&x, &weight, Some(&Pattern::new(&mask)?), &params)?;
+//! let y = lth_kernels::global_avg_pool(&lth_kernels::relu(&y)?, params.layout)?;
+//! let loss = lth_kernels::cross_entropy(&y, &Tensor::new(&[0u32, 3], &Device::Cpu)?)?;
+//! let gradients = loss.backward()?;
+//! assert_eq!(gradients.get(&weight).map(Tensor::dims), Some(&[4, 3, 3, 3][..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where it runs
+//! `f32` and `f64` on the CPU run on the kernels of this crate; every other type and device runs
+//! on candle's own operators (module `composed`), with the same gradients.
+//!
+//! # Reproducible
+//! Work is cut into pieces that depend on shapes only, and sums are taken in an order that
+//! depends on shapes only: the same bits come out for any number of threads. Everything outside
+//! the convolutions and linear layers uses no fused multiply-add either, so those operators give
+//! the same bits on every instruction set of an architecture; convolutions may differ between
+//! instruction sets by rounding.
+#![allow(unsafe_code)] // vector instructions, buffers that are written before they are read, disjoint parallel writes
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod activation;
+mod composed;
+mod conv;
+mod error;
+mod layout;
+mod linear;
+mod loss;
+mod norm;
+pub mod optim;
+mod pattern;
+mod pool;
+
+pub use activation::relu;
+pub use conv::{Conv2dParams, conv2d};
+pub use error::Error;
+pub use layout::{Layout, to_layout};
+pub use linear::linear;
+pub use loss::cross_entropy;
+pub use norm::{BatchNormParams, BatchStatistics, batch_norm_eval, batch_norm_train};
+pub use pattern::Pattern;
+pub use pool::{Pool2dParams, avg_pool2d, global_avg_pool, global_max_pool, max_pool2d};

@@ -1,0 +1,102 @@
+//! Batch norm, with the residual addition and the rectifier that follow it.
+
+use crate::composed;
+use crate::error::{Error, expect_shape};
+use crate::layout::Layout;
+use candle_core::{Result, Tensor};
+
+/// How batch norm runs. `eps` 1e-5 is PyTorch's default.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BatchNormParams {
+    /// Added to the variance.
+    pub eps: f64,
+    /// The order of the axes; a rank-2 input [N, C] goes with [`Layout::Nchw`].
+    pub layout: Layout,
+    /// Whether `max(·, 0)` follows.
+    pub relu: bool,
+}
+
+impl Default for BatchNormParams {
+    fn default() -> Self {
+        BatchNormParams { eps: 1e-5, layout: Layout::Nchw, relu: false }
+    }
+}
+
+/// What a batch says about each channel; detached.
+#[derive(Clone, Debug)]
+pub struct BatchStatistics {
+    /// [C].
+    pub mean: Tensor,
+    /// [C], unbiased: the sum of squares is divided by one less than the number of values.
+    pub var: Tensor,
+}
+
+/// The channel axis of `x`, after checking every argument's shape.
+fn check(
+    op: &'static str,
+    x: &Tensor,
+    vectors: &[(&'static str, &Tensor)],
+    residual: Option<&Tensor>,
+    layout: Layout,
+) -> std::result::Result<usize, Error> {
+    let axis = match (x.rank(), layout) {
+        (2, Layout::Nchw) => 1,
+        (4, _) => layout.channel_axis(),
+        _ => {
+            let got = x.dims().to_vec();
+            return Err(Error::Rank { op, tensor: "x", expected: 4, got });
+        }
+    };
+    let channels = x.dims()[axis];
+    for (name, v) in vectors {
+        expect_shape(op, name, v, &[channels])?;
+    }
+    if let Some(residual) = residual {
+        expect_shape(op, "residual", residual, x.dims())?;
+    }
+    Ok(axis)
+}
+
+/// `y = bn(x) (+ residual)`, rectified if asked, with the batch's own statistics, which are
+/// returned too. `x`: [N, C, H, W], [C, H, W, N] or [N, C]; `weight`, `bias`: [C]; `residual`: as
+/// `x`. Backward gives the gradients of `x`, `weight`, `bias` and `residual` that are asked for.
+///
+/// # Errors
+/// If a shape does not fit, or if a channel has fewer than two values.
+pub fn batch_norm_train(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    residual: Option<&Tensor>,
+    params: &BatchNormParams,
+) -> Result<(Tensor, BatchStatistics)> {
+    let op = "batch_norm_train";
+    let vectors = [("weight", weight), ("bias", bias)];
+    let axis = check(op, x, &vectors, residual, params.layout)?;
+    let values = x.elem_count().checked_div(x.dims()[axis]).unwrap_or(0);
+    if values < 2 {
+        return Err(Error::TooFewValues { op, values, got: x.dims().to_vec() }.into());
+    }
+    composed::batch_norm_train(x, weight, bias, residual, (axis, params.eps, params.relu))
+}
+
+/// `y = bn(x) (+ residual)`, rectified if asked, with the statistics given: `running_mean` and
+/// `running_var` of shape [C], taken as constants. Backward gives the gradients of `x`, `weight`,
+/// `bias` and `residual` that are asked for.
+///
+/// # Errors
+/// If a shape does not fit.
+pub fn batch_norm_eval(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    running_mean: &Tensor,
+    running_var: &Tensor,
+    residual: Option<&Tensor>,
+    params: &BatchNormParams,
+) -> Result<Tensor> {
+    let vectors = [("weight", weight), ("bias", bias), ("running_mean", running_mean), ("running_var", running_var)];
+    let axis = check("batch_norm_eval", x, &vectors, residual, params.layout)?;
+    let vectors = [weight, bias, running_mean, running_var];
+    composed::batch_norm_eval(x, vectors, residual, (axis, params.eps, params.relu))
+}

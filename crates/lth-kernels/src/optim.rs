@@ -1,0 +1,104 @@
+//! One optimiser step for one tensor, in place.
+//!
+//! Masked positions of the parameter and of every moment are exactly 0 afterwards, whatever the
+//! gradient, momentum or weight decay would have made of them.
+
+use crate::composed;
+use crate::error::{Error, expect_dtype, expect_shape};
+use candle_core::{DType, Result, Tensor, Var};
+
+/// A step of Adam with decoupled weight decay, in fastai's order: the parameter shrinks by
+/// `1 - lr * weight_decay` first, then moves by `lr` times the bias-corrected average over the
+/// root of the bias-corrected square average plus `eps`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamStep {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the gradient's average (fastai's `mom`).
+    pub beta1: f64,
+    /// Decay of the squared gradient's average (fastai's `sqr_mom`).
+    pub beta2: f64,
+    /// Added to the root.
+    pub eps: f64,
+    /// Decoupled weight decay; 0 for none.
+    pub weight_decay: f64,
+    /// Number of this step, from 1: corrects the averages' bias.
+    pub step: u64,
+}
+
+/// How weight decay enters a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Decay {
+    /// The parameter shrinks by `1 - lr * weight_decay` before the step (fastai's SGD).
+    #[default]
+    Decoupled,
+    /// `weight_decay * p` is added to the gradient (torch's SGD).
+    Coupled,
+}
+
+/// A step of SGD with momentum: `buf = momentum * buf + grad`, `p -= lr * buf`, without dampening.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SgdStep {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the buffer; 0 for plain gradient descent.
+    pub momentum: f64,
+    /// Weight decay; 0 for none.
+    pub weight_decay: f64,
+    /// How weight decay enters.
+    pub decay: Decay,
+    /// Whether the step looks ahead: `p -= lr * (grad + momentum * buf)`.
+    pub nesterov: bool,
+}
+
+fn check(
+    op: &'static str,
+    vars: &[(&'static str, &Var)],
+    grad: &Tensor,
+    mask: Option<&Tensor>,
+) -> std::result::Result<(), Error> {
+    let p = vars[0].1;
+    for (i, (name, var)) in vars.iter().enumerate() {
+        expect_shape(op, name, var, p.dims())?;
+        expect_dtype(op, name, var, p.dtype())?;
+        if !var.is_contiguous() {
+            return Err(Error::NotContiguous { op, tensor: name });
+        }
+        for (other_name, other) in &vars[..i] {
+            if var.id() == other.id() {
+                return Err(Error::Aliased { op, first: other_name, second: name });
+            }
+        }
+    }
+    expect_shape(op, "grad", grad, p.dims())?;
+    expect_dtype(op, "grad", grad, p.dtype())?;
+    if let Some(mask) = mask {
+        expect_shape(op, "mask", mask, p.dims())?;
+        expect_dtype(op, "mask", mask, DType::U8)?;
+    }
+    Ok(())
+}
+
+/// Takes one step of Adam: `p`, `m` (average) and `v` (average of squares) change in place.
+/// `mask`: u8, `p`'s shape, 0 = pruned; there `p`, `m` and `v` become exactly 0.
+///
+/// # Errors
+/// If a shape or type does not fit, a variable is given twice, or `step` is 0.
+pub fn adam_step(p: &Var, grad: &Tensor, m: &Var, v: &Var, mask: Option<&Tensor>, step: &AdamStep) -> Result<()> {
+    let op = "adam_step";
+    check(op, &[("p", p), ("m", m), ("v", v)], grad, mask)?;
+    if step.step == 0 {
+        return Err(Error::Step { op }.into());
+    }
+    composed::adam_step(p, grad, m, v, mask, step)
+}
+
+/// Takes one step of SGD: `p` and `buf` (momentum) change in place. `mask`: u8, `p`'s shape,
+/// 0 = pruned; there `p` and `buf` become exactly 0.
+///
+/// # Errors
+/// If a shape or type does not fit, or a variable is given twice.
+pub fn sgd_step(p: &Var, grad: &Tensor, buf: &Var, mask: Option<&Tensor>, step: &SgdStep) -> Result<()> {
+    check("sgd_step", &[("p", p), ("buf", buf)], grad, mask)?;
+    composed::sgd_step(p, grad, buf, mask, step)
+}

@@ -1,0 +1,258 @@
+//! Batch norm, rectifier, loss and linear layer against direct formulas and finite differences.
+
+use crate::common::{assert_close, assert_gradients, noise, noise32, values};
+use candle_core::{DType, Device, Result, Tensor, Var};
+use lth_kernels::{
+    BatchNormParams, Conv2dParams, Layout, Pattern, batch_norm_eval, batch_norm_train, conv2d, cross_entropy, linear,
+    relu, to_layout,
+};
+
+const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Chwn];
+
+/// Batch norm of an [N, C, ...] input by loops in f64: output, mean, unbiased variance.
+fn naive_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    residual: Option<&Tensor>,
+    params: &BatchNormParams,
+) -> Result<(Tensor, Vec<f64>, Vec<f64>)> {
+    let (n, c) = (x.dim(0)?, x.dim(1)?);
+    let area = x.elem_count() / (n * c);
+    let (v, weight, bias) = (values(x), values(weight), values(bias));
+    let residual = residual.map(values);
+    let mut out = vec![0.0; v.len()];
+    let (mut means, mut vars) = (Vec::new(), Vec::new());
+    for ch in 0..c {
+        let at: Vec<usize> = (0..n).flat_map(|i| (0..area).map(move |a| (i * c + ch) * area + a)).collect();
+        let count = at.len() as f64;
+        let mean = at.iter().map(|&i| v[i]).sum::<f64>() / count;
+        let squares = at.iter().map(|&i| (v[i] - mean).powi(2)).sum::<f64>();
+        for &i in &at {
+            let y = (v[i] - mean) / (squares / count + params.eps).sqrt() * weight[ch] + bias[ch];
+            let y = y + residual.as_ref().map_or(0.0, |r| r[i]);
+            out[i] = if params.relu { y.max(0.0) } else { y };
+        }
+        means.push(mean);
+        vars.push(squares / (count - 1.0));
+    }
+    Ok((Tensor::from_vec(out, x.dims(), &Device::Cpu)?, means, vars))
+}
+
+const SHAPES: [[usize; 4]; 6] = [[2, 3, 4, 5], [1, 2, 3, 1], [17, 4, 1, 1], [64, 2, 9, 9], [2, 1, 1, 1], [3, 40, 7, 5]];
+
+#[test]
+fn batch_norm_is_the_formula() -> Result<()> {
+    for shape in SHAPES {
+        for (layout, dtype) in LAYOUTS.into_iter().flat_map(|l| [(l, DType::F32), (l, DType::F64)]) {
+            for (with_relu, with_residual) in [(false, false), (true, false), (false, true), (true, true)] {
+                let params = BatchNormParams { layout, relu: with_relu, ..Default::default() };
+                let x = ((noise32(1, &shape) * 3.0)? + 10.0)?.to_dtype(dtype)?;
+                let weight = noise32(2, &[shape[1]]).to_dtype(dtype)?;
+                let bias = noise32(3, &[shape[1]]).to_dtype(dtype)?;
+                let residual = noise32(4, &shape).to_dtype(dtype)?;
+                let moved = |t: &Tensor| to_layout(t, Layout::Nchw, layout);
+                let r = with_residual.then_some(&residual);
+                let (expected, mean, var) = naive_norm(&x, &weight, &bias, r, &params)?;
+                let r = r.map(moved).transpose()?;
+                let (y, stats) = batch_norm_train(&moved(&x)?, &weight, &bias, r.as_ref(), &params)?;
+                // f32 inputs around 10 carry 1e-6 of rounding, which a small variance magnifies.
+                assert_close(&to_layout(&y, layout, Layout::Nchw)?, &expected, 1e-4);
+                for (got, expected) in [(&stats.mean, mean), (&stats.var, var)] {
+                    let expected = Tensor::from_vec(expected, shape[1], &Device::Cpu)?;
+                    assert_close(got, &expected, 1e-6);
+                    assert!(!got.track_op());
+                }
+                // The same statistics (biased) in evaluation give the same output.
+                let count = (x.elem_count() / shape[1]) as f64;
+                let var = (&stats.var * ((count - 1.0) / count))?;
+                let eval = batch_norm_eval(&moved(&x)?, &weight, &bias, &stats.mean, &var, r.as_ref(), &params)?;
+                assert_close(&eval, &y, 1e-5);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn variance_survives_a_large_mean() -> Result<()> {
+    // One-pass sums of squares in f32 lose everything here: the mean is 1000 deviations off.
+    let x = (noise32(5, &[64, 3, 16, 16]) + 1000.0)?;
+    let ones = Tensor::ones(3, DType::F32, &Device::Cpu)?;
+    for layout in LAYOUTS {
+        let params = BatchNormParams { layout, ..Default::default() };
+        let (_, mean, var) = naive_norm(&x, &ones, &ones, None, &params)?;
+        let moved = to_layout(&x, Layout::Nchw, layout)?;
+        let (_, stats) = batch_norm_train(&moved, &ones, &ones, None, &params)?;
+        for (got, expected) in values(&stats.mean).iter().zip(mean) {
+            assert!((got / expected - 1.0).abs() < 1e-6, "mean {got}, expected {expected}");
+        }
+        for (got, expected) in values(&stats.var).iter().zip(var) {
+            assert!((got / expected - 1.0).abs() < 1e-4, "variance {got}, expected {expected}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn batch_norm_gradients_are_the_differences() {
+    for shape in [[2, 3, 2, 2], [3, 2, 1, 1], [1, 2, 3, 1], [17, 1, 2, 1]] {
+        for layout in LAYOUTS {
+            for with_relu in [false, true] {
+                let params = BatchNormParams { layout, relu: with_relu, ..Default::default() };
+                let c = shape[1];
+                let moved = |t: &Tensor| to_layout(t, Layout::Nchw, layout);
+                let vectors = [noise(2, &[c]), noise(3, &[c])];
+                let (mean, var) = (noise(4, &[c]), (noise(5, &[c]) + 1.5).expect("adds"));
+                let mut inputs = vec![noise(1, &shape)];
+                inputs.extend(vectors);
+                assert_gradients(&inputs, |t| Ok(batch_norm_train(&moved(&t[0])?, &t[1], &t[2], None, &params)?.0));
+                assert_gradients(&inputs, |t| {
+                    batch_norm_eval(&moved(&t[0])?, &t[1], &t[2], &mean, &var, None, &params)
+                });
+                inputs.push(noise(6, &shape));
+                assert_gradients(&inputs, |t| {
+                    let r = moved(&t[3])?;
+                    Ok(batch_norm_train(&moved(&t[0])?, &t[1], &t[2], Some(&r), &params)?.0)
+                });
+                assert_gradients(&inputs, |t| {
+                    let (x, r) = (moved(&t[0])?, moved(&t[3])?);
+                    batch_norm_eval(&x, &t[1], &t[2], &mean, &var, Some(&r), &params)
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn batch_norm_takes_samples_by_features() -> Result<()> {
+    let x = noise(1, &[6, 5]);
+    let (weight, bias) = (noise(2, &[5]), noise(3, &[5]));
+    let params = BatchNormParams::default();
+    let (expected, ..) = naive_norm(&x, &weight, &bias, None, &params)?;
+    assert_close(&batch_norm_train(&x, &weight, &bias, None, &params)?.0, &expected, 1e-12);
+    assert_gradients(&[x, weight, bias], |t| Ok(batch_norm_train(&t[0], &t[1], &t[2], None, &params)?.0));
+    Ok(())
+}
+
+#[test]
+fn only_the_gradients_asked_for_are_computed() -> Result<()> {
+    let shape = [4, 3, 2, 2];
+    let tensors = [noise32(1, &shape), noise32(2, &[3]), noise32(3, &[3]), noise32(4, &shape)];
+    for asked in 1..16usize {
+        let vars: Vec<Var> = tensors.iter().map(Var::from_tensor).collect::<Result<_>>()?;
+        let t: Vec<Tensor> = (0..4)
+            .map(|i| if asked & (1 << i) != 0 { vars[i].as_tensor().clone() } else { vars[i].detach() })
+            .collect();
+        let params = BatchNormParams { relu: true, ..Default::default() };
+        let (y, _) = batch_norm_train(&t[0], &t[1], &t[2], Some(&t[3]), &params)?;
+        let gradients = y.sqr()?.sum_all()?.backward()?;
+        for (i, var) in vars.iter().enumerate() {
+            assert_eq!(gradients.get(var).is_some(), asked & (1 << i) != 0, "input {i} of {asked}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn one_value_per_channel_is_refused() -> Result<()> {
+    let c = noise32(1, &[3]);
+    for shape in [vec![1, 3, 1, 1], vec![1, 3], vec![0, 3, 2, 2]] {
+        let result = batch_norm_train(&noise32(1, &shape), &c, &c, None, &Default::default());
+        let message = result.expect_err("refused").to_string();
+        assert!(message.contains("value(s) per channel"), "{message}");
+    }
+    let wrong = batch_norm_train(&noise32(1, &[2, 4]), &c, &c, None, &Default::default());
+    let message = wrong.expect_err("refused").to_string();
+    assert!(message.contains("`weight` has shape [3], expected [4]"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn relu_has_gradient_zero_at_zero_and_keeps_nan() -> Result<()> {
+    for dtype in [DType::F32, DType::F64, DType::BF16] {
+        let x = [-1.0f32, -0.0, 0.0, 2.0, f32::INFINITY, f32::NEG_INFINITY, 1e-40];
+        let x = Var::from_tensor(&Tensor::new(&x, &Device::Cpu)?.to_dtype(dtype)?)?;
+        let y = relu(&x)?;
+        assert_eq!(values(&y)[..6], [0.0, 0.0, 0.0, 2.0, f64::INFINITY, 0.0]);
+        let gradients = (y * 3.0)?.sum_all()?.backward()?;
+        let dx = values(gradients.get(&x).expect("tracked"));
+        assert_eq!(dx[..6], [0.0, 0.0, 0.0, 3.0, 3.0, 0.0]);
+    }
+    let nan = relu(&Tensor::new(&[f32::NAN], &Device::Cpu)?)?;
+    assert!(nan.to_vec1::<f32>()?[0].is_nan());
+    assert_eq!(relu(&Tensor::zeros((0, 3), DType::F32, &Device::Cpu)?)?.dims(), [0, 3]);
+    Ok(())
+}
+
+#[test]
+fn cross_entropy_is_the_formula_and_stable() -> Result<()> {
+    let targets = Tensor::new(&[2u32, 0, 1], &Device::Cpu)?;
+    let logits = noise(1, &[3, 4]);
+    let expected = candle_nn::loss::cross_entropy(&logits, &targets)?;
+    assert_close(&cross_entropy(&logits, &targets)?, &expected, 1e-12);
+    let signed = targets.to_dtype(DType::I64)?;
+    assert_close(&cross_entropy(&logits, &signed)?, &expected, 1e-12);
+    assert_gradients(&[logits], |t| cross_entropy(&t[0], &targets));
+    let huge = Var::new(&[[1e30f32, 0.0], [-1e4, 1e4]], &Device::Cpu)?;
+    let loss = cross_entropy(&huge, &Tensor::new(&[0u32, 0], &Device::Cpu)?)?;
+    assert_eq!(loss.to_scalar::<f32>()?, 1e4);
+    let gradients = loss.backward()?;
+    let dx = gradients.get(&huge).expect("tracked").to_vec2::<f32>()?;
+    assert_eq!(dx, [[0.0, 0.0], [-0.5, 0.5]]);
+    Ok(())
+}
+
+#[test]
+fn cross_entropy_names_a_wrong_target() -> Result<()> {
+    let logits = noise32(1, &[2, 3]);
+    let message = |r: Result<Tensor>| r.expect_err("refused").to_string();
+    let large = message(cross_entropy(&logits, &Tensor::new(&[0u32, 3], &Device::Cpu)?));
+    assert!(large.contains("target 1 is 3"), "{large}");
+    let negative = message(cross_entropy(&logits, &Tensor::new(&[0i64, -1], &Device::Cpu)?));
+    assert!(negative.contains("target 1 is -1"), "{negative}");
+    let none = message(cross_entropy(&noise32(1, &[0, 3]), &Tensor::zeros(0, DType::U32, &Device::Cpu)?));
+    assert!(none.contains("is empty"), "{none}");
+    Ok(())
+}
+
+#[test]
+fn linear_and_convolution_ignore_pruned_weights() -> Result<()> {
+    let mask = Tensor::new(&[[1u8, 0, 1], [0, 0, 1]], &Device::Cpu)?;
+    let pattern = Pattern::new(&mask)?;
+    assert_eq!(pattern.density(), 0.5);
+    let keep = mask.to_dtype(DType::F64)?;
+    let (x, weight, bias) = (noise(1, &[4, 3]), noise(2, &[2, 3]), noise(3, &[2]));
+    let expected = x.matmul(&(&weight * &keep)?.t()?)?.broadcast_add(&bias)?;
+    assert_close(&linear(&x, &weight, Some(&bias), Some(&pattern))?, &expected, 1e-12);
+    assert_gradients(&[x, weight.clone(), bias], |t| linear(&t[0], &t[1], Some(&t[2]), Some(&pattern)));
+    let pattern = Pattern::new(&mask.reshape((2, 3, 1, 1))?)?;
+    let weight = Var::from_tensor(&weight.reshape((2, 3, 1, 1))?)?;
+    let x = noise(4, &[2, 3, 4, 4]);
+    let y = conv2d(&x, &weight, Some(&pattern), &Conv2dParams::default())?;
+    let dense = (weight.as_tensor() * keep.reshape((2, 3, 1, 1))?)?;
+    assert_close(&y, &x.conv2d(&dense, 0, 1, 1, 1)?, 1e-12);
+    let gradients = y.sqr()?.sum_all()?.backward()?;
+    let dw = values(gradients.get(&weight).expect("tracked"));
+    for (gradient, bit) in dw.iter().zip(values(&keep)) {
+        assert_eq!(*gradient != 0.0, bit != 0.0);
+    }
+    Ok(())
+}
+
+#[test]
+fn convolution_gradients_are_the_differences_where_candles_fail() {
+    let params = |stride, padding, dilation, groups, layout| Conv2dParams { stride, padding, dilation, groups, layout };
+    for layout in LAYOUTS {
+        for (shape, weight, p) in [
+            ([1, 2, 7, 8], [3, 2, 3, 3], params((2, 2), (1, 1), (1, 1), 1, layout)),
+            ([2, 2, 5, 4], [2, 1, 2, 3], params((2, 1), (0, 1), (1, 1), 2, layout)),
+            ([1, 1, 9, 6], [2, 1, 3, 2], params((3, 3), (2, 0), (2, 2), 1, layout)),
+        ] {
+            assert_gradients(&[noise(1, &shape), noise(2, &weight)], |t| {
+                let x = to_layout(&t[0], Layout::Nchw, layout)?;
+                conv2d(&x, &t[1], None, &p)
+            });
+        }
+    }
+}

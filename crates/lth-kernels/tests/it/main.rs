@@ -1,0 +1,6 @@
+//! The operators against golden values, naive implementations and finite differences.
+
+mod common;
+mod layers;
+mod optim;
+mod pool;

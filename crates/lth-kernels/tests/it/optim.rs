@@ -1,0 +1,107 @@
+//! Optimiser steps against torch's and fastai's.
+
+use crate::common::{golden, noise32, values};
+use candle_core::{DType, Device, Result, Tensor, Var};
+use lth_kernels::optim::{AdamStep, Decay, SgdStep, adam_step, sgd_step};
+
+/// Runs five golden steps and compares the parameter after each, in f32 and f64.
+fn check(name: &str, step: impl Fn(&Var, &Tensor, &Var, &Var, u64) -> Result<()>) -> Result<()> {
+    let golden = golden("optimizers")?;
+    for dtype in [DType::F32, DType::F64] {
+        let p = Var::from_tensor(&golden["start"].to_dtype(dtype)?)?;
+        let m = Var::from_tensor(&p.zeros_like()?)?;
+        let v = Var::from_tensor(&p.zeros_like()?)?;
+        for t in 0..5 {
+            let grad = golden["grads"].get(t)?.to_dtype(dtype)?;
+            step(&p, &grad, &m, &v, t as u64 + 1)?;
+            let (got, expected) = (values(&p), values(&golden[name].get(t)?));
+            for (g, e) in got.iter().zip(&expected) {
+                assert!((g - e).abs() <= 1e-6, "{name} step {t}: got {g}, expected {e}");
+            }
+        }
+    }
+    Ok(())
+}
+
+const LRS: [(&str, f64); 2] = [("lr0.001", 0.001), ("lr0.05", 0.05)];
+
+fn adam(lr: f64, weight_decay: f64, step: u64) -> AdamStep {
+    AdamStep { lr, beta1: 0.9, beta2: 0.99, eps: 1e-5, weight_decay, step }
+}
+
+#[test]
+fn adam_is_fastais() -> Result<()> {
+    for (suffix, lr) in LRS {
+        check(&format!("fastai_adam_{suffix}"), |p, g, m, v, t| adam_step(p, g, m, v, None, &adam(lr, 0.01, t)))?;
+        check(&format!("fastai_adam_nowd_{suffix}"), |p, g, m, v, t| adam_step(p, g, m, v, None, &adam(lr, 0.0, t)))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn sgd_is_torchs_with_coupled_decay_and_fastais_with_decoupled() -> Result<()> {
+    for (name, decay) in [("torch_sgd", Decay::Coupled), ("fastai_sgd", Decay::Decoupled)] {
+        for (suffix, lr) in LRS {
+            let rule = SgdStep { lr, momentum: 0.9, weight_decay: 0.01, decay, nesterov: false };
+            check(&format!("{name}_{suffix}"), |p, g, buf, _, _| sgd_step(p, g, buf, None, &rule))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn masked_positions_become_exactly_zero_even_from_nan() -> Result<()> {
+    for n in [5, 1000, 200_000] {
+        let bits: Vec<u8> = (0..n).map(|i| u8::from(i % 3 != 0)).collect();
+        let mask = Tensor::from_vec(bits.clone(), n, &Device::Cpu)?;
+        let mut grad = noise32(1, &[n]).to_vec1::<f32>()?;
+        grad[0] = f32::NAN;
+        grad[3] = f32::NEG_INFINITY;
+        let grad = Tensor::from_vec(grad, n, &Device::Cpu)?;
+        let vars: Vec<Var> = (2..5).map(|s| Var::from_tensor(&noise32(s, &[n]).abs()?)).collect::<Result<_>>()?;
+        let step = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.01, decay: Decay::Coupled, nesterov: true };
+        adam_step(&vars[0], &grad, &vars[1], &vars[2], Some(&mask), &adam(0.1, 0.01, 3))?;
+        sgd_step(&vars[0], &grad, &vars[1], Some(&mask), &step)?;
+        for var in &vars {
+            for (i, (value, bit)) in var.to_vec1::<f32>()?.iter().zip(&bits).enumerate() {
+                if *bit == 0 {
+                    assert_eq!(value.to_bits(), 0, "position {i} of {n}");
+                } else {
+                    assert!(value.is_finite() && *value != 0.0, "position {i} of {n}: {value}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nesterov_looks_ahead_as_in_torch() -> Result<()> {
+    // p = 1, g = 2, momentum 0.5, lr 0.1: buf = 2, direction = 2 + 0.5 · 2 = 3.
+    let p = Var::new(&[1f32], &Device::Cpu)?;
+    let buf = Var::new(&[0f32], &Device::Cpu)?;
+    let grad = Tensor::new(&[2f32], &Device::Cpu)?;
+    let (decay, weight_decay) = (Decay::Coupled, 0.0);
+    let step = SgdStep { lr: 0.1, momentum: 0.5, weight_decay, decay, nesterov: true };
+    sgd_step(&p, &grad, &buf, None, &step)?;
+    assert!((p.to_vec1::<f32>()?[0] - 0.7).abs() < 1e-7);
+    assert_eq!(buf.to_vec1::<f32>()?[0], 2.0);
+    Ok(())
+}
+
+#[test]
+fn wrong_arguments_are_named() -> Result<()> {
+    let var = |n: usize| Var::zeros(n, DType::F32, &Device::Cpu);
+    let (p, m, v) = (var(3)?, var(3)?, var(3)?);
+    let grad = Tensor::zeros(3, DType::F32, &Device::Cpu)?;
+    let message = |r: Result<()>| r.expect_err("refused").to_string();
+    let zero = message(adam_step(&p, &grad, &m, &v, None, &adam(0.1, 0.0, 0)));
+    assert!(zero.contains("step is 0"), "{zero}");
+    let twice = message(adam_step(&p, &grad, &m, &m, None, &adam(0.1, 0.0, 1)));
+    assert!(twice.contains("`m` and `v` are the same"), "{twice}");
+    let short = message(adam_step(&p, &grad, &var(2)?, &v, None, &adam(0.1, 0.0, 1)));
+    assert!(short.contains("`m` has shape [2], expected [3]"), "{short}");
+    let mask = message(adam_step(&p, &grad, &m, &v, Some(&grad), &adam(0.1, 0.0, 1)));
+    assert!(mask.contains("`mask` has type F32, expected u8"), "{mask}");
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! Decoded pictures in one file, so that they are decoded once.
+//!
+//! Layout, numbers little-endian: a header of 64 bytes (magic, version, place and length of the index, CRC-32 of the
+//! index, CRC-32 of the header so far), the pictures' bytes, the index as JSON. The file gets its name only when it is
+//! complete and on the disk, so an interrupted run leaves no half of one under it. Header and index are checked when it
+//! is opened, each picture when it is first read.
+//!
+//! It is read with plain reads at an offset. Mapped into memory, a file that someone cuts short kills the process.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Damaged, Error, Result};
+use crate::open::Misnamed;
+use crate::pets::ListCheck;
+
+const MAGIC: [u8; 8] = *b"LTHPICS\n";
+/// Change it when the layout or anything about decoding changes: files of other versions are made anew.
+const VERSION: u32 = 1;
+const HEADER_LENGTH: u64 = 64;
+/// Channels of the pictures in it.
+pub(crate) const N_CHANNELS: usize = 3;
+
+/// All that the file says beside the pictures' bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Index {
+    /// State of the source that it was made from.
+    pub(crate) source_state: String,
+    pub(crate) classes: Vec<String>,
+    /// Sorted by name.
+    pub(crate) pictures: Vec<Entry>,
+    pub(crate) damaged: Vec<Damaged>,
+    pub(crate) misnamed: Vec<Misnamed>,
+    pub(crate) left_out: Vec<String>,
+    pub(crate) list: Option<ListCheck>,
+}
+
+/// A picture of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) label: u32,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    offset: u64,
+    crc: u32,
+}
+
+impl Entry {
+    /// Number of bytes; None if it overflows.
+    fn length(&self) -> Option<usize> {
+        self.width.checked_mul(self.height)?.checked_mul(N_CHANNELS)
+    }
+}
+
+/// A cache file being written.
+pub(crate) struct Writer {
+    file: BufWriter<File>,
+    path: PathBuf,
+    end: u64,
+}
+
+impl Writer {
+    /// A new file at `path`, replacing what an interrupted run left there.
+    pub(crate) fn create(path: PathBuf) -> Result<Writer> {
+        let file = File::create(&path).map_err(Error::io("create cache file", &path))?;
+        let mut writer = Writer { file: BufWriter::with_capacity(1 << 20, file), path, end: 0 };
+        writer.write(&[0; HEADER_LENGTH as usize])?;
+        Ok(writer)
+    }
+
+    /// Adds a picture; its label comes later.
+    pub(crate) fn add(&mut self, name: String, width: usize, height: usize, bytes: &[u8]) -> Result<Entry> {
+        let entry = Entry { name, label: 0, width, height, offset: self.end, crc: crc32fast::hash(bytes) };
+        self.write(bytes)?;
+        Ok(entry)
+    }
+
+    /// Completes the file and gives it the name `path`, replacing a file of that name.
+    pub(crate) fn finish(mut self, index: &Index, path: &Path) -> Result<()> {
+        let index_offset = self.end;
+        let index = serde_json::to_vec(index).map_err(|error| {
+            Error::io("write cache file", &self.path)(io::Error::new(io::ErrorKind::InvalidData, error))
+        })?;
+        self.write(&index)?;
+        let header = header(index_offset, index.len() as u64, crc32fast::hash(&index));
+        let write_failed = || Error::io("write cache file", &self.path);
+        let mut file = self.file.into_inner().map_err(|error| write_failed()(error.into_error()))?;
+        file.seek(SeekFrom::Start(0)).map_err(write_failed())?;
+        file.write_all(&header).map_err(write_failed())?;
+        file.sync_all().map_err(write_failed())?;
+        drop(file);
+        fs::rename(&self.path, path).map_err(Error::io("complete cache file", path))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(Error::io("write cache file", &self.path))?;
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+fn header(index_offset: u64, index_length: u64, index_crc: u32) -> [u8; HEADER_LENGTH as usize] {
+    let mut header = [0; HEADER_LENGTH as usize];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[12..16].copy_from_slice(&index_crc.to_le_bytes());
+    header[16..24].copy_from_slice(&index_offset.to_le_bytes());
+    header[24..32].copy_from_slice(&index_length.to_le_bytes());
+    let crc = crc32fast::hash(&header[..60]);
+    header[60..].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
+/// An open cache file.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    file: File,
+}
+
+impl Reader {
+    /// The file at `path` and its index, if it was made from a source in `source_state`.
+    /// Else the reason why it cannot be used, in words.
+    pub(crate) fn open(path: &Path, source_state: &str) -> Result<(Reader, Index), String> {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        let length = file.metadata().map_err(|error| error.to_string())?.len();
+        let reader = Reader { file };
+        let mut bytes = vec![0; HEADER_LENGTH as usize];
+        reader.read_at(&mut bytes, 0).map_err(|_| "no header")?;
+        let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|idx| bytes[at + idx]));
+        let (index_crc, index_offset, index_length) = ((number(8) >> 32) as u32, number(16), number(24));
+        if bytes != header(index_offset, index_length, index_crc) {
+            return Err("a damaged header, or another version's".into());
+        }
+        if index_offset.checked_add(index_length) != Some(length) {
+            return Err(format!("{length} bytes, expected {index_offset} + {index_length}"));
+        }
+        let mut bytes = vec![0; usize::try_from(index_length).map_err(|error| error.to_string())?];
+        reader.read_at(&mut bytes, index_offset).map_err(|error| error.to_string())?;
+        if crc32fast::hash(&bytes) != index_crc {
+            return Err("a damaged index".into());
+        }
+        let index: Index = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        if index.source_state != source_state {
+            return Err("made from another state of the pictures".into());
+        }
+        let fits = |entry: &Entry| {
+            let length = entry.length()? as u64;
+            (length > 0
+                && entry.offset >= HEADER_LENGTH
+                && entry.offset.checked_add(length)? <= index_offset
+                && (entry.label as usize) < index.classes.len())
+            .then_some(())
+        };
+        match index.pictures.iter().find(|entry| fits(entry).is_none()) {
+            Some(entry) => Err(format!("`{}` lies outside the file", entry.name)),
+            None => Ok((reader, index)),
+        }
+    }
+
+    /// Writes the bytes of a picture to `bytes`, replacing its content. `check`: compare them with their checksum.
+    /// An error is a reason in words.
+    pub(crate) fn read(&self, entry: &Entry, bytes: &mut Vec<u8>, check: bool) -> Result<(), String> {
+        bytes.resize(entry.length().unwrap_or(0), 0);
+        self.read_at(bytes, entry.offset).map_err(|error| error.to_string())?;
+        if check && crc32fast::hash(bytes) != entry.crc {
+            return Err("its bytes do not have their checksum".into());
+        }
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, bytes, offset)
+    }
+
+    #[cfg(windows)]
+    fn read_at(&self, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match std::os::windows::fs::FileExt::seek_read(&self.file, bytes, offset)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => (bytes, offset) = (&mut bytes[n..], offset + n as u64),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The folder for what can be made or fetched again: `LTH_CACHE`, or `lth` in the platform's cache folder. It need not
+/// exist.
+///
+/// # Errors
+/// If `LTH_CACHE` is not set and the system names no such folder.
+pub fn cache_dir() -> Result<PathBuf> {
+    match std::env::var_os("LTH_CACHE").filter(|folder| !folder.is_empty()) {
+        Some(folder) => Ok(PathBuf::from(folder)),
+        None => directories::ProjectDirs::from("", "", "lth")
+            .map(|folders| folders.cache_dir().to_path_buf())
+            .ok_or(Error::NoCacheFolder),
+    }
+}

@@ -1,0 +1,167 @@
+//! What can go wrong between a picture file and a batch.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why pictures could not be read, cached, split or batched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: "read", "write", "create", …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The archive is no tar archive, is cut short or fails its own checksums.
+    #[error("archive `{}` is damaged or no tar archive: {reason}", path.display())]
+    BadArchive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The archive holds an entry that no honest data set holds, so nothing of it is used.
+    #[error("archive `{}` is refused: entry `{entry}` {reason}", path.display())]
+    HostileArchive {
+        /// The archive.
+        path: PathBuf,
+        /// The entry's name, unprintable characters replaced.
+        entry: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The source holds no pictures of the expected layout.
+    #[error("no pictures in {place}: expected {expected}")]
+    NoPictures {
+        /// The folder or archives that were searched.
+        place: String,
+        /// The layout that was looked for.
+        expected: &'static str,
+    },
+    /// All pictures belong to one class, so there is nothing to learn.
+    #[error("all {n_pictures} pictures in {place} are of class `{class}`, expected at least two classes")]
+    OneClass {
+        /// The folder or archives that were searched.
+        place: String,
+        /// The only class.
+        class: String,
+        /// Number of pictures.
+        n_pictures: usize,
+    },
+    /// Two pictures of the source have the same name.
+    #[error("picture `{name}` is there twice in {place}: give one archive or folder of the same pictures")]
+    DuplicatePicture {
+        /// The name.
+        name: String,
+        /// The folder or archives that were searched.
+        place: String,
+    },
+    /// Pictures that cannot be decoded, under [`DamagedPolicy::Fail`](crate::DamagedPolicy::Fail).
+    #[error("{} damaged picture{}: {}", damaged.len(), if damaged.len() == 1 { "" } else { "s" }, List(damaged))]
+    DamagedPictures {
+        /// All of them, sorted by name.
+        damaged: Vec<Damaged>,
+    },
+    /// A picture of the cache file changed while it was in use, and it could not be made again.
+    #[error("picture `{name}` in cache file `{}` is damaged: {reason}", path.display())]
+    BadCache {
+        /// The cache file.
+        path: PathBuf,
+        /// The picture.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of numbers (CIFAR-10 or IDX) does not have the layout of its format.
+    #[error("`{}` is no {format} file: {reason}", path.display())]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// The format's name.
+        format: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A picture given in memory does not fit its data set.
+    #[error("picture `{name}`: {what} is {got}, expected {expected}")]
+    BadPicture {
+        /// The picture's name.
+        name: String,
+        /// The quantity that does not fit.
+        what: &'static str,
+        /// Its value.
+        got: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// A setting is outside its range.
+    #[error("{what} is {got}, expected {expected}")]
+    BadSetting {
+        /// The setting.
+        what: &'static str,
+        /// Its value.
+        got: String,
+        /// The range.
+        expected: String,
+    },
+    /// The system names no cache folder and `LTH_CACHE` is not set.
+    #[error("no cache folder: set LTH_CACHE to a folder for decoded pictures and downloads")]
+    NoCacheFolder,
+    /// The thread that prepares batches ended without saying why.
+    #[error("the thread that prepares batches stopped: {reason}")]
+    LoaderStopped {
+        /// Its panic message, or that it could not be started.
+        reason: String,
+    },
+    /// candle could not make the batch's tensors.
+    #[error("batch tensors: {0}")]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// An [`Error::Io`] for `path`, to be used with `map_err`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_path_buf();
+        move |source| Error::Io { action, path, source }
+    }
+}
+
+/// A picture that could not be decoded, and why.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Damaged {
+    /// The picture's name in its data set.
+    pub name: String,
+    /// What is wrong with it, in lower case.
+    pub reason: String,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` ({})", self.name, self.reason)
+    }
+}
+
+/// At most eight of the damaged pictures, then how many more there are: an error is one line that a person reads.
+struct List<'a>(&'a [Damaged]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        for (idx, damaged) in self.0.iter().take(SHOWN).enumerate() {
+            write!(f, "{}{damaged}", if idx == 0 { "" } else { ", " })?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Masks without a criterion: the controls of a lottery ticket.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Named, Result};
+use crate::granularity::{Granularity, Layer};
+use crate::mask::Mask;
+use crate::pattern::matches_any;
+use crate::set::MaskSet;
+
+/// Masks with as many weights kept in each layer, anywhere: what a ticket's structure is worth is what it does better.
+///
+/// Each layer's draw depends on the seed and its name alone.
+#[must_use]
+pub fn random_like(masks: &MaskSet, seed: u64) -> MaskSet {
+    masks.map(|name, mask| random_mask(mask, &mut stream(seed, "random mask", name)))
+}
+
+/// The masks with the places of their groups shuffled within each layer: filters (say) are exchanged, the pattern inside
+/// each stays. With [`Granularity::Weight`] it is another [`random_like`].
+///
+/// `transposed`: which weights of rank 4 are transposed convolutions', as in [`Selection`](crate::Selection).
+///
+/// # Errors
+/// If a layer does not have the granularity.
+pub fn shuffle_within(masks: &MaskSet, granularity: Granularity, transposed: &[String], seed: u64) -> Result<MaskSet> {
+    let shuffled = masks.iter().map(|(name, mask)| {
+        let mut random = stream(seed, "shuffle within layer", name);
+        if mask.is_empty() || granularity == Granularity::Weight {
+            return Ok((name.to_owned(), random_mask(mask, &mut random)));
+        }
+        let layer = Layer::of(mask.shape(), matches_any(transposed, name));
+        let grouping = granularity.groups(mask.shape(), layer).named(name)?;
+        let mut order: Vec<usize> = (0..grouping.n_groups()).collect();
+        for last in (1..order.len()).rev() {
+            order.swap(last, below(&mut random, last + 1));
+        }
+        Ok((name.to_owned(), grouping.exchange(mask, &order).named(name)?))
+    });
+    shuffled.collect()
+}
+
+/// As many kept as in `mask`, each choice of places equally likely (Knuth's algorithm S).
+fn random_mask(mask: &Mask, random: &mut ChaCha8Rng) -> Mask {
+    let (mut places, mut wanted) = (mask.len(), mask.kept());
+    mask.same_shape(|| {
+        let keep = wanted > 0 && (wanted == places || below(random, places) < wanted);
+        places -= 1;
+        wanted -= usize::from(keep);
+        keep
+    })
+}
+
+/// A number below `n`; a bias of `n` in 2^64, far below what any test could see.
+fn below(random: &mut ChaCha8Rng, n: usize) -> usize {
+    ((u128::from(random.next_u64()) * n as u128) >> 64) as usize
+}
+
+/// The random stream of a seed, a purpose and a name.
+fn stream(seed: u64, purpose: &str, name: &str) -> ChaCha8Rng {
+    let mut hash = Sha256::new();
+    hash.update(seed.to_le_bytes());
+    for text in [purpose, name] {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    ChaCha8Rng::from_seed(hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masks() -> Result<MaskSet> {
+        let thirds = |shape: [usize; 2]| Mask::from_fn(shape, |i| i % 3 == 0);
+        Ok([("a".to_owned(), thirds([20, 30])?), ("b".to_owned(), thirds([20, 30])?)].into_iter().collect())
+    }
+
+    #[test]
+    fn counts_stay_and_places_follow_seed_and_name() -> Result<()> {
+        let masks = masks()?;
+        let random = random_like(&masks, 1);
+        for (name, mask) in masks.iter() {
+            assert_eq!(random.get(name).map(Mask::kept), Some(mask.kept()));
+        }
+        assert_eq!(random, random_like(&masks, 1));
+        assert_ne!(random, random_like(&masks, 2));
+        assert_ne!(random.get("a"), random.get("b"));
+        let alone: MaskSet = masks.clone().into_iter().filter(|(name, _)| name == "b").collect();
+        assert_eq!(random_like(&alone, 1).get("b"), random.get("b"));
+        Ok(())
+    }
+
+    #[test]
+    fn every_place_is_equally_likely() -> Result<()> {
+        let mask = Mask::from_fn([10], |i| i < 3)?;
+        let masks: MaskSet = [("w".to_owned(), mask)].into_iter().collect();
+        let mut hits = [0; 10];
+        for seed in 0..5_000 {
+            let random = random_like(&masks, seed);
+            random.get("w").into_iter().flat_map(Mask::kept_indices).for_each(|i| hits[i] += 1);
+        }
+        // 1,500 expected, standard deviation 32: five of them.
+        assert!(hits.iter().all(|hits| (1_340..1_660).contains(hits)), "{hits:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn shuffled_filters_stay_whole() -> Result<()> {
+        let mask = Mask::from_fn([8, 3, 2, 2], |i| (i / 12) % 2 == 0 && i % 12 != 5)?;
+        let masks: MaskSet = [("w".to_owned(), mask.clone())].into_iter().collect();
+        let shuffled = shuffle_within(&masks, Granularity::Filter, &[], 3)?;
+        let shuffled = shuffled.get("w").map(|m| m.iter().collect::<Vec<_>>()).unwrap_or_default();
+        let mut before: Vec<Vec<bool>> = mask.iter().collect::<Vec<_>>().chunks(12).map(<[bool]>::to_vec).collect();
+        let mut after: Vec<Vec<bool>> = shuffled.chunks(12).map(<[bool]>::to_vec).collect();
+        assert_ne!(before, after);
+        before.sort();
+        after.sort();
+        assert_eq!(before, after);
+        Ok(())
+    }
+}

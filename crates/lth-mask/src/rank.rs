@@ -1,0 +1,193 @@
+//! Order statistics by radix selection: counts instead of sorting, no copy of the scores, the same answer whatever the
+//! number of threads.
+//!
+//! A finite f32 maps to a u32 [`Key`] of the same order. Three passes over the scores count how many fall in each of
+//! 2,048 (2,048, 1,024) ranges of the key's leading bits and narrow the range that holds the rank asked for. The counts
+//! fit the first-level cache, and integers add up to the same sum in any order.
+
+use rayon::prelude::*;
+
+/// A score as an integer of the same order; −0.0 and 0.0 are one.
+pub(crate) type Key = u32;
+
+/// Scores that one thread takes at a time.
+const CHUNK: usize = 1 << 16;
+
+#[inline]
+pub(crate) fn key(score: f32) -> Key {
+    let bits = (score + 0.0).to_bits(); // −0.0 + 0.0 is 0.0
+    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
+}
+
+/// The key at `rank` (0 = lowest) of all scores of `parts` together; `None` if there are not so many.
+pub(crate) fn nth_smallest(parts: &[&[f32]], mut rank: usize) -> Option<Key> {
+    if rank >= parts.iter().map(|p| p.len()).sum() {
+        return None;
+    }
+    let mut found: Key = 0;
+    let mut known: u32 = 0; // leading bits of `found` that are decided
+    for width in [11, 11, 10] {
+        let shift = 32 - known - width;
+        let counts = histogram(parts, width, |score| {
+            let key = key(score);
+            // A shift by 32 (nothing is known yet) is 0: every key is inside.
+            let inside = known == 0 || (key ^ found) >> (32 - known) == 0;
+            inside.then_some(key >> shift & ((1 << width) - 1))
+        });
+        let mut bin = 0;
+        while rank >= counts[bin] {
+            rank -= counts[bin];
+            bin += 1;
+        }
+        found |= (bin as Key) << shift;
+        known += width;
+    }
+    Some(found)
+}
+
+/// The key at `rank` from the top (0 = highest).
+pub(crate) fn nth_largest(parts: &[&[f32]], rank: usize) -> Option<Key> {
+    let len: usize = parts.iter().map(|p| p.len()).sum();
+    nth_smallest(parts, len.checked_sub(rank + 1)?)
+}
+
+fn histogram(parts: &[&[f32]], width: u32, bin: impl Fn(f32) -> Option<u32> + Sync) -> Vec<usize> {
+    let empty = || vec![0usize; 1 << width];
+    let count = |mut counts: Vec<usize>, chunk: &[f32]| {
+        for bin in chunk.iter().filter_map(|&score| bin(score)) {
+            counts[bin as usize] += 1;
+        }
+        counts
+    };
+    if parts.iter().all(|p| p.len() <= CHUNK) && parts.len() <= 4 {
+        return parts.iter().fold(empty(), |counts, chunk| count(counts, chunk));
+    }
+    parts.par_iter().flat_map(|p| p.par_chunks(CHUNK)).fold(empty, count).reduce(empty, |mut a, b| {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        a
+    })
+}
+
+/// How many scores are above and how many equal to `threshold`.
+pub(crate) fn above_and_equal(scores: &[f32], threshold: Key) -> (usize, usize) {
+    let count = |chunk: &[f32]| {
+        chunk.iter().fold((0, 0), |(above, equal), &score| {
+            let key = key(score);
+            (above + usize::from(key > threshold), equal + usize::from(key == threshold))
+        })
+    };
+    scores.par_chunks(CHUNK).map(count).reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+}
+
+/// Where a tensor of scores is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Keeps exactly this many, the highest; of equal ones those with the lower index.
+    Count(usize),
+    /// Keeps all at least as high.
+    AtLeast(Key),
+}
+
+impl Cut {
+    /// The kept bits, packed, lowest first.
+    pub(crate) fn apply(self, scores: &[f32]) -> Vec<u64> {
+        match self {
+            Self::AtLeast(threshold) => pack(scores, |score, _| key(score) >= threshold),
+            Self::Count(0) => vec![0; scores.len().div_ceil(64)],
+            Self::Count(count) => match nth_largest(&[scores], count - 1) {
+                None => pack(scores, |_, _| true), // as many as there are, or more
+                Some(threshold) => {
+                    let (above, equal) = above_and_equal(scores, threshold);
+                    let wanted = count - above;
+                    if wanted == equal {
+                        return pack(scores, |score, _| key(score) >= threshold);
+                    }
+                    let last = nth_equal(scores, threshold, wanted - 1);
+                    pack(scores, |score, i| {
+                        let key = key(score);
+                        key > threshold || (key == threshold && i <= last)
+                    })
+                }
+            },
+        }
+    }
+}
+
+/// The index of the `n`-th (from 0) score equal to `threshold`; there are more than `n`.
+fn nth_equal(scores: &[f32], threshold: Key, mut n: usize) -> usize {
+    let equal: Vec<usize> = scores.par_chunks(CHUNK).map(|c| above_and_equal(c, threshold).1).collect();
+    let mut chunk_idx = 0;
+    while n >= equal[chunk_idx] {
+        n -= equal[chunk_idx];
+        chunk_idx += 1;
+    }
+    let start = chunk_idx * CHUNK;
+    let mut equal = (start..scores.len()).filter(|&i| key(scores[i]) == threshold);
+    equal.nth(n).unwrap_or(scores.len())
+}
+
+fn pack(scores: &[f32], keep: impl Fn(f32, usize) -> bool + Sync) -> Vec<u64> {
+    let word = |(word_idx, chunk): (usize, &[f32])| {
+        let bits = chunk.iter().enumerate();
+        bits.fold(0u64, |word, (i, &score)| word | u64::from(keep(score, word_idx * 64 + i)) << i)
+    };
+    scores.par_chunks(64).with_min_len(CHUNK / 64).enumerate().map(word).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(n: usize) -> Vec<f32> {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32 / (1 << 23) as f32 - 1.0) * 10f32.powi((state >> 33 & 7) as i32 - 4)
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn keys_order_as_the_scores_do() {
+        let ascending = [f32::NEG_INFINITY, f32::MIN, -1.5, -1e-40, 0.0, 1e-40, 1.5, f32::MAX, f32::INFINITY];
+        assert!(ascending.windows(2).all(|w| key(w[0]) < key(w[1])));
+        assert_eq!(key(-0.0), key(0.0));
+    }
+
+    #[test]
+    fn every_rank_is_that_of_a_sort() {
+        let scores = noise(999);
+        let (head, tail) = scores.split_at(300);
+        let mut sorted = scores.clone();
+        sorted.sort_by(f32::total_cmp);
+        for (rank, &score) in sorted.iter().enumerate() {
+            assert_eq!(nth_smallest(&[head, tail], rank), Some(key(score)));
+            assert_eq!(nth_largest(&[&scores], 998 - rank), Some(key(score)));
+        }
+        assert_eq!(nth_smallest(&[&scores], 999), None);
+        assert_eq!(nth_largest(&[&scores], 999), None);
+    }
+
+    #[test]
+    fn large_inputs_agree_with_a_sort() {
+        let scores = noise(5 * CHUNK + 7);
+        let mut sorted = scores.clone();
+        sorted.sort_by(f32::total_cmp);
+        for rank in [0, 1, 12_345, scores.len() / 2, scores.len() - 1] {
+            assert_eq!(nth_smallest(&[&scores], rank), Some(key(sorted[rank])));
+        }
+    }
+
+    #[test]
+    fn ties_keep_the_lower_index_in_any_chunk() {
+        let mut scores = vec![1.0; 3 * CHUNK];
+        scores[2 * CHUNK + 5] = 2.0;
+        for kept in [1, 2, 64, CHUNK, 2 * CHUNK + 6, 3 * CHUNK] {
+            let words = Cut::Count(kept).apply(&scores);
+            let keeps = |i: usize| words[i / 64] >> (i % 64) & 1 == 1;
+            assert_eq!(words.iter().map(|w| w.count_ones() as usize).sum::<usize>(), kept);
+            let low = if kept > 2 * CHUNK + 5 { kept } else { kept - 1 };
+            assert!((0..low).all(keeps) && keeps(2 * CHUNK + 5));
+        }
+    }
+}

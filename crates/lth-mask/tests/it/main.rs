@@ -1,0 +1,20 @@
+//! The crate from outside: golden values, properties, hostile files.
+
+mod golden;
+mod select;
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use lth_mask::{MaskSet, Result, Selection, select};
+
+/// The golden file of this name.
+fn golden(file: &str) -> Result<BTreeMap<String, Tensor>> {
+    let path = format!("{}/tests/golden/{file}.safetensors", env!("CARGO_MANIFEST_DIR"));
+    Ok(candle_core::safetensors::load(path, &Device::Cpu)?.into_iter().collect())
+}
+
+/// The mask of one layer by itself.
+fn select_one(scores: &Tensor, sparsity: f64, selection: &Selection) -> Result<MaskSet> {
+    select(&[("layer".to_owned(), scores.clone())].into(), sparsity, selection)
+}

@@ -1,0 +1,94 @@
+//! What can go wrong with a run's files and records.
+
+use std::path::PathBuf;
+
+/// An error of this crate. Messages name the file or the record, what was found and what was expected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: "read", "write", "create".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// There is no such file.
+    #[error("no {what} at {}", path.display())]
+    Absent {
+        /// What was looked for.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The output folder holds something already.
+    #[error("folder {} already holds {holds}: name another folder, or allow it to be replaced", path.display())]
+    Occupied {
+        /// The output folder.
+        path: PathBuf,
+        /// "a run", or the name of the first thing found.
+        holds: String,
+    },
+    /// The output folder's path names something that is no folder.
+    #[error("{} is not a folder", path.display())]
+    NotAFolder {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Another process is writing a run into the same folder.
+    #[error("another process is writing a run into {}", path.display())]
+    Busy {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// A file is not what it should be: cut, edited by hand, or something else altogether.
+    #[error("{} is damaged{}: {reason}", path.display(), at_line(*line))]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1, where it is known.
+        line: Option<usize>,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file was written by a version of this crate that this one cannot read.
+    #[error("{} has schema version {found}, expected {expected}", path.display())]
+    SchemaVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version in the file.
+        found: u64,
+        /// The version that this crate reads.
+        expected: u32,
+    },
+    /// A record contradicts itself or another.
+    #[error("{record}: {reason}")]
+    Invalid {
+        /// The record: "run `ticket-50` of seed 0, epoch 3".
+        record: String,
+        /// What is wrong: "accuracy is 1.2, expected a number in [0, 1]".
+        reason: String,
+    },
+    /// A name cannot be used as a file name in a run's folder.
+    #[error("`{name}` cannot name a file: {reason}")]
+    FileName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::Io { action, path, source }
+    }
+}
+
+fn at_line(line: Option<usize>) -> String {
+    line.map_or_else(String::new, |line| format!(" at line {line}"))
+}

@@ -38,7 +38,7 @@ pub struct RunDir {
     /// The run before ours, whose files go when our first one comes.
     replaces: bool,
     metrics: Option<(File, u64)>,
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl RunDir {
@@ -92,7 +92,7 @@ impl RunDir {
         if !OURS.iter().any(|name| path.join(name).exists()) {
             return Err(Error::Absent { what: "run", path });
         }
-        let run = RunDir { path, untouched: false, replaces: false, metrics: None, _lock: lock };
+        let run = RunDir { path, untouched: false, replaces: false, metrics: None, lock };
         run.remove_partial_files()?;
         let metrics = run.metrics()?;
         if metrics.cut {
@@ -223,7 +223,7 @@ impl RunDir {
             _ => {}
         }
         let replaces = holds.is_some();
-        Ok(RunDir { path, untouched: made, replaces, metrics: None, _lock: lock })
+        Ok(RunDir { path, untouched: made, replaces, metrics: None, lock })
     }
 
     /// Before the first write: the old run's files go, the manifest last, so that a removal that was cut short can
@@ -280,6 +280,10 @@ impl Drop for RunDir {
         if self.untouched {
             // Succeeds only if it is empty.
             let _ = std::fs::remove_dir(&self.path);
+        }
+        if let Some(lock) = &self.lock {
+            // Closing alone would leave it locked for as long as a process being started holds a copy of the handle.
+            let _ = lock.unlock();
         }
     }
 }

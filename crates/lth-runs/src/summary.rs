@@ -262,7 +262,7 @@ impl Summary {
     /// As [`Summary::validate`].
     pub fn to_json(&self) -> Result<String, Error> {
         let settled = self.settled()?;
-        let mut text = serde_json::to_string_pretty(&settled).map_err(unrepresentable)?;
+        let mut text = serde_json::to_string_pretty(&settled).map_err(|error| unrepresentable(&error))?;
         text.push('\n');
         Ok(text)
     }
@@ -309,12 +309,12 @@ impl Summary {
     }
 
     fn through_json(&self) -> Result<Summary, Error> {
-        let mut tree = serde_json::to_value(self).map_err(unrepresentable)?;
+        let mut tree = serde_json::to_value(self).map_err(|error| unrepresentable(&error))?;
         settle_all(&mut tree);
-        serde_json::from_value(tree).map_err(unrepresentable)
+        serde_json::from_value(tree).map_err(|error| unrepresentable(&error))
     }
 }
 
-fn unrepresentable(error: serde_json::Error) -> Error {
+fn unrepresentable(error: &serde_json::Error) -> Error {
     Error::Invalid { record: "summary".into(), reason: error.to_string() }
 }

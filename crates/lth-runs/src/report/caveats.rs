@@ -1,6 +1,6 @@
 //! What the numbers do not say.
 
-use crate::comparison::TicketComparison;
+use crate::comparison::{Control, TicketComparison};
 use crate::lines::grouped;
 use crate::published;
 use crate::report::format::{percent, points};
@@ -8,6 +8,9 @@ use crate::report::tables::shortest_percent;
 use crate::statistics::{CONFIDENCE, wilson_interval};
 use crate::summary::{Checked, OptimizerState, Summary};
 use crate::table::escape;
+
+/// A lead below this is rounding: no validation set has a million pictures.
+const LEAST: f64 = 1e-6;
 
 /// One sentence or two each, in the order of their weight.
 pub(super) fn caveats(summary: &Summary) -> Vec<String> {
@@ -40,11 +43,11 @@ fn notebook(summary: &Summary) -> Option<String> {
     let pictures = match (dataset.name.as_str(), dataset.checked) {
         ("pets", Checked::Published) => "the pictures of PETS".into(),
         ("pets", _) => "pictures in the layout of PETS that no published checksum vouches for".into(),
-        (name, _) => format!("`{}`", name.replace('`', "'")),
+        (name, _) => format!("the pictures \"{}\"", escape(name)),
     };
     let weights = match &summary.weights {
         None => "weights drawn at random".into(),
-        Some(weights) => format!("the weights `{}`", weights.name.replace('`', "'")),
+        Some(weights) => format!("the weights \"{}\"", escape(&weights.name)),
     };
     Some(format!(
         "The notebook's figures belong to the Oxford-IIIT PETS photographs and ImageNet weights. This run had {pictures} \
@@ -77,27 +80,39 @@ fn controls(ticket: &TicketComparison) -> Vec<String> {
         None => found.push(format!(
             "There is no control that trains A as long as the {name} ticket: a gain of B may be the gain of more epochs."
         )),
-        Some(control) if ticket.accuracy_difference.mean > 0.0 && control.accuracy_difference.mean <= 0.0 => {
+        Some(control) if ticket.accuracy_difference.mean > LEAST && control.accuracy_difference.mean <= LEAST => {
             found.push(format!(
                 "A trained as long as the {name} ticket did as well or better ({} points): B's gain over A is no \
                  evidence for the ticket.",
                 points(-control.accuracy_difference.mean)
             ));
         }
-        Some(_) => {}
+        Some(control) => found.extend(unsure(&name, "A trained as long", control)),
     }
     match &ticket.random {
         None => found.push(format!(
             "There is no random mask beside the {name} ticket: whether the choice of weights matters is not known."
         )),
-        Some(control) if control.accuracy_difference.mean <= 0.0 => found.push(format!(
+        Some(control) if control.accuracy_difference.mean <= LEAST => found.push(format!(
             "A random mask of the same per-layer sparsity did as well as the {name} ticket or better ({} points): the \
              choice of weights is not what B's accuracy comes from.",
             points(-control.accuracy_difference.mean)
         )),
-        Some(_) => {}
+        Some(control) => found.extend(unsure(&name, "a random mask", control)),
     }
     found
+}
+
+/// Says that a lead over a control is within the spread of the seeds, if it is.
+fn unsure(ticket: &str, what: &str, control: &Control) -> Option<String> {
+    let difference = &control.accuracy_difference;
+    let within = difference.mean > LEAST && difference.interval.as_ref()?.contains(0.0);
+    within.then(|| {
+        format!(
+            "The {ticket} ticket's lead over {what} ({} points) is within the spread of the seeds.",
+            points(difference.mean)
+        )
+    })
 }
 
 fn seeds(summary: &Summary) -> Option<String> {

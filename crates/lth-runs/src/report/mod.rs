@@ -34,7 +34,11 @@ pub fn report(summary: &Summary) -> String {
 
     page.paragraph("## Result");
     match &summary.comparison {
-        Some(comparison) => verdicts(&mut page, comparison),
+        Some(comparison) => {
+            for ticket in &comparison.tickets {
+                page.paragraph(&verdict(comparison, ticket));
+            }
+        }
         None => page.paragraph("These runs hold no baseline with a ticket, so nothing is compared."),
     }
 
@@ -80,6 +84,21 @@ pub fn report(summary: &Summary) -> String {
     page.text
 }
 
+/// What a command prints when the runs are done: the verdicts and the tables that hold them up, in plain text.
+pub fn overview(summary: &Summary) -> String {
+    let tables = [fits_table, accuracy_table, seconds_table, ratio_table, control_table].map(|table| table(summary));
+    let mut page = Page::default();
+    for table in tables.iter().filter(|table| !table.is_empty()) {
+        page.paragraph(&table.plain());
+    }
+    if let Some(comparison) = &summary.comparison {
+        for ticket in &comparison.tickets {
+            page.paragraph(&verdict(comparison, ticket).replace("**", ""));
+        }
+    }
+    page.text
+}
+
 /// Blocks with an empty line between them.
 #[derive(Default)]
 struct Page {
@@ -105,12 +124,6 @@ impl Page {
             self.paragraph(explanation);
         }
         self.paragraph(&table.markdown());
-    }
-}
-
-fn verdicts(page: &mut Page, comparison: &Comparison) {
-    for ticket in &comparison.tickets {
-        page.paragraph(&verdict(comparison, ticket));
     }
 }
 
@@ -175,6 +188,7 @@ fn setting_table(summary: &Summary) -> Table {
     }
     if let Some(mirror) = &dataset.mirror {
         let sums = match &mirror.sha256sums {
+            Some(sums) if sums.len() == 1 => "with its own SHA256SUMS (1 file)".into(),
             Some(sums) => format!("with its own SHA256SUMS ({} files)", sums.len()),
             None => "without SHA256SUMS of its own".into(),
         };

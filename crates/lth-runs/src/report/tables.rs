@@ -52,11 +52,11 @@ pub fn accuracy_table(summary: &Summary) -> Table {
     let mut columns = vec![("epoch".to_string(), Right)];
     let mut curves: Vec<Vec<String>> = Vec::new();
     let mut add = |name: &str, role: Role, sparsity: f64, curve: &[Estimate]| {
-        columns.push((format!("{name} %"), Right));
+        columns.push((format!("{name} (%)"), Right));
         curves.push(curve.iter().map(percent_estimate).collect());
         let alike = |fit: &&published::PublishedFit| fit.role == role && (fit.sparsity - sparsity).abs() < 1e-9;
         if let Some(fit) = published::FITS.iter().find(alike) {
-            columns.push((format!("notebook {name} %"), Right));
+            columns.push((format!("notebook {name} (%)"), Right));
             curves.push(fit.accuracy.iter().map(|accuracy| percent(*accuracy)).collect());
         }
     };
@@ -79,11 +79,11 @@ pub fn seconds_table(summary: &Summary) -> Table {
     let tickets = summary.comparison.iter().flat_map(|comparison| &comparison.tickets);
     for (index, ticket) in tickets.enumerate() {
         if index == 0 {
-            columns.push(("t_A s".into(), Right));
+            columns.push(("t_A (s)".into(), Right));
             curves.push(ticket.seconds_a.iter().map(seconds).collect());
         }
         let name = shortest_percent(ticket.sparsity);
-        columns.push((format!("t_B at {name} s"), Right));
+        columns.push((format!("t_B at {name} (s)"), Right));
         curves.push(ticket.seconds_b.iter().map(seconds).collect());
         columns.push((format!("t_B/t_A at {name}"), Right));
         let pairs = ticket.seconds_a.iter().zip(&ticket.seconds_b);

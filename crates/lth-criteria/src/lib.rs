@@ -18,19 +18,60 @@
 //! assert_eq!(scores["conv1.weight"].to_vec2::<f32>()?, [[0.5, 2.0]]);
 //! # Ok::<(), lth_criteria::Error>(())
 //! ```
+//!
+//! | criterion | score | needs beside the weight w |
+//! |---|---|---|
+//! | [`Random`] | a random order | a seed |
+//! | [`LargeFinal`], [`SquaredFinal`], [`SmallFinal`] | \|w\|, w², −\|w\| | |
+//! | [`LargeInit`], [`SmallInit`] | \|w₀\|, −\|w₀\| | initial weight w₀ |
+//! | [`LargeInitLargeFinal`], [`SmallInitSmallFinal`] | min(\|w₀\|, \|w\|), −max(\|w₀\|, \|w\|) | w₀ |
+//! | [`MagnitudeIncrease`], [`Movement`], [`Movmag`] | \|w\| − \|w₀\|, \|w − w₀\|, \|w(w − w₀)\| | w₀ |
+//! | [`UpdatingMagnitudeIncrease`], [`UpdatingMovement`], [`UpdatingMovmag`] | the same | previous weight |
+//! | [`Taylor`], [`Snip`] | (w·g)², \|w·g\| | gradient g |
+//! | [`EmpiricalFisher`] | ½ w² mean(g²) | squared gradient |
+//! | [`Grasp`] | w · Hg | Hessian-gradient product |
+//! | [`SynFlow`] | \|w\| · ∂R/∂\|w\| | flow gradient |
+//! | [`Wanda`] | \|w\| · ‖x‖ | activation norm |
+//! | [`BatchNormScale`] | \|γ\| of the filter | batch-norm scale γ |
+//! | [`Lamp`] | w² / Σ of the layer's squares ≥ w² | |
+//!
+//! What they need is collected by [`GradientStatistics`], [`ActivationNorms`], [`hessian_gradient_product`] and
+//! [`flow_gradients`]; [`synflow`] runs the whole iterative method.
 
 mod criterion;
 mod define;
 mod error;
 mod finite;
 mod inputs;
+
+mod activation;
+mod batch_norm;
+mod flow;
+mod gradient;
+mod lamp;
 mod magnitude;
+mod movement;
 mod random;
 
+mod collect;
+mod hessian;
+mod spelling;
+
+pub mod fasterai;
+
+pub use activation::{ActivationNorms, Wanda};
+pub use batch_norm::BatchNormScale;
+pub use collect::{GradientStatistics, gradients};
 pub use criterion::{Criterion, score_all};
 pub use error::Error;
+pub use flow::{SynFlow, SynFlowRounds, flow_gradients, synflow};
+pub use gradient::{EmpiricalFisher, Grasp, Snip, Taylor};
+pub use hessian::{hessian_gradient_product, hessian_vector_product};
 pub use inputs::{Checked, Input, Inputs, NamedInputs, Requirements};
+pub use lamp::Lamp;
 pub use magnitude::{
     LargeFinal, LargeInit, LargeInitLargeFinal, SmallFinal, SmallInit, SmallInitSmallFinal, SquaredFinal,
 };
+pub use movement::{MagnitudeIncrease, Movement, Movmag, UpdatingMagnitudeIncrease, UpdatingMovement, UpdatingMovmag};
 pub use random::Random;
+pub use spelling::{all, by_name};

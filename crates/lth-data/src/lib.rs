@@ -16,6 +16,7 @@ mod random;
 mod resize;
 mod source;
 mod split;
+pub mod toy_pets;
 
 pub use cache::cache_dir;
 pub use crop::{Square, training_draw};

@@ -100,6 +100,12 @@ pub enum Error {
     /// Settings that exclude each other.
     #[error("{0}")]
     Selection(String),
+    /// A tensor is not 0 where its mask prunes.
+    #[error("weight at flat index {index} is pruned but not 0, expected a masked tensor")]
+    NotMasked {
+        /// Flat index, row-major.
+        index: usize,
+    },
     /// A name that does not exist where it is needed.
     #[error("no {what} of this name, expected one")]
     Missing {

@@ -35,7 +35,7 @@ use crate::group::Grouping;
 /// rank there are `Weight` and `Layer`.
 ///
 /// `SharedKernel` (and a linear layer's `Column`) removes an input channel, `Filter` (`Row`) an output channel: these
-/// are what compaction makes smaller.
+/// are what [compaction](crate::compact) makes smaller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -25,6 +25,7 @@
 //! ```
 
 mod apply;
+pub mod compact;
 mod cut;
 mod error;
 mod granularity;
@@ -43,6 +44,7 @@ mod stats;
 mod storage;
 mod values;
 
+pub use compact::{Axis, Channels, CompactionPlan, Connections};
 pub use error::{Error, Result};
 pub use granularity::Granularity;
 pub use group::Reduction;

@@ -1,5 +1,6 @@
 //! The crate from outside: golden values, properties, hostile files.
 
+mod compact;
 mod golden;
 mod select;
 

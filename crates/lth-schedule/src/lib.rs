@@ -20,8 +20,12 @@
 //! assert_eq!(plan.sparsity(399), "80%".parse()?);
 //! # Ok::<(), lth_schedule::Error>(())
 //! ```
+//!
+//! Iterative pruning in rounds asks by level instead of by iteration: [`PruningRate`] and, by layer type,
+//! [`PruningRates`]. Learning rates are plain functions in [`learning_rate`].
 
 mod error;
+mod levels;
 mod points;
 mod schedule;
 mod sparsity;
@@ -31,8 +35,10 @@ mod step;
 mod window;
 
 pub mod fasterai_2021;
+pub mod learning_rate;
 
 pub use error::Error;
+pub use levels::{LayerType, PruningRate, PruningRates};
 pub use points::Points;
 pub use schedule::{Exponent, Logistic, Rounds, Schedule};
 pub use sparsity::Sparsity;

@@ -110,8 +110,7 @@ impl Schedule {
     ///
     /// `position`: where in the schedule's window, in [0, 1]; beyond it the nearer end counts, NaN counts as 0.
     pub fn progress(&self, position: f64) -> f64 {
-        // `max` first: it turns NaN into 0.
-        let pos = position.max(0.0).min(1.0);
+        let pos = if position.is_nan() { 0.0 } else { position.clamp(0.0, 1.0) };
         let progress = match self {
             Schedule::OneShot => 1.0,
             Schedule::Iterative { n_steps } => jumps(pos, *n_steps) / f64::from(n_steps.get()),

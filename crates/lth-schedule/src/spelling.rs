@@ -5,8 +5,11 @@ use std::str::FromStr;
 
 use crate::{Error, Exponent, Logistic, Points, Rounds, Schedule};
 
-const EXPECTED: &str = "one of one_shot, iterative(n), agp, one_cycle, one_cycle(alpha, beta), cosine, linear, dsd, \
-                        geometric(rounds, keep), polynomial(p), piecewise(position:progress, …)";
+impl Schedule {
+    /// Every spelling in one line, for the help of a command line: "one_shot, iterative(n), agp, …".
+    pub const SPELLINGS: &str = "one_shot, iterative(n), agp, one_cycle, one_cycle(alpha, beta), cosine, linear, dsd, \
+                                 geometric(rounds, keep), polynomial(p), piecewise(position:progress, …)";
+}
 
 /// The spelling that [`FromStr`] reads; numbers are written so that they read back equal.
 impl fmt::Display for Schedule {
@@ -41,7 +44,7 @@ impl FromStr for Schedule {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let trimmed = text.trim();
-        let unreadable = || Error::Spelling { what: "schedule", got: text.to_owned(), expected: EXPECTED };
+        let unreadable = || Error::Spelling { what: "schedule", got: text.to_owned(), expected: Schedule::SPELLINGS };
         let (name, arguments) = match trimmed.split_once('(') {
             Some((name, rest)) => {
                 let inside = rest.strip_suffix(')').ok_or_else(unreadable)?;
@@ -156,7 +159,7 @@ mod tests {
         ] {
             let message = bad.parse::<Schedule>().unwrap_err().to_string();
             assert!(
-                message.starts_with(&format!("`{bad}` is no schedule, expected one of one_shot, iterative(n)")),
+                message.starts_with(&format!("`{bad}` is no schedule, expected one_shot, iterative(n)")),
                 "{message}"
             );
         }

@@ -3,6 +3,7 @@
 mod collectors;
 mod contract;
 mod golden;
+mod network;
 mod synflow;
 
 use std::collections::BTreeMap;

@@ -14,14 +14,14 @@ fn first_not_finite(tensor: &Tensor) -> Result<Option<(usize, f64)>, Error> {
         let (storage, layout) = tensor.storage_and_layout();
         if let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) {
             match storage {
-                CpuStorage::F32(values) => return Ok(first(&values[start..end], |x| x.is_finite(), f64::from)),
-                CpuStorage::F64(values) => return Ok(first(&values[start..end], |x| x.is_finite(), |x| x)),
+                CpuStorage::F32(values) => return Ok(first(&values[start..end], f32::is_finite, f64::from)),
+                CpuStorage::F64(values) => return Ok(first(&values[start..end], f64::is_finite, |x| x)),
                 _ => {}
             }
         }
     }
     let values = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-    Ok(first(&values, |x| x.is_finite(), |x| x))
+    Ok(first(&values, f64::is_finite, |x| x))
 }
 
 /// By blocks without a branch inside, which the compiler turns into vector code: ten million weights in milliseconds.

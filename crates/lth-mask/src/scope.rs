@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Named, Result};
 use crate::pattern::matches;
 use crate::rule::check_sparsity;
@@ -53,7 +55,7 @@ pub(crate) fn erdos_renyi_weight(shape: &[usize], kernel: bool) -> f64 {
 }
 
 /// Densities proportional to `weights` of which `total` of all groups are kept; what would be above 1 is 1 and the others
-/// share the rest. Source: RigL, `sparse_utils.get_mask_random_fn`… `get_sparsities_erdos_renyi`.
+/// share the rest. Source: RigL, `sparse_utils.get_sparsities_erdos_renyi`.
 pub(crate) fn proportional_densities(weights: &[f64], sizes: &[usize], total: usize) -> Vec<f64> {
     let mut dense = vec![false; sizes.len()];
     loop {
@@ -98,23 +100,87 @@ pub(crate) fn apportion(wanted: &[f64], bounds: &[(usize, usize)], total: usize)
     }
 }
 
-/// LAMP scores of one layer.
+/// LAMP scores of one layer; what has gone before (−∞) stays so.
 ///
 /// # Errors
 /// If a score is negative.
 pub(crate) fn lamp(scores: &[f32]) -> Result<Vec<f32>> {
-    if let Some(index) = scores.iter().position(|&s| s < 0.0) {
+    let negative = |&s: &f32| s < 0.0 && s != f32::NEG_INFINITY;
+    if let Some(index) = scores.iter().position(negative) {
         return Err(Error::NegativeScore { index, value: scores[index] });
     }
-    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
-    order.sort_unstable_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]).then(a.cmp(&b)));
-    let mut out = vec![0.0; scores.len()];
+    let Ok(len) = u32::try_from(scores.len()) else {
+        return Err(Error::TooManyElements(vec![scores.len()]));
+    };
+    let mut order: Vec<u32> = (0..len).collect();
+    order.par_sort_unstable_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]).then(a.cmp(&b)));
+    let mut out = vec![f32::NEG_INFINITY; scores.len()];
     let mut sum = 0.0;
-    for i in order {
-        let square = f64::from(scores[i as usize]).powi(2);
+    for i in order.into_iter().map(|i| i as usize).take_while(|&i| scores[i] != f32::NEG_INFINITY) {
+        let square = f64::from(scores[i]).powi(2);
         sum += square;
-        // A layer of zeros has no largest weight: all are 0, and the ties are broken by position.
-        out[i as usize] = if sum > 0.0 { (square / sum) as f32 } else { 0.0 };
+        // A layer of zeros has no largest weight: all are 0, and position breaks the ties.
+        out[i] = if sum > 0.0 { (square / sum) as f32 } else { 0.0 };
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn erdos_renyi_densities_are_those_of_rigl() {
+        let shapes: [&[usize]; 3] = [&[16, 3, 3, 3], &[32, 16, 3, 3], &[10, 32]];
+        let sizes: Vec<usize> = shapes.iter().map(|s| s.iter().product()).collect();
+        let total = 1_000;
+        let kernel: Vec<f64> = shapes.iter().map(|s| erdos_renyi_weight(s, true)).collect();
+        // 25/432, 54/4608, 42/320; one epsilon would make the first and last denser than dense: 432·25/432 = 25 and 42
+        // of the shares, 54 of the middle one; 1000/121 · 42/320 > 1.
+        let densities = proportional_densities(&kernel, &sizes, total);
+        assert_eq!(densities[2], 1.0);
+        let scale = (1_000.0 - 320.0) / (25.0 + 54.0);
+        assert!((densities[0] - scale * 25.0 / 432.0).abs() < 1e-12);
+        assert!((densities[1] - scale * 54.0 / 4_608.0).abs() < 1e-12);
+        let kept: f64 = densities.iter().zip(&sizes).map(|(d, &n)| d * n as f64).sum();
+        assert!((kept - 1_000.0).abs() < 1e-9);
+        assert_eq!(erdos_renyi_weight(&[16, 3, 3, 3], false), 19.0 / 48.0);
+    }
+
+    #[test]
+    fn densities_reach_both_ends() {
+        assert_eq!(proportional_densities(&[0.5, 0.1], &[4, 20], 24), [1.0, 1.0]);
+        assert_eq!(proportional_densities(&[0.5, 0.1], &[4, 20], 0), [0.0, 0.0]);
+        assert!(proportional_densities(&[], &[], 0).is_empty());
+    }
+
+    #[test]
+    fn apportioned_counts_add_up() {
+        assert_eq!(apportion(&[1.5, 2.5, 3.0], &[(0, 9); 3], 7), [2, 2, 3]);
+        assert_eq!(apportion(&[0.2, 9.8], &[(1, 5), (0, 10)], 10), [1, 9]);
+        assert_eq!(apportion(&[0.2, 0.8], &[(1, 5), (1, 5)], 1), [1, 1]);
+        assert_eq!(apportion(&[3.0, 3.0], &[(0, 2), (0, 2)], 6), [2, 2]);
+    }
+
+    #[test]
+    fn lamp_is_a_square_over_the_squares_above_it() -> Result<()> {
+        let scores = lamp(&[3.0, 1.0, 0.0, 2.0])?;
+        assert_eq!(scores, [1.0, 1.0 / 14.0, 0.0, 4.0 / 13.0].map(|s: f64| s as f32));
+        assert_eq!(lamp(&[0.0, 0.0])?, [0.0, 0.0]);
+        assert_eq!(lamp(&[f32::NEG_INFINITY, 2.0])?, [f32::NEG_INFINITY, 1.0]);
+        assert!(matches!(lamp(&[1.0, -1.0]), Err(Error::NegativeScore { index: 1, value: -1.0 })));
+        Ok(())
+    }
+
+    #[test]
+    fn an_exact_name_goes_before_a_pattern() -> Result<()> {
+        let map = BTreeMap::from([("*".to_owned(), 0.1), ("fc.weight".to_owned(), 0.9), ("conv*".to_owned(), 0.5)]);
+        let scope = Scope::PerLayer(map);
+        assert_eq!(scope.own_sparsity("fc.weight", 0.3)?, 0.9);
+        assert_eq!(scope.own_sparsity("conv1.weight", 0.3)?, 0.1);
+        assert_eq!(Scope::PerLayer(BTreeMap::new()).own_sparsity("conv1.weight", 0.3)?, 0.3);
+        let odd = Scope::PerLayer(BTreeMap::from([("a".to_owned(), 1.5)])).own_sparsity("a", 0.3);
+        assert!(matches!(odd, Err(Error::Named { .. })));
+        Ok(())
+    }
 }

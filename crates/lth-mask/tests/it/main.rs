@@ -2,6 +2,7 @@
 
 mod compact;
 mod golden;
+mod properties;
 mod select;
 
 use std::collections::BTreeMap;

@@ -11,7 +11,7 @@ use flate2::bufread::GzDecoder;
 use tar::EntryType;
 
 use crate::error::{Error, Result};
-use crate::source::{MAX_FILE_BYTES, MAX_FILES, SourceFile};
+use crate::source::{Consumer, MAX_FILE_BYTES, MAX_FILES, SourceFile};
 
 /// All bytes of an archive after gunzip. Both archives of PETS together have under one.
 const MAX_ARCHIVE_BYTES: u64 = 32 << 30;
@@ -31,7 +31,7 @@ pub(crate) fn read(
     path: &Path,
     wanted: &dyn Fn(&str) -> bool,
     on_bytes: &dyn Fn(u64),
-    consume: &mut dyn FnMut(&mut dyn Iterator<Item = Result<SourceFile>>) -> Result<()>,
+    consume: &mut Consumer<'_>,
 ) -> Result<()> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let mut file = BufReader::with_capacity(1 << 20, Counted { inner: file, on_bytes });

@@ -5,7 +5,7 @@
 //! their lower 8. The content decides the format, never the name: ten pictures of PETS are GIF or PNG called `.jpg`.
 //!
 //! PARITY: Pillow decodes JPEG with libjpeg-turbo, we with zune-jpeg; both are right within the standard's tolerance,
-//! and their bytes differ (see `docs` of the crate for what was measured).
+//! and their bytes differ by what the crate's documentation says.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -118,7 +118,7 @@ fn reason(error: image::ImageError) -> String {
     let text = match error {
         // The decoders' own words carry the format twice.
         image::ImageError::Decoding(error) => {
-            std::error::Error::source(&error).map_or(error.to_string(), |e| e.to_string())
+            std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
         }
         error => error.to_string(),
     };

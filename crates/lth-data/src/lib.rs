@@ -1,4 +1,46 @@
-//! Placeholder docs.
+//! Labelled pictures for candle: from an archive or a folder on disk to batches of tensors.
+//!
+//! Training a network on photographs takes the same road every time: find the pictures and their labels, decode them
+//! once, cut a fresh square out of each in every epoch, scale it, normalise it, and have the next batch ready when the
+//! training step asks. This crate walks that road the way the Python libraries do (its resize is Pillow's, byte for
+//! byte), and so that a run can be repeated: order, split and crops are functions of seed, epoch and picture, whatever
+//! the number of threads.
+//!
+//! A data set is anything that implements [`Pictures`]: [`CachedPictures`], which [`open_pets`] and [`open_folder`] make
+//! from archives or folders, or [`MemoryPictures`]. A [`Split`] says which of them train, and a [`Loader`] makes batches.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use lth_data::{Loader, LoaderConfig, MemoryPictures, Picture, Split};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let picture = |idx: u32| Picture {
+//!     name: format!("{idx:02}"),
+//!     label: idx % 2,
+//!     width: 40,
+//!     height: 30,
+//!     bytes: vec![(idx * 10) as u8; 40 * 30 * 3],
+//! };
+//! let classes = vec!["dark".to_string(), "bright".to_string()];
+//! let pictures = MemoryPictures::new(3, classes, (0..20).map(picture).collect())?;
+//!
+//! let split = Split::random(20, 0.2, 42)?; // 16 train, 4 validate
+//! let loader = Loader::new(Arc::new(pictures), split, LoaderConfig::new(16, 8, 42))?;
+//! for batch in loader.train_epoch(0) {
+//!     let (x, y) = batch?;
+//!     assert_eq!((x.dims(), y.dims()), (&[8, 3, 16, 16][..], &[8][..]));
+//! }
+//! assert_eq!(loader.valid().count(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Against Pillow
+//!
+//! Crop and resize are equal byte for byte, and so are decoded PNG, GIF, BMP and lossless WebP. JPEG is decoded by
+//! zune-jpeg here and by libjpeg-turbo there, both within the standard's tolerance: measured on pictures with full
+//! colour resolution, bytes differ by at most 2 levels of 255 and 0.012 on average; with halved colour resolution, which
+//! the two smooth differently, by at most 3 and 0.21.
 
 mod archive;
 mod cache;

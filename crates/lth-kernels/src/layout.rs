@@ -1,7 +1,11 @@
 //! The order of the axes of feature maps.
 
 use crate::error::{Error, expect_rank};
-use candle_core::{Device, Result, Tensor};
+use crate::parallel::{Blank, filled, for_each};
+use crate::real::{has_kernels, slice, tensor, with_real, with_values};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp1, Device, Result, Shape, Tensor, WithDType};
+use std::mem::MaybeUninit;
 
 /// The order of the axes of a feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -61,9 +65,115 @@ impl Layout {
 /// If `x` is not of rank 4.
 pub fn to_layout(x: &Tensor, from: Layout, to: Layout) -> Result<Tensor> {
     expect_rank("to_layout", "x", x, 4)?;
+    if from != to && has_kernels(x) {
+        let (n, c, h, w) = from.sizes("to_layout", "x", x)?;
+        let (rows, columns) = match from {
+            Layout::Nchw => (n, c * h * w),
+            Layout::Chwn => (c * h * w, n),
+        };
+        let op = Transpose { rows, columns, output: to.shape(n, c, h, w) };
+        return x.contiguous()?.apply_op1(op);
+    }
     match (from, to) {
         (Layout::Nchw, Layout::Chwn) => x.permute((1, 2, 3, 0))?.contiguous(),
         (Layout::Chwn, Layout::Nchw) => x.permute((3, 0, 1, 2))?.contiguous(),
         (Layout::Nchw, Layout::Nchw) | (Layout::Chwn, Layout::Chwn) => Ok(x.clone()),
+    }
+}
+
+/// Both directions are the transposition of a matrix, [N, C · H · W] or [C · H · W, N].
+struct Transpose {
+    rows: usize,
+    columns: usize,
+    output: [usize; 4],
+}
+
+/// Side of the squares that are transposed at once: both sides of one stay in L1.
+const TILE: usize = 32;
+
+/// `x` [rows, columns] as [columns, rows].
+fn transpose<T: WithDType>(x: &[T], rows: usize, columns: usize) -> Vec<T> {
+    if x.is_empty() {
+        return Vec::new();
+    }
+    let fill = |out: &Blank<'_, T>| {
+        for_each(columns.div_ceil(TILE), x.len(), |strip| {
+            let range = strip * TILE..columns.min((strip + 1) * TILE);
+            // SAFETY: a strip is rows of the output; they are disjoint.
+            let y = unsafe { out.part(range.start * rows..range.end * rows) };
+            for top in (0..rows).step_by(TILE) {
+                let end = rows.min(top + TILE);
+                for (column, y) in range.clone().zip(y.chunks_exact_mut(rows)) {
+                    transpose_line(x, columns, column, top, &mut y[top..end]);
+                }
+            }
+        });
+    };
+    // SAFETY: the strips cover the output.
+    unsafe { filled(x.len(), fill) }
+}
+
+/// A piece of one column of `x`, from row `top` on.
+fn transpose_line<T: Copy>(x: &[T], columns: usize, column: usize, top: usize, y: &mut [MaybeUninit<T>]) {
+    for (i, y) in y.iter_mut().enumerate() {
+        y.write(x[(top + i) * columns + column]);
+    }
+}
+
+impl CustomOp1 for Transpose {
+    fn name(&self) -> &'static str {
+        "to_layout"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &candle_core::Layout) -> Result<(CpuStorage, Shape)> {
+        let y = with_real!(x.dtype(), T => {
+            let x = slice::<T>("to_layout", x, layout)?;
+            T::to_cpu_storage_owned(transpose(x, self.rows, self.columns))
+        });
+        Ok((y, (&self.output).into()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        if !x.track_op() {
+            return Ok(None);
+        }
+        let dx = with_real!(x.dtype(), T => {
+            let dx = with_values(dy, |dy: &[T]| Ok(transpose(dy, self.columns, self.rows)))?;
+            tensor(dx, x.dims())
+        })?;
+        Ok(Some(dx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::DType;
+
+    #[test]
+    fn to_layout_moves_the_batch_and_backward_moves_it_back() -> Result<()> {
+        for (n, c, h, w) in [(1, 1, 1, 1), (3, 2, 5, 7), (64, 3, 9, 11), (33, 40, 1, 1)] {
+            let x = Tensor::arange(0f32, (n * c * h * w) as f32, &Device::Cpu)?;
+            let x = candle_core::Var::from_tensor(&x.reshape((n, c, h, w))?)?;
+            let y = to_layout(&x, Layout::Nchw, Layout::Chwn)?;
+            assert_eq!(y.dims(), [c, h, w, n]);
+            let expected = x.permute((1, 2, 3, 0))?.contiguous()?;
+            let same = |a: &Tensor, b: &Tensor| -> Result<bool> {
+                Ok(a.flatten_all()?.to_vec1::<f32>()? == b.flatten_all()?.to_vec1::<f32>()?)
+            };
+            assert!(same(&y, &expected)?);
+            assert!(same(&to_layout(&y, Layout::Chwn, Layout::Nchw)?, &x)?);
+            let gradients = (&y * &y.detach())?.sum_all()?.backward()?;
+            assert!(same(gradients.get(&x).expect("tracked"), &x)?);
+        }
+        let empty = Tensor::zeros((0, 3, 2, 2), DType::F32, &Device::Cpu)?;
+        assert_eq!(to_layout(&empty, Layout::Nchw, Layout::Chwn)?.dims(), [3, 2, 2, 0]);
+        Ok(())
+    }
+
+    #[test]
+    fn sixteen_samples_fill_a_register() {
+        assert_eq!(Layout::for_batch(15, &Device::Cpu), Layout::Nchw);
+        assert_eq!(Layout::for_batch(16, &Device::Cpu), Layout::Chwn);
     }
 }

@@ -45,14 +45,17 @@
 mod activation;
 mod composed;
 mod conv;
+mod dispatch;
 mod error;
 mod layout;
 mod linear;
 mod loss;
 mod norm;
 pub mod optim;
+mod parallel;
 mod pattern;
 mod pool;
+mod real;
 
 pub use activation::relu;
 pub use conv::{Conv2dParams, conv2d};

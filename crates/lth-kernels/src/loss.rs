@@ -2,7 +2,10 @@
 
 use crate::composed;
 use crate::error::{Error, expect_rank, expect_shape};
-use candle_core::{DType, Result, Tensor};
+use crate::parallel::{Shared, for_each};
+use crate::real::{Real, has_kernels, slice, tensor, with_real, with_values};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 
 /// The mean over the batch of `-log softmax(logits)[target]`, a scalar. `logits`: [N, K];
 /// `targets`: [N], u32 or i64. Stable at any finite logit.
@@ -28,5 +31,84 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
             return Err(Error::Target { op, index, got, classes }.into());
         }
     }
+    if has_kernels(logits) {
+        let targets = values.into_iter().map(|t| t as usize).collect();
+        return logits.contiguous()?.apply_op1(CrossEntropy { targets, classes });
+    }
     composed::cross_entropy(logits, targets)
+}
+
+/// Sums are f64 throughout: a batch's loss is a few thousand values, and exact to the last bit.
+struct CrossEntropy {
+    targets: Vec<usize>,
+    classes: usize,
+}
+
+/// The largest logit and the logarithm of the sum of exponentials of the differences from it.
+fn log_sum<T: Real>(row: &[T]) -> (f64, f64) {
+    let top = row.iter().map(|v| v.wide()).fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = row.iter().map(|v| (v.wide() - top).exp()).sum();
+    (top, sum.ln())
+}
+
+impl CrossEntropy {
+    fn forward<T: Real>(&self, logits: &[T]) -> T {
+        let n = self.targets.len();
+        let mut losses = vec![0.0; n];
+        let out = Shared::new(&mut losses);
+        // An exponential is some thirty times an addition.
+        for_each(n, 32 * logits.len(), |i| {
+            let row = &logits[i * self.classes..(i + 1) * self.classes];
+            let (top, log_sum) = log_sum(row);
+            // SAFETY: each sample is handled by one call.
+            unsafe { out.set(i, log_sum - (row[self.targets[i]].wide() - top)) };
+        });
+        T::of(losses.iter().sum::<f64>() / n as f64)
+    }
+
+    fn backward<T: Real>(&self, logits: &[T], gradient: T) -> Vec<T> {
+        let n = self.targets.len();
+        let factor = gradient.wide() / n as f64;
+        let mut dx = vec![T::ZERO; logits.len()];
+        let out = Shared::new(&mut dx);
+        for_each(n, 32 * logits.len(), |i| {
+            let at = i * self.classes..(i + 1) * self.classes;
+            let row = &logits[at.clone()];
+            let (top, log_sum) = log_sum(row);
+            // SAFETY: rows are disjoint.
+            let dx = unsafe { out.part(at) };
+            for (class, (dx, v)) in dx.iter_mut().zip(row).enumerate() {
+                let probability = (v.wide() - top - log_sum).exp();
+                let hit = f64::from(u8::from(class == self.targets[i]));
+                *dx = T::of((probability - hit) * factor);
+            }
+        });
+        dx
+    }
+}
+
+impl CustomOp1 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+
+    fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let loss = with_real!(logits.dtype(), T => {
+            let loss = self.forward(slice::<T>("cross_entropy", logits, layout)?);
+            <T as candle_core::WithDType>::to_cpu_storage_owned(vec![loss])
+        });
+        Ok((loss, ().into()))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        if !logits.track_op() {
+            return Ok(None);
+        }
+        let dx = with_real!(logits.dtype(), T => {
+            let gradient = gradient.to_scalar::<T>()?;
+            let dx = with_values(logits, |logits: &[T]| Ok(self.backward(logits, gradient)))?;
+            tensor(dx, logits.dims())
+        })?;
+        Ok(Some(dx))
+    }
 }

@@ -1,8 +1,12 @@
 //! Batch norm, with the residual addition and the rectifier that follow it.
 
+mod kernel;
+mod op;
+
 use crate::composed;
-use crate::error::{Error, expect_shape};
+use crate::error::{Error, expect_dtype, expect_shape};
 use crate::layout::Layout;
+use crate::real::has_kernels;
 use candle_core::{Result, Tensor};
 
 /// How batch norm runs. `eps` 1e-5 is PyTorch's default.
@@ -50,9 +54,11 @@ fn check(
     let channels = x.dims()[axis];
     for (name, v) in vectors {
         expect_shape(op, name, v, &[channels])?;
+        expect_dtype(op, name, v, x.dtype())?;
     }
     if let Some(residual) = residual {
         expect_shape(op, "residual", residual, x.dims())?;
+        expect_dtype(op, "residual", residual, x.dtype())?;
     }
     Ok(axis)
 }
@@ -77,6 +83,9 @@ pub fn batch_norm_train(
     if values < 2 {
         return Err(Error::TooFewValues { op, values, got: x.dims().to_vec() }.into());
     }
+    if has_kernels(x) {
+        return op::train(x, weight, bias, residual, axis, params);
+    }
     composed::batch_norm_train(x, weight, bias, residual, (axis, params.eps, params.relu))
 }
 
@@ -97,6 +106,10 @@ pub fn batch_norm_eval(
 ) -> Result<Tensor> {
     let vectors = [("weight", weight), ("bias", bias), ("running_mean", running_mean), ("running_var", running_var)];
     let axis = check("batch_norm_eval", x, &vectors, residual, params.layout)?;
+    if has_kernels(x) {
+        let statistics = (running_mean, running_var);
+        return op::eval(x, weight, bias, statistics, residual, axis, params);
+    }
     let vectors = [weight, bias, running_mean, running_var];
     composed::batch_norm_eval(x, vectors, residual, (axis, params.eps, params.relu))
 }

@@ -1,9 +1,15 @@
 //! Pooling over windows and over whole feature maps.
 
+mod global;
+mod kernel;
+mod op;
+
 use crate::composed;
 use crate::error::Error;
 use crate::layout::{Layout, to_layout};
+use crate::real::has_kernels;
 use candle_core::{Result, Tensor};
+use kernel::{Geometry, Reduce};
 
 /// How a window moves over a feature map. No value is a natural default for `kernel`, so there is
 /// no `Default`.
@@ -19,19 +25,11 @@ pub struct Pool2dParams {
     pub layout: Layout,
 }
 
-/// Sizes of a checked pooling.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PoolShape {
-    pub(crate) n: usize,
-    pub(crate) c: usize,
-    pub(crate) oh: usize,
-    pub(crate) ow: usize,
-}
-
 impl Pool2dParams {
-    fn check(&self, op: &'static str, x: &Tensor) -> std::result::Result<PoolShape, Error> {
+    /// The input as planes and the output's shape.
+    fn check(&self, op: &'static str, x: &Tensor) -> std::result::Result<(Geometry, [usize; 4]), Error> {
         let (n, c, h, w) = self.layout.sizes(op, "x", x)?;
-        let Pool2dParams { kernel, stride, padding, .. } = *self;
+        let Pool2dParams { kernel, stride, padding, layout } = *self;
         if kernel.0 == 0 || kernel.1 == 0 {
             return Err(Error::Zero { op, parameter: "kernel" });
         }
@@ -47,7 +45,29 @@ impl Pool2dParams {
         }
         let oh = (input.0 - kernel.0) / stride.0 + 1;
         let ow = (input.1 - kernel.1) / stride.1 + 1;
-        Ok(PoolShape { n, c, oh, ow })
+        let (planes, inner) = match layout {
+            Layout::Nchw => (n * c, 1),
+            Layout::Chwn => (c, n),
+        };
+        let (input, output) = ((h, w), (oh, ow));
+        let geometry = Geometry { planes, inner, input, output, kernel, stride, padding };
+        Ok((geometry, layout.shape(n, c, oh, ow)))
+    }
+
+    fn pool(&self, op: &'static str, x: &Tensor, reduce: Reduce) -> Result<Tensor> {
+        let (geometry, output) = self.check(op, x)?;
+        if has_kernels(x) {
+            return x.contiguous()?.apply_op1(op::Pool { geometry, reduce, output });
+        }
+        if x.elem_count() == 0 {
+            return Tensor::zeros(&output, x.dtype(), x.device());
+        }
+        let x = to_layout(x, self.layout, Layout::Nchw)?;
+        let y = match reduce {
+            Reduce::Max => composed::max_pool2d(&x, self.kernel, self.stride, self.padding)?,
+            Reduce::Mean => composed::avg_pool2d(&x, self.kernel, self.stride, self.padding)?,
+        };
+        to_layout(&y, Layout::Nchw, self.layout)
     }
 }
 
@@ -59,13 +79,7 @@ impl Pool2dParams {
 /// If `x` is not of rank 4, a kernel size or stride is 0, the padding is more than half of the
 /// kernel, or the kernel is larger than the padded input.
 pub fn max_pool2d(x: &Tensor, params: &Pool2dParams) -> Result<Tensor> {
-    let shape = params.check("max_pool2d", x)?;
-    if shape.n * shape.c == 0 {
-        return empty(x, params.layout, &shape);
-    }
-    let x = to_layout(x, params.layout, Layout::Nchw)?;
-    let y = composed::max_pool2d(&x, params.kernel, params.stride, params.padding)?;
-    to_layout(&y, Layout::Nchw, params.layout)
+    params.pool("max_pool2d", x, Reduce::Max)
 }
 
 /// The mean under each window: [N, C, OH, OW], in the input's layout. Padding counts as values of
@@ -74,17 +88,7 @@ pub fn max_pool2d(x: &Tensor, params: &Pool2dParams) -> Result<Tensor> {
 /// # Errors
 /// As [`max_pool2d`].
 pub fn avg_pool2d(x: &Tensor, params: &Pool2dParams) -> Result<Tensor> {
-    let shape = params.check("avg_pool2d", x)?;
-    if shape.n * shape.c == 0 {
-        return empty(x, params.layout, &shape);
-    }
-    let x = to_layout(x, params.layout, Layout::Nchw)?;
-    let y = composed::avg_pool2d(&x, params.kernel, params.stride, params.padding)?;
-    to_layout(&y, Layout::Nchw, params.layout)
-}
-
-fn empty(x: &Tensor, layout: Layout, s: &PoolShape) -> Result<Tensor> {
-    Tensor::zeros(&layout.shape(s.n, s.c, s.oh, s.ow), x.dtype(), x.device())
+    params.pool("avg_pool2d", x, Reduce::Mean)
 }
 
 /// The largest value of each channel of each sample: [N, C] whatever the layout. The gradient
@@ -93,8 +97,7 @@ fn empty(x: &Tensor, layout: Layout, s: &PoolShape) -> Result<Tensor> {
 /// # Errors
 /// If `x` is not of rank 4 or a channel has no values.
 pub fn global_max_pool(x: &Tensor, layout: Layout) -> Result<Tensor> {
-    check_global("global_max_pool", x, layout)?;
-    composed::global_max_pool(&to_layout(x, layout, Layout::Nchw)?)
+    global_pool("global_max_pool", x, layout, Reduce::Max)
 }
 
 /// The mean of each channel of each sample: [N, C] whatever the layout.
@@ -102,14 +105,24 @@ pub fn global_max_pool(x: &Tensor, layout: Layout) -> Result<Tensor> {
 /// # Errors
 /// If `x` is not of rank 4 or a channel has no values.
 pub fn global_avg_pool(x: &Tensor, layout: Layout) -> Result<Tensor> {
-    check_global("global_avg_pool", x, layout)?;
-    composed::global_avg_pool(&to_layout(x, layout, Layout::Nchw)?)
+    global_pool("global_avg_pool", x, layout, Reduce::Mean)
 }
 
-fn check_global(op: &'static str, x: &Tensor, layout: Layout) -> std::result::Result<(), Error> {
-    let (_, _, h, w) = layout.sizes(op, "x", x)?;
+fn global_pool(op: &'static str, x: &Tensor, layout: Layout, reduce: Reduce) -> Result<Tensor> {
+    let (n, c, h, w) = layout.sizes(op, "x", x)?;
     if h * w == 0 {
-        return Err(Error::Empty { op, tensor: "x", got: x.dims().to_vec() });
+        return Err(Error::Empty { op, tensor: "x", got: x.dims().to_vec() }.into());
     }
-    Ok(())
+    if n * c == 0 {
+        return Tensor::zeros((n, c), x.dtype(), x.device());
+    }
+    if has_kernels(x) {
+        let op = global::Global { n, c, area: h * w, layout, reduce };
+        return x.contiguous()?.apply_op1(op);
+    }
+    let x = to_layout(x, layout, Layout::Nchw)?;
+    match reduce {
+        Reduce::Max => composed::global_max_pool(&x),
+        Reduce::Mean => composed::global_avg_pool(&x),
+    }
 }

@@ -3,9 +3,13 @@
 //! Masked positions of the parameter and of every moment are exactly 0 afterwards, whatever the
 //! gradient, momentum or weight decay would have made of them.
 
+mod kernel;
+
 use crate::composed;
 use crate::error::{Error, expect_dtype, expect_shape};
-use candle_core::{DType, Result, Tensor, Var};
+use crate::real::{Real, has_kernels, slice, with_real, with_values};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, Var};
+use std::cell::RefCell;
 
 /// A step of Adam with decoupled weight decay, in fastai's order: the parameter shrinks by
 /// `1 - lr * weight_decay` first, then moves by `lr` times the bias-corrected average over the
@@ -90,7 +94,17 @@ pub fn adam_step(p: &Var, grad: &Tensor, m: &Var, v: &Var, mask: Option<&Tensor>
     if step.step == 0 {
         return Err(Error::Step { op }.into());
     }
-    composed::adam_step(p, grad, m, v, mask, step)
+    if !has_kernels(p) {
+        return composed::adam_step(p, grad, m, v, mask, step);
+    }
+    with_real!(p.dtype(), T => operands::<T>(grad, mask, &[p, m, v], |grad, mask| {
+        with_mut(p, |p: &mut [T]| {
+            with_mut(m, |m| with_mut(v, |v| {
+                kernel::adam([p, m, v], grad, mask, step);
+                Ok(())
+            }))
+        })
+    }))
 }
 
 /// Takes one step of SGD: `p` and `buf` (momentum) change in place. `mask`: u8, `p`'s shape,
@@ -100,5 +114,70 @@ pub fn adam_step(p: &Var, grad: &Tensor, m: &Var, v: &Var, mask: Option<&Tensor>
 /// If a shape or type does not fit, or a variable is given twice.
 pub fn sgd_step(p: &Var, grad: &Tensor, buf: &Var, mask: Option<&Tensor>, step: &SgdStep) -> Result<()> {
     check("sgd_step", &[("p", p), ("buf", buf)], grad, mask)?;
-    composed::sgd_step(p, grad, buf, mask, step)
+    if !has_kernels(p) {
+        return composed::sgd_step(p, grad, buf, mask, step);
+    }
+    with_real!(p.dtype(), T => operands::<T>(grad, mask, &[p, buf], |grad, mask| {
+        with_mut(p, |p: &mut [T]| {
+            with_mut(buf, |buf| {
+                kernel::sgd([p, buf], grad, mask, step);
+                Ok(())
+            })
+        })
+    }))
+}
+
+/// Runs `f` on the values of the gradient and the mask. A gradient that shares memory with a
+/// variable to be written is copied first: its lock would never come free.
+fn operands<T: Real>(
+    grad: &Tensor,
+    mask: Option<&Tensor>,
+    vars: &[&Var],
+    f: impl FnOnce(&[T], Option<&[u8]>) -> Result<()>,
+) -> Result<()> {
+    let mut grad = grad.contiguous()?;
+    for var in vars {
+        if start::<T>(&grad)? == start::<T>(var)? {
+            grad = grad.copy()?;
+        }
+    }
+    with_values(&grad, |grad| match mask {
+        Some(mask) => with_values(mask, |mask| f(grad, Some(mask))),
+        None => f(grad, None),
+    })
+}
+
+/// Where the memory of a tensor starts (of the whole storage, not of this view).
+fn start<T: Real>(x: &Tensor) -> Result<usize> {
+    match &*x.storage_and_layout().0 {
+        Storage::Cpu(storage) => Ok(T::cpu_storage_as_slice(storage)?.as_ptr() as usize),
+        _ => Ok(0),
+    }
+}
+
+/// Runs `f` on the values of a contiguous variable, to be changed.
+fn with_mut<T: Real>(var: &Var, f: impl FnOnce(&mut [T]) -> Result<()>) -> Result<()> {
+    var.inplace_op1(&InPlace { f: RefCell::new(Some(f)), element: std::marker::PhantomData::<fn(T)> })
+}
+
+/// candle hands out a variable's memory only to an operator, which this is.
+struct InPlace<T, F> {
+    f: RefCell<Option<F>>,
+    element: std::marker::PhantomData<fn(T)>,
+}
+
+impl<T: Real, F: FnOnce(&mut [T]) -> Result<()>> InplaceOp1 for InPlace<T, F> {
+    fn name(&self) -> &'static str {
+        "optimiser step"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let len = slice::<T>("optimiser step", storage, layout)?.len();
+        let start = layout.start_offset();
+        let values = &mut T::values_mut(storage)?[start..start + len];
+        match self.f.take() {
+            Some(f) => f(values),
+            None => Ok(()),
+        }
+    }
 }

@@ -1,0 +1,124 @@
+//! Which vector instructions this machine has, and functions compiled once for each set.
+
+/// A set of vector instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Isa {
+    /// What every machine of the architecture has (on aarch64 that includes NEON).
+    Baseline,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL, and all of [`Isa::Avx2`].
+    Avx512,
+}
+
+/// The best set of this machine. Detection is cached by the standard library.
+#[inline]
+pub(crate) fn isa() -> Isa {
+    #[cfg(test)]
+    if let Some(isa) = tests::forced() {
+        return isa;
+    }
+    detect()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Isa {
+    use std::arch::is_x86_feature_detected as has;
+    if !(has!("avx2") && has!("fma")) {
+        Isa::Baseline
+    } else if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+        Isa::Avx512
+    } else {
+        Isa::Avx2
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> Isa {
+    Isa::Baseline
+}
+
+/// Compiles a function once for each [`Isa`] and picks one at run time.
+///
+/// The body is ordinary Rust that vectorises by itself; whatever it calls must be
+/// `#[inline(always)]`, or it stays on baseline instructions. Rust never contracts `a * b + c`, so
+/// without an explicit `mul_add` all versions give the same bits.
+///
+/// Generics are written twice, declared and used: `fn add[T: Real][T](...)`.
+macro_rules! multiversion {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident [$($declare:tt)*] [$($apply:tt)*]
+        ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)] // plain slices and numbers: a struct would hide the aliasing from the compiler
+        $vis fn $name<$($declare)*>($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)] // as above
+            fn body<$($declare)*>($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            #[allow(clippy::too_many_arguments)] // as above
+            fn avx2<$($declare)*>($($arg: $ty),*) $(-> $ret)? {
+                body::<$($apply)*>($($arg),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            #[allow(clippy::too_many_arguments)] // as above
+            fn avx512<$($declare)*>($($arg: $ty),*) $(-> $ret)? {
+                body::<$($apply)*>($($arg),*)
+            }
+
+            match $crate::dispatch::isa() {
+                // SAFETY: `isa` returns a set only after the machine said that it has it.
+                #[cfg(target_arch = "x86_64")]
+                $crate::dispatch::Isa::Avx512 => unsafe { avx512::<$($apply)*>($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::dispatch::Isa::Avx2 => unsafe { avx2::<$($apply)*>($($arg),*) },
+                _ => body::<$($apply)*>($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use multiversion;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        static FORCED: Cell<Option<Isa>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn forced() -> Option<Isa> {
+        FORCED.get()
+    }
+
+    /// Runs `f` on this thread once for each set that the machine has.
+    pub(crate) fn for_each_isa(mut f: impl FnMut(Isa)) {
+        for isa in [Isa::Baseline, Isa::Avx2, Isa::Avx512] {
+            if isa <= detect() {
+                FORCED.set(Some(isa));
+                f(isa);
+                FORCED.set(None);
+            }
+        }
+    }
+
+    multiversion! {
+        fn dot[const N: usize][N](a: &[f32; N], b: &[f32; N]) -> f32 {
+            a.iter().zip(b).map(|(a, b)| a * b).sum()
+        }
+    }
+
+    #[test]
+    fn every_version_gives_the_same_bits() {
+        let a = std::array::from_fn::<f32, 37, _>(|i| 1.0 / (i as f32 + 1.0));
+        let b = std::array::from_fn::<f32, 37, _>(|i| (i as f32).sin());
+        let mut seen = Vec::new();
+        for_each_isa(|_| seen.push(dot(&a, &b).to_bits()));
+        assert!(seen.iter().all(|bits| *bits == seen[0]), "{seen:?}");
+    }
+}

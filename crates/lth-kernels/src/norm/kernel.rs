@@ -1,0 +1,442 @@
+//! Batch norm over slices: one channel at a time, so that a channel is read from memory once and
+//! found in the cache by every later pass over it.
+
+use crate::dispatch::multiversion;
+use crate::parallel::{Blank, Shared, filled, for_each};
+use crate::real::Real;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+/// Independent sums: two AVX-512 registers of f32, enough to hide an addition's latency, and the
+/// same on every instruction set, so that sums are the same bits.
+const LANES: usize = 32;
+
+/// Elements summed in one go in the element type; sums of blocks are added in f64. Fits into L1.
+const BLOCK: usize = 4096;
+
+/// Where the values of a channel lie: `slabs` runs of `run` values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) channels: usize,
+    pub(super) slabs: usize,
+    pub(super) run: usize,
+    /// From a slab to the next.
+    pub(super) slab_step: usize,
+    /// From a channel to the next.
+    pub(super) channel_step: usize,
+}
+
+impl Place {
+    /// For a tensor of shape `dims` with channels at `axis`.
+    pub(super) fn new(dims: &[usize], axis: usize) -> Place {
+        let run = dims[axis + 1..].iter().product();
+        let slabs = dims[..axis].iter().product();
+        let channels = dims[axis];
+        Place { channels, slabs, run, slab_step: channels * run, channel_step: run }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.channels * self.slabs * self.run
+    }
+
+    /// Values per channel.
+    pub(super) fn values(&self) -> usize {
+        self.slabs * self.run
+    }
+
+    fn slab(&self, channel: usize, slab: usize) -> Range<usize> {
+        let start = channel * self.channel_step + slab * self.slab_step;
+        start..start + self.run
+    }
+}
+
+/// Mean and sum of squared differences from it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moments {
+    n: f64,
+    pub(super) mean: f64,
+    pub(super) squares: f64,
+}
+
+impl Moments {
+    /// Those of both sets of values together (Chan, Golub and LeVeque 1979).
+    #[inline(always)]
+    fn join(self, other: Moments) -> Moments {
+        if self.n == 0.0 {
+            return other;
+        }
+        let n = self.n + other.n;
+        let delta = other.mean - self.mean;
+        Moments {
+            n,
+            mean: self.mean + delta * other.n / n,
+            squares: self.squares + other.squares + delta * delta * self.n * other.n / n,
+        }
+    }
+}
+
+#[inline(always)]
+fn total<T: Real>(lanes: [T; LANES]) -> f64 {
+    let mut sum = 0.0;
+    for lane in lanes {
+        sum += lane.wide();
+    }
+    sum
+}
+
+multiversion! {
+    /// Moments of a run. Each block is shifted by (about) its own mean first, so that nothing
+    /// cancels, whatever the mean.
+    fn moments[T: Real][T](x: &[T]) -> Moments {
+        let mut all = Moments::default();
+        for block in x.chunks(BLOCK) {
+            let n = block.len() as f64;
+            let (chunks, rest) = block.as_chunks::<LANES>();
+            let mut sums = [T::ZERO; LANES];
+            for chunk in chunks {
+                for (sum, &v) in sums.iter_mut().zip(chunk) {
+                    *sum += v;
+                }
+            }
+            for (sum, &v) in sums.iter_mut().zip(rest) {
+                *sum += v;
+            }
+            let shift = T::of(total(sums) / n);
+            let (mut sums, mut squares) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+            for chunk in chunks {
+                for ((sum, square), &v) in sums.iter_mut().zip(&mut squares).zip(chunk) {
+                    let d = v - shift;
+                    *sum += d;
+                    *square += d * d;
+                }
+            }
+            for ((sum, square), &v) in sums.iter_mut().zip(&mut squares).zip(rest) {
+                let d = v - shift;
+                *sum += d;
+                *square += d * d;
+            }
+            let (sum, square) = (total(sums), total(squares));
+            let squares = (square - sum * sum / n).max(0.0);
+            // `max` would turn a NaN into 0.
+            let squares = if square.is_nan() { square } else { squares };
+            all = all.join(Moments { n, mean: shift.wide() + sum / n, squares });
+        }
+        all
+    }
+}
+
+/// What is done to a channel: `y = (x - mean) * scale + bias`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Affine<T> {
+    pub(super) mean: T,
+    pub(super) scale: T,
+    pub(super) bias: T,
+}
+
+impl<T: Real> Affine<T> {
+    #[inline(always)]
+    fn at(self, x: T) -> T {
+        (x - self.mean) * self.scale + self.bias
+    }
+}
+
+/// `max(v, 0)`; NaN stays.
+#[inline(always)]
+fn rectify<T: Real, const RELU: bool>(v: T) -> T {
+    if RELU && v < T::ZERO { T::ZERO } else { v }
+}
+
+multiversion! {
+    fn apply[T: Real, const RELU: bool][T, RELU](
+        x: &[T], a: Affine<T>, y: &mut [MaybeUninit<T>],
+    ) {
+        for (&x, y) in x.iter().zip(y) {
+            y.write(rectify::<T, RELU>(a.at(x)));
+        }
+    }
+}
+
+multiversion! {
+    fn apply_add[T: Real, const RELU: bool][T, RELU](
+        x: &[T], residual: &[T], a: Affine<T>, y: &mut [MaybeUninit<T>],
+    ) {
+        for ((&x, &r), y) in x.iter().zip(residual).zip(y) {
+            y.write(rectify::<T, RELU>(a.at(x) + r));
+        }
+    }
+}
+
+/// The forward pass: the output and each channel's moments. `affine` turns a channel and its
+/// moments into what is done to it; `measure` says whether moments are wanted (else zeros).
+pub(super) fn forward<T: Real>(
+    place: &Place,
+    x: &[T],
+    residual: Option<&[T]>,
+    relu: bool,
+    measure: bool,
+    affine: impl Fn(usize, Moments) -> Affine<T> + Sync,
+) -> (Vec<T>, Vec<Moments>) {
+    let mut found = vec![Moments::default(); place.channels];
+    let moments_out = Shared::new(&mut found);
+    let fill = |out: &Blank<'_, T>| {
+        for_each(place.channels, place.len(), |c| {
+            let mut m = Moments::default();
+            if measure {
+                for s in 0..place.slabs {
+                    m = m.join(moments(&x[place.slab(c, s)]));
+                }
+            }
+            // SAFETY: each channel is handled by one call.
+            unsafe { moments_out.set(c, m) };
+            let a = affine(c, m);
+            for s in 0..place.slabs {
+                let at = place.slab(c, s);
+                // SAFETY: slabs are disjoint.
+                let y = unsafe { out.part(at.clone()) };
+                match (residual, relu) {
+                    (None, false) => apply::<T, false>(&x[at], a, y),
+                    (None, true) => apply::<T, true>(&x[at], a, y),
+                    (Some(r), false) => apply_add::<T, false>(&x[at.clone()], &r[at], a, y),
+                    (Some(r), true) => apply_add::<T, true>(&x[at.clone()], &r[at], a, y),
+                }
+            }
+        });
+    };
+    // SAFETY: slabs of all channels cover the tensor.
+    let y = unsafe { filled(place.len(), fill) };
+    (y, found)
+}
+
+/// How backward knows where the rectifier was open.
+#[derive(Clone, Copy)]
+pub(super) enum Gate<'a, T> {
+    /// No rectifier.
+    Open,
+    /// From the input: without a residual the forward pass is cheaper to repeat than its output
+    /// is to read.
+    Input,
+    /// From the output's sign.
+    Output(&'a [T]),
+}
+
+const OPEN: u8 = 0;
+const INPUT: u8 = 1;
+
+/// The output's gradient behind the rectifier. `y` is read with `OUTPUT` gates only.
+#[inline(always)]
+fn gated<T: Real, const GATE: u8>(dy: T, x: T, y: T, a: Affine<T>) -> T {
+    let open = match GATE {
+        OPEN => true,
+        INPUT => a.at(x) > T::ZERO,
+        _ => y > T::ZERO,
+    };
+    if open { dy } else { T::ZERO }
+}
+
+multiversion! {
+    /// Sums of the gated gradient and of its product with `x - mean`.
+    fn sums[T: Real, const GATE: u8][T, GATE](
+        dy: &[T], x: &[T], y: &[T], a: Affine<T>,
+    ) -> (f64, f64) {
+        let mut all = (0.0, 0.0);
+        for ((dy, x), y) in dy.chunks(BLOCK).zip(x.chunks(BLOCK)).zip(y.chunks(BLOCK)) {
+            let (mut plain, mut product) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+            let (dys, dy) = dy.as_chunks::<LANES>();
+            let (xs, x) = x.as_chunks::<LANES>();
+            let (ys, y) = y.as_chunks::<LANES>();
+            for ((dy, x), y) in dys.iter().zip(xs).zip(ys) {
+                for l in 0..LANES {
+                    let g = gated::<T, GATE>(dy[l], x[l], y[l], a);
+                    plain[l] += g;
+                    product[l] += g * (x[l] - a.mean);
+                }
+            }
+            for l in 0..dy.len() {
+                let g = gated::<T, GATE>(dy[l], x[l], y[l], a);
+                plain[l] += g;
+                product[l] += g * (x[l] - a.mean);
+            }
+            all.0 += total(plain);
+            all.1 += total(product);
+        }
+        all
+    }
+}
+
+/// `dx = gated * scale - (x - mean) * slope - offset`.
+#[derive(Clone, Copy)]
+struct Pull<T> {
+    slope: T,
+    offset: T,
+}
+
+multiversion! {
+    fn pull_input[T: Real, const GATE: u8][T, GATE](
+        dy: &[T], x: &[T], y: &[T], a: Affine<T>, p: Pull<T>, dx: &mut [MaybeUninit<T>],
+    ) {
+        for (((&dy, &x), &y), dx) in dy.iter().zip(x).zip(y).zip(dx) {
+            let g = gated::<T, GATE>(dy, x, y, a);
+            dx.write(g * a.scale - ((x - a.mean) * p.slope + p.offset));
+        }
+    }
+}
+
+multiversion! {
+    fn pull_residual[T: Real, const GATE: u8][T, GATE](
+        dy: &[T], x: &[T], y: &[T], a: Affine<T>, dr: &mut [MaybeUninit<T>],
+    ) {
+        for (((&dy, &x), &y), dr) in dy.iter().zip(x).zip(y).zip(dr) {
+            dr.write(gated::<T, GATE>(dy, x, y, a));
+        }
+    }
+}
+
+multiversion! {
+    fn pull_both[T: Real, const GATE: u8][T, GATE](
+        dy: &[T], x: &[T], y: &[T], a: Affine<T>, p: Pull<T>,
+        dx: &mut [MaybeUninit<T>], dr: &mut [MaybeUninit<T>],
+    ) {
+        for ((((&dy, &x), &y), dx), dr) in dy.iter().zip(x).zip(y).zip(dx).zip(dr) {
+            let g = gated::<T, GATE>(dy, x, y, a);
+            dr.write(g);
+            dx.write(g * a.scale - ((x - a.mean) * p.slope + p.offset));
+        }
+    }
+}
+
+/// Which gradients are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) input: bool,
+    pub(super) affine: bool,
+    pub(super) residual: bool,
+}
+
+/// The gradients; empty where not wanted.
+pub(super) struct Gradients<T> {
+    pub(super) input: Vec<T>,
+    pub(super) residual: Vec<T>,
+    /// Weights' gradients, then biases'.
+    pub(super) affine: Vec<T>,
+}
+
+/// The backward pass. `affine(c)` is what forward did and the inverse deviation; `train` says
+/// whether mean and variance were the batch's own, so that `x` also acts through them.
+pub(super) fn backward<T: Real>(
+    place: &Place,
+    dy: &[T],
+    x: &[T],
+    gate: Gate<'_, T>,
+    train: bool,
+    wanted: Wanted,
+    affine: impl Fn(usize) -> (Affine<T>, f64) + Sync,
+) -> Gradients<T> {
+    match gate {
+        Gate::Open => gated_backward::<T, OPEN>(place, dy, x, dy, train, wanted, affine),
+        Gate::Input => gated_backward::<T, INPUT>(place, dy, x, dy, train, wanted, affine),
+        Gate::Output(y) => gated_backward::<T, 2>(place, dy, x, y, train, wanted, affine),
+    }
+}
+
+fn gated_backward<T: Real, const GATE: u8>(
+    place: &Place,
+    dy: &[T],
+    x: &[T],
+    y: &[T],
+    train: bool,
+    wanted: Wanted,
+    affine: impl Fn(usize) -> (Affine<T>, f64) + Sync,
+) -> Gradients<T> {
+    let n = place.values() as f64;
+    let channels = place.channels;
+    let mut of_affine = vec![T::ZERO; 2 * channels];
+    let affine_out = Shared::new(&mut of_affine);
+    let channel = |c: usize, dx_out: &Blank<'_, T>, dr_out: &Blank<'_, T>| {
+        let (a, inv_std) = affine(c);
+        let (mut plain, mut product) = (0.0, 0.0);
+        if wanted.affine || (wanted.input && train) {
+            for s in 0..place.slabs {
+                let at = place.slab(c, s);
+                let part = sums::<T, GATE>(&dy[at.clone()], &x[at.clone()], &y[at], a);
+                plain += part.0;
+                product += part.1;
+            }
+            // SAFETY: each channel is handled by one call.
+            unsafe {
+                affine_out.set(c, T::of(product * inv_std));
+                affine_out.set(channels + c, T::of(plain));
+            }
+        }
+        if !wanted.input && !wanted.residual {
+            return;
+        }
+        let scale = a.scale.wide();
+        let pull = if train {
+            Pull { slope: T::of(scale * inv_std * inv_std * product / n), offset: T::of(scale * plain / n) }
+        } else {
+            Pull { slope: T::ZERO, offset: T::ZERO }
+        };
+        for s in 0..place.slabs {
+            let at = place.slab(c, s);
+            let (dy, x, y) = (&dy[at.clone()], &x[at.clone()], &y[at.clone()]);
+            let empty = 0..0;
+            let (dx_at, dr_at) = match (wanted.input, wanted.residual) {
+                (true, true) => (at.clone(), at),
+                (true, false) => (at, empty),
+                _ => (empty, at),
+            };
+            // SAFETY: slabs are disjoint.
+            let (dx, dr) = unsafe { (dx_out.part(dx_at), dr_out.part(dr_at)) };
+            match (wanted.input, wanted.residual) {
+                (true, true) => pull_both::<T, GATE>(dy, x, y, a, pull, dx, dr),
+                (true, false) => pull_input::<T, GATE>(dy, x, y, a, pull, dx),
+                _ => pull_residual::<T, GATE>(dy, x, y, a, dr),
+            }
+        }
+    };
+    let mut residual = Vec::new();
+    let fill = |dx_out: &Blank<'_, T>| {
+        let fill = |dr_out: &Blank<'_, T>| {
+            for_each(channels, place.len(), |c| channel(c, dx_out, dr_out));
+        };
+        // SAFETY: slabs of all channels cover the residual, if its gradient is wanted.
+        residual = unsafe { filled(if wanted.residual { place.len() } else { 0 }, fill) };
+    };
+    // SAFETY: slabs of all channels cover the input, if its gradient is wanted.
+    let input = unsafe { filled(if wanted.input { place.len() } else { 0 }, fill) };
+    Gradients { input, residual, affine: of_affine }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::tests::for_each_isa;
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        let place = Place { channels: 2, slabs: 3, run: 37, slab_step: 74, channel_step: 37 };
+        let wave = |k: f32| -> Vec<f32> { (0..222).map(|i| (i as f32 * k).sin()).collect() };
+        let (x, dy, r) = (wave(0.37), wave(0.71), wave(1.3));
+        let mut seen: Vec<Vec<u32>> = Vec::new();
+        for_each_isa(|_| {
+            let a = |_, m: Moments| Affine { mean: m.mean as f32, scale: 1.5, bias: 0.1 };
+            let (y, m) = forward(&place, &x, Some(&r), true, true, a);
+            let a = |c: usize| (Affine { mean: m[c].mean as f32, scale: 1.5, bias: 0.1 }, 1.2);
+            let wanted = Wanted { input: true, affine: true, residual: true };
+            let g = backward(&place, &dy, &x, Gate::Output(&y), true, wanted, a);
+            let all = [y, g.input, g.residual, g.affine].concat();
+            seen.push(all.iter().map(|v| v.to_bits()).collect());
+        });
+        assert!(seen.iter().all(|bits| *bits == seen[0]));
+    }
+
+    #[test]
+    fn moments_of_parts_join_to_those_of_the_whole() {
+        let x: Vec<f64> = (0..9999).map(|i| (i as f64).sin() + 1e6).collect();
+        let m = moments(&x);
+        let mean = x.iter().sum::<f64>() / 9999.0;
+        let squares: f64 = x.iter().map(|v| (v - mean).powi(2)).sum();
+        assert!((m.mean / mean - 1.0).abs() < 1e-14);
+        assert!((m.squares / squares - 1.0).abs() < 1e-9);
+    }
+}

@@ -1,4 +1,4 @@
-use crate::Input;
+use crate::{Input, Normalization};
 
 /// What can go wrong while scores are computed or their inputs collected.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,18 @@ pub enum Error {
         got: String,
         /// What would have been accepted.
         expected: &'static str,
+    },
+    /// Scores that cannot be normalised.
+    #[error(
+        "scores of `{weight}` have no scale: their {normalization:?} normalisation divides by {got}, expected a positive finite number"
+    )]
+    Scale {
+        /// The weight.
+        weight: String,
+        /// What the scores should have been measured in.
+        normalization: Normalization,
+        /// The denominator.
+        got: f64,
     },
     /// Text that spells no criterion.
     #[error("`{got}` is no criterion, expected one of {expected}")]

@@ -1,11 +1,12 @@
 use candle_core::{DType, Tensor};
+use rayon::prelude::*;
 
 use crate::{Checked, Criterion, Error, Inputs, Requirements};
 
 /// w² / Σ v² over the layer's weights v at least as large as w: magnitude made comparable between layers.
 ///
 /// The largest weight of a layer scores 1, so global selection never empties a layer before all others are down to their
-/// last weight. Within a layer the order is that of |w|. A zero weight scores 0. Sums are taken in f64.
+/// last weight. Within a layer the order is that of |w| as f32. A zero weight scores 0. Sums are taken in f64.
 ///
 /// Source: Lee et al. 2021, "Layer-adaptive sparsity for the Magnitude-based Pruning", eq. 3. Differs from it where
 /// weights tie: there an arbitrary order of the equal ones decides, here they all get the same score (the sum includes
@@ -25,27 +26,40 @@ impl Criterion for Lamp {
     fn score(&self, weight_name: &str, inputs: &Inputs<'_>) -> Result<Tensor, Error> {
         let checked = Checked::new(self.name(), weight_name, inputs);
         let weight = checked.weight()?;
+        if u32::try_from(weight.elem_count()).is_err() {
+            return Err(Error::Parameter {
+                parameter: "number of weights of one tensor scored by LAMP",
+                got: weight.elem_count().to_string(),
+                expected: "at most 4294967295",
+            });
+        }
         let magnitudes = weight.to_dtype(DType::F64)?.abs()?.flatten_all()?.to_vec1::<f64>()?;
         let scores = Tensor::from_vec(lamp_scores(&magnitudes), weight.shape(), weight.device())?;
         checked.finish(&scores)
     }
 }
 
+/// `magnitudes`: finite, at least 0.
 fn lamp_scores(magnitudes: &[f64]) -> Vec<f32> {
-    // Scaled by the largest: squares of very small or large weights then stay in range, and the quotient is the same.
+    // Scaled by a power of two to at most 1: exact, the quotient is the same, and no square or sum overflows.
     let largest = magnitudes.iter().copied().fold(0.0, f64::max);
     if largest == 0.0 {
         return vec![0.0; magnitudes.len()];
     }
-    let mut order: Vec<(f64, usize)> = magnitudes.iter().enumerate().map(|(idx, m)| (m / largest, idx)).collect();
-    order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let scale = (-largest.log2().ceil()).exp2();
+    // Positive floats are ordered as their bits are. One integer with the position in its low half sorts faster than
+    // pairs: 1.0 against 1.3 CPU seconds for 12.6 million weights.
+    let key = |(idx, m): (usize, &f64)| u64::from(((m * scale) as f32).to_bits()) << 32 | idx as u64;
+    let mut keys: Vec<u64> = magnitudes.iter().enumerate().map(key).collect();
+    keys.par_sort_unstable_by(|a, b| b.cmp(a));
     let mut scores = vec![0.0; magnitudes.len()];
     let mut sum = 0.0;
-    for ties in order.chunk_by(|a, b| a.0 == b.0) {
-        let square = ties[0].0 * ties[0].0;
+    for ties in keys.chunk_by(|a, b| a >> 32 == b >> 32) {
+        let magnitude = f64::from(f32::from_bits((ties[0] >> 32) as u32));
+        let square = magnitude * magnitude;
         sum += square * ties.len() as f64;
-        for (_, idx) in ties {
-            scores[*idx] = (square / sum) as f32;
+        for key in ties {
+            scores[*key as u32 as usize] = (square / sum) as f32;
         }
     }
     scores

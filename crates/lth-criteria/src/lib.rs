@@ -36,7 +36,8 @@
 //! | [`Lamp`] | w² / Σ of the layer's squares ≥ w² | |
 //!
 //! What they need is collected by [`GradientStatistics`], [`ActivationNorms`], [`hessian_gradient_product`] and
-//! [`flow_gradients`]; [`synflow`] runs the whole iterative method.
+//! [`flow_gradients`]; [`synflow`] runs the whole iterative method. [`Normalized`] puts the scores of different layers on
+//! one scale, for selection over all of them.
 
 mod criterion;
 mod define;
@@ -55,6 +56,7 @@ mod random;
 
 mod collect;
 mod hessian;
+mod normalize;
 mod spelling;
 
 pub mod fasterai;
@@ -73,5 +75,6 @@ pub use magnitude::{
     LargeFinal, LargeInit, LargeInitLargeFinal, SmallFinal, SmallInit, SmallInitSmallFinal, SquaredFinal,
 };
 pub use movement::{MagnitudeIncrease, Movement, Movmag, UpdatingMagnitudeIncrease, UpdatingMovement, UpdatingMovmag};
+pub use normalize::{Normalization, Normalized, normalize};
 pub use random::Random;
 pub use spelling::{all, by_name};

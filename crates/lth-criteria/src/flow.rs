@@ -14,7 +14,7 @@ criteria! {
     /// ones.
     ///
     /// One evaluation is one round; [`synflow`] runs the published hundred. Source: Tanaka et al. 2020, "Pruning neural
-    /// networks without any data by iteratively conserving synaptic flow", eq. 3.
+    /// networks without any data by iteratively conserving synaptic flow", §5 and its algorithm.
     SynFlow, "synflow", [FlowGradient], |checked| (checked.weight()?.abs()? * checked.like_weight(FlowGradient)?)?.abs()?;
 }
 

@@ -8,7 +8,7 @@ use crate::{Checked, Criterion, Error, Inputs, Requirements};
 /// The largest weight of a layer scores 1, so global selection never empties a layer before all others are down to their
 /// last weight. Within a layer the order is that of |w| as f32. A zero weight scores 0. Sums are taken in f64.
 ///
-/// Source: Lee et al. 2021, "Layer-adaptive sparsity for the Magnitude-based Pruning", eq. 3. Differs from it where
+/// Source: Lee et al. 2021, "Layer-adaptive sparsity for the Magnitude-based Pruning", §2. Differs from it where
 /// weights tie: there an arbitrary order of the equal ones decides, here they all get the same score (the sum includes
 /// all of them), so that it is a function of the values alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

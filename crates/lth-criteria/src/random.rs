@@ -11,8 +11,8 @@ use crate::{Checked, Criterion, Error, Inputs, Requirements};
 /// over all tensors; up to 2²³ elements no two in a tensor are equal. A pure function of the seed, the weight's name and
 /// its number of elements: neither the order of the weights nor the number of threads matters.
 ///
-/// Source: Frankle & Carbin 2019, §2 ("random reinitialisation" is another control: same mask, new weights). Differs
-/// from fasterai, whose `random` draws normal numbers from the global generator; the order is as random.
+/// Source: the baseline of Frankle et al. 2021, "Pruning Neural Networks at Initialization: Why Are We Missing the Mark?".
+/// Differs from fasterai, whose `random` draws normal numbers from the global generator; the order is as random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Random {
     /// Which random order.

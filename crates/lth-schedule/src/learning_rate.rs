@@ -68,7 +68,8 @@ impl OneCycleRate {
 /// # Errors
 /// if a number is not finite, `max` is negative, a divisor not positive, or `rise` outside [0, 1].
 ///
-/// Source: Smith & Topin 2018, "Super-Convergence"; the curve is fastai 2.8's `combined_cos`.
+/// Source: Smith & Topin 2018, "Super-Convergence"; the curve is fastai 2.8's `combined_cos`, which takes the position in a
+/// wave in float32 and so differs in the seventh digit.
 pub fn one_cycle(parameters: OneCycleRate) -> Result<impl Fn(f64) -> f64 + Clone + Send + Sync + 'static, Error> {
     let OneCycleRate { max, div, div_final, rise } = parameters;
     check("highest rate of a one-cycle schedule", max, max >= 0.0, "a finite number, at least 0")?;

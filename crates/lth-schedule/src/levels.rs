@@ -118,6 +118,7 @@ pub enum LayerType {
 /// assert_eq!(rates.sparsity(LayerType::Output, 2).to_string(), "19.00 %");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PruningRates {
     /// For convolutions.
     pub convolution: PruningRate,

@@ -22,6 +22,7 @@ use crate::{Error, Schedule, Span, Sparsity, TrainingLength, Window};
 /// # Ok::<(), lth_schedule::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SparsitySchedule {
     /// The shape between start and end.
     pub schedule: Schedule,
@@ -165,6 +166,13 @@ mod tests {
         assert_eq!(plan.sparsity(20), percent(80.0));
         assert_eq!(plan.sparsity(u64::MAX), percent(80.0));
         assert_eq!(plan.sample(5)[2], (0.5, percent(80.0)));
+    }
+
+    #[test]
+    fn a_misspelled_field_is_an_error() {
+        let result = serde_json::from_str::<SparsitySchedule>(r#"{"schedule": "agp", "end": 0.9, "widow": "0.5..1"}"#);
+        let message = result.unwrap_err().to_string();
+        assert!(message.starts_with("unknown field `widow`"), "{message}");
     }
 
     #[test]

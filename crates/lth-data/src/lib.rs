@@ -46,6 +46,8 @@ mod archive;
 mod cache;
 mod crop;
 mod decode;
+#[cfg(feature = "download")]
+pub mod download;
 mod error;
 mod jpeg;
 mod layout;

@@ -59,16 +59,24 @@ impl Looks {
         let mean = |cat: f32, dog: f32| lerp(if is_cat { cat } else { dog }, 0.5 * (cat + dog), overlap);
         let between = |own: f32, common: f32| lerp(own, common, overlap);
 
-        let pose = *draw.pick(&[Pose::Sitting, Pose::Sitting, Pose::Lying, Pose::Standing, Pose::Portrait]);
+        let pose = *draw.pick(&[
+            Pose::Sitting,
+            Pose::Sitting,
+            Pose::Lying,
+            Pose::Standing,
+            Pose::Portrait,
+            Pose::Portrait,
+            Pose::Portrait,
+        ]);
         let ear_point = (between(breed.ear_point, 0.55) + 0.16 * draw.bell()).clamp(0.0, 1.0);
         let ear_length = (between(breed.ear_length, 0.95) + 0.12 * draw.bell()).clamp(0.4, 1.8);
         let ear_width = (0.40 + 0.05 * draw.bell()).clamp(0.25, 0.55);
-        let head_width = (mean(1.12, 0.94) + 0.07 * draw.bell()).clamp(0.75, 1.3);
+        let head_width = (mean(1.15, 0.90) + 0.07 * draw.bell()).clamp(0.75, 1.3);
         let snout = (between(breed.snout, 0.40) + 0.12 * draw.bell()).clamp(0.0, 1.0);
-        let nose = (mean(0.10, 0.17) + 0.025 * draw.bell()).clamp(0.06, 0.25);
+        let nose = (mean(0.09, 0.19) + 0.025 * draw.bell()).clamp(0.06, 0.25);
         let pink = draw.chance(mean(0.65, 0.08));
         let nose_colour = mix(DARK_NOSE, PINK_NOSE, if pink { draw.range(0.6, 1.0) } else { draw.range(0.0, 0.3) });
-        let eye = (mean(0.215, 0.155) + 0.022 * draw.bell()).clamp(0.09, 0.29);
+        let eye = (mean(0.24, 0.14) + 0.022 * draw.bell()).clamp(0.09, 0.29);
         let has_cat_eyes = draw.chance(mean(1.0, 0.0));
         let iris = *draw.pick(if has_cat_eyes { &CAT_EYES } else { &DOG_EYES });
         let slit = draw.chance(mean(0.75, 0.0));

@@ -47,7 +47,7 @@ pub struct Difficulty {
 
 impl Default for Difficulty {
     fn default() -> Self {
-        Difficulty { overlap: 0.35, clutter: 6.0, noise: 0.10 }
+        Difficulty { overlap: 0.1, clutter: 3.0, noise: 0.05 }
     }
 }
 
@@ -126,7 +126,7 @@ impl ToyPets {
 
 /// Species, breed and number within the breed (from 1).
 fn identity(index: usize) -> (Species, usize, usize) {
-    let species = if index % 2 == 0 { Species::Cat } else { Species::Dog };
+    let species = if index.is_multiple_of(2) { Species::Cat } else { Species::Dog };
     let n_breeds = species.breeds().len();
     (species, index / 2 % n_breeds, index / 2 / n_breeds + 1)
 }

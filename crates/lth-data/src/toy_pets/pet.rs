@@ -184,6 +184,10 @@ impl Brush<'_> {
             let tip = [root[0] + length * direction[0], root[1] + length * direction[1]];
             let widths = [looks.ear_width, lerp(0.34, 0.04, point)];
             self.coat_stroke(root, tip, widths, Part::Point);
+            if point <= 0.5 {
+                let shadow = lerp(0.35, 0.1, point);
+                self.stroke(root, tip, widths, shadow, |_, _| [0.06; 3]);
+            }
             if point > 0.5 {
                 let inner = mix(looks.base, [0.80, 0.55, 0.52], 0.6);
                 let stop = [root[0] + 0.75 * length * direction[0], root[1] + 0.75 * length * direction[1]];

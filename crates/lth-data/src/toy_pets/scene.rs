@@ -12,25 +12,32 @@ pub(super) fn size(side: u32, draw: &mut Draw) -> (usize, usize) {
     (width, if width == height { height + 1 } else { height })
 }
 
-/// Where the pet is: scale, place and tilt.
-pub(super) fn place(width: usize, height: usize, large: bool, draw: &mut Draw) -> Frame {
+/// Where the pet is: scale, place and tilt. A portrait fills the picture with the head.
+pub(super) fn place(width: usize, height: usize, is_portrait: bool, draw: &mut Draw) -> Frame {
     let short = width.min(height) as f32;
-    let unit = short * if large { draw.range(0.24, 0.34) } else { draw.range(0.15, 0.24) };
-    let x = 0.5 * width as f32 + short * draw.range(-0.16, 0.16) - if large { 0.0 } else { 0.35 * unit };
-    let y = 0.5 * height as f32 + short * draw.range(-0.13, 0.13) - if large { 0.25 * unit } else { 0.9 * unit };
+    let unit = short * if is_portrait { draw.range(0.32, 0.44) } else { draw.range(0.22, 0.31) };
+    let shift = [short * draw.range(-0.10, 0.10), short * draw.range(-0.08, 0.08)];
+    let middle = if is_portrait { [0.0, 0.3] } else { [0.35, 0.8] };
+    let flip = if draw.chance(0.5) { -1.0 } else { 1.0 };
     Frame {
-        origin: [x, y],
+        origin: [
+            0.5 * width as f32 + shift[0] - flip * middle[0] * unit,
+            0.5 * height as f32 + shift[1] - middle[1] * unit,
+        ],
         unit,
         turn: Turn::from_half_tangent(draw.range(-0.1, 0.1)),
-        flip: if draw.chance(0.5) { -1.0 } else { 1.0 },
+        flip,
     }
 }
 
 /// A wall over a floor, each a gradient with slow noise.
 pub(super) fn background(width: usize, height: usize, draw: &mut Draw) -> Canvas {
-    let top = draw.rgb(0.15, 0.95);
-    let wall = mix(top, draw.rgb(0.15, 0.95), 0.5);
-    let floor = draw.rgb(0.15, 0.85);
+    let mut colour = || {
+        let grey = draw.range(0.2, 0.9);
+        mix([grey; 3], draw.rgb(0.1, 0.95), 0.5)
+    };
+    let (top, wall, floor) = (colour(), colour(), colour());
+    let wall = mix(top, wall, 0.5);
     let horizon = draw.range(0.35, 1.2) * height as f32;
     let slope = draw.range(-0.15, 0.15);
     let salt = draw.word();
@@ -70,8 +77,8 @@ pub(super) fn clutter(canvas: &mut Canvas, count: usize, reach: (f32, f32), draw
 
 /// Exposure, contrast, colour cast and a light that falls off across the picture; then noise per pixel.
 pub(super) fn light_and_noise(canvas: &mut Canvas, difficulty: &Difficulty, draw: &mut Draw) {
-    let gain = draw.range(0.75, 1.2);
-    let contrast = draw.range(0.7, 1.15);
+    let gain = draw.range(0.8, 1.15);
+    let contrast = draw.range(0.75, 1.1);
     let cast: Rgb = [0.0; 3].map(|_: f32| 1.0 + 0.06 * draw.bell());
     let fall = [draw.range(-0.3, 0.3), draw.range(-0.3, 0.3)];
     let noise = difficulty.noise * draw.range(0.4, 1.0);

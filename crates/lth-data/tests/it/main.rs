@@ -3,6 +3,11 @@
 mod archives;
 mod batches;
 mod caching;
+#[cfg(feature = "download")]
+mod download;
 mod folders;
 mod golden;
+#[cfg(feature = "download")]
+mod http;
 mod support;
+mod toy_pets;

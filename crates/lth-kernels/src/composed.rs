@@ -38,7 +38,7 @@ fn pad(x: &Tensor, axis: usize, before: usize, after: usize, value: f64) -> Resu
     }
 }
 
-/// The values under each position of a pooling window, in row order: one [N, C, OH, OW] each.
+/// The values under each position of a pooling window, in row order: one `[N, C, OH, OW]` each.
 fn windows(
     x: &Tensor,
     kernel: (usize, usize),
@@ -58,7 +58,7 @@ fn windows(
     Ok(taps)
 }
 
-/// Max pooling of an [N, C, H, W] input; the gradient goes to the first largest in row order.
+/// Max pooling of an `[N, C, H, W]` input; the gradient goes to the first largest in row order.
 pub(crate) fn max_pool2d(
     x: &Tensor,
     kernel: (usize, usize),
@@ -75,7 +75,7 @@ pub(crate) fn max_pool2d(
     Ok(best)
 }
 
-/// Average pooling of an [N, C, H, W] input, padding counted as values of 0.
+/// Average pooling of an `[N, C, H, W]` input, padding counted as values of 0.
 pub(crate) fn avg_pool2d(
     x: &Tensor,
     kernel: (usize, usize),
@@ -90,14 +90,14 @@ pub(crate) fn avg_pool2d(
     sum / (kernel.0 * kernel.1) as f64
 }
 
-/// The largest value of each channel of an [N, C, H, W] input: [N, C].
+/// The largest value of each channel of an `[N, C, H, W]` input: `[N, C]`.
 pub(crate) fn global_max_pool(x: &Tensor) -> Result<Tensor> {
     let flat = x.flatten_from(2)?.contiguous()?;
     let at = flat.detach().argmax_keepdim(D::Minus1)?;
     flat.gather(&at, D::Minus1)?.squeeze(D::Minus1)
 }
 
-/// The mean of each channel of an [N, C, H, W] input: [N, C].
+/// The mean of each channel of an `[N, C, H, W]` input: `[N, C]`.
 pub(crate) fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
     x.flatten_from(2)?.mean(D::Minus1)
 }
@@ -179,7 +179,7 @@ fn fit(x: &Tensor, axis: usize, before: usize, len: usize) -> Result<Tensor> {
     if have > len { x.narrow(axis, 0, len) } else { Ok(x) }
 }
 
-/// Convolution of an [N, C, H, W] input.
+/// Convolution of an `[N, C, H, W]` input.
 pub(crate) fn conv2d(x: &Tensor, weight: &Tensor, params: &Conv2dParams) -> Result<Tensor> {
     let Conv2dParams { stride, padding, dilation, groups, .. } = *params;
     let (_, _, h, w) = x.dims4()?;

@@ -10,10 +10,10 @@ use std::mem::MaybeUninit;
 /// The order of the axes of a feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Layout {
-    /// Shape [N, C, H, W], as PyTorch's default.
+    /// Shape `[N, C, H, W]`, as PyTorch's default.
     #[default]
     Nchw,
-    /// Shape [C, H, W, N]: the batch is innermost, so vector instructions run over the batch and a
+    /// Shape `[C, H, W, N]`: the batch is innermost, so vector instructions run over the batch and a
     /// sparse weight needs no gathering.
     Chwn,
 }
@@ -81,7 +81,7 @@ pub fn to_layout(x: &Tensor, from: Layout, to: Layout) -> Result<Tensor> {
     }
 }
 
-/// Both directions are the transposition of a matrix, [N, C · H · W] or [C · H · W, N].
+/// Both directions are the transposition of a matrix, `[N, C · H · W]` or `[C · H · W, N]`.
 struct Transpose {
     rows: usize,
     columns: usize,
@@ -91,7 +91,7 @@ struct Transpose {
 /// Side of the squares that are transposed at once: both sides of one stay in L1.
 const TILE: usize = 32;
 
-/// `x` [rows, columns] as [columns, rows].
+/// `x` `[rows, columns]` as `[columns, rows]`.
 fn transpose<T: WithDType>(x: &[T], rows: usize, columns: usize) -> Vec<T> {
     if x.is_empty() {
         return Vec::new();

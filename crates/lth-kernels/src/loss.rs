@@ -7,8 +7,8 @@ use crate::real::{Real, has_kernels, slice, tensor, with_real, with_values};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 
-/// The mean over the batch of `-log softmax(logits)[target]`, a scalar. `logits`: [N, K];
-/// `targets`: [N], u32 or i64. Stable at any finite logit.
+/// The mean over the batch of `-log softmax(logits)[target]`, a scalar. `logits`: `[N, K]`;
+/// `targets`: `[N]`, u32 or i64. Stable at any finite logit.
 ///
 /// # Errors
 /// If a shape or type does not fit, the batch is empty, or a target is no class.

@@ -9,6 +9,7 @@ pub(crate) trait Real: WithDType {
     fn of(value: f64) -> Self;
     fn wide(self) -> f64;
     fn root(self) -> Self;
+    fn not_a_number(self) -> bool;
     /// All values of a storage of this type.
     fn values_mut(storage: &mut CpuStorage) -> Result<&mut [Self]>;
 }
@@ -29,6 +30,10 @@ macro_rules! real {
             #[inline(always)]
             fn root(self) -> Self {
                 self.sqrt()
+            }
+            #[inline(always)]
+            fn not_a_number(self) -> bool {
+                self.is_nan()
             }
             fn values_mut(storage: &mut CpuStorage) -> Result<&mut [Self]> {
                 match storage {

@@ -27,7 +27,7 @@ impl Default for Conv2dParams {
     }
 }
 
-/// The convolution of `x` ([N, I, H, W] or [I, H, W, N]) with `weight` [O, I / groups, KH, KW], in
+/// The convolution of `x` (`[N, I, H, W]` or `[I, H, W, N]`) with `weight` `[O, I / groups, KH, KW]`, in
 /// `x`'s layout. Where `pattern` has zeros the weight counts as 0 and its gradient is 0.
 ///
 /// # Errors

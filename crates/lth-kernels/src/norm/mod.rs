@@ -14,7 +14,7 @@ use candle_core::{Result, Tensor};
 pub struct BatchNormParams {
     /// Added to the variance.
     pub eps: f64,
-    /// The order of the axes; a rank-2 input [N, C] goes with [`Layout::Nchw`].
+    /// The order of the axes; a rank-2 input `[N, C]` goes with [`Layout::Nchw`].
     pub layout: Layout,
     /// Whether `max(·, 0)` follows.
     pub relu: bool,
@@ -29,9 +29,9 @@ impl Default for BatchNormParams {
 /// What a batch says about each channel; detached.
 #[derive(Clone, Debug)]
 pub struct BatchStatistics {
-    /// [C].
+    /// `[C]`.
     pub mean: Tensor,
-    /// [C], unbiased: the sum of squares is divided by one less than the number of values.
+    /// `[C]`, unbiased: the sum of squares is divided by one less than the number of values.
     pub var: Tensor,
 }
 
@@ -64,7 +64,7 @@ fn check(
 }
 
 /// `y = bn(x) (+ residual)`, rectified if asked, with the batch's own statistics, which are
-/// returned too. `x`: [N, C, H, W], [C, H, W, N] or [N, C]; `weight`, `bias`: [C]; `residual`: as
+/// returned too. `x`: `[N, C, H, W]`, `[C, H, W, N]` or `[N, C]`; `weight`, `bias`: `[C]`; `residual`: as
 /// `x`. Backward gives the gradients of `x`, `weight`, `bias` and `residual` that are asked for.
 ///
 /// # Errors
@@ -90,7 +90,7 @@ pub fn batch_norm_train(
 }
 
 /// `y = bn(x) (+ residual)`, rectified if asked, with the statistics given: `running_mean` and
-/// `running_var` of shape [C], taken as constants. Backward gives the gradients of `x`, `weight`,
+/// `running_var` of shape `[C]`, taken as constants. Backward gives the gradients of `x`, `weight`,
 /// `bias` and `residual` that are asked for.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
-//! Pooling of whole feature maps to [N, C], over slices.
+//! Pooling of whole feature maps to `[N, C]`, over slices.
 
-use super::kernel::Reduce;
+use super::kernel::{Reduce, larger};
 use crate::dispatch::multiversion;
 use crate::layout::Layout;
 use crate::parallel::{Blank, Shared, filled, for_each, zeroed};
@@ -15,12 +15,6 @@ pub(super) struct Global {
     pub(super) area: usize,
     pub(super) layout: Layout,
     pub(super) reduce: Reduce,
-}
-
-#[inline(always)]
-#[allow(clippy::eq_op)] // only a NaN differs from itself
-fn larger<T: Real>(best: T, v: T) -> T {
-    if v > best || v != v { v } else { best }
 }
 
 multiversion! {
@@ -46,7 +40,6 @@ fn reduce_map<T: Real>(x: &[T], reduce: Reduce) -> T {
 
 multiversion! {
     /// Spreads each column's gradient over `area` rows: over all, or to the first that is `best`.
-    #[allow(clippy::eq_op)] // only a NaN differs from itself
     fn spread_rows[T: Real, const MAX: bool][T, MAX](
         x: &[T], best: &[T], rest: &mut [T], dx: &mut [T],
     ) {
@@ -54,7 +47,7 @@ multiversion! {
         for (row, dx) in x.chunks_exact(n).zip(dx.chunks_exact_mut(n)) {
             for l in 0..n {
                 if MAX {
-                    let hit = row[l] == best[l] || row[l] != row[l];
+                    let hit = row[l] == best[l] || row[l].not_a_number();
                     dx[l] = if hit { rest[l] } else { T::ZERO };
                     rest[l] = if hit { T::ZERO } else { rest[l] };
                 } else {
@@ -66,7 +59,7 @@ multiversion! {
 }
 
 impl Global {
-    /// [N, C].
+    /// `[N, C]`.
     pub(super) fn forward<T: Real>(&self, x: &[T]) -> Vec<T> {
         let Global { n, c, area, layout, reduce } = *self;
         let mut y = vec![T::ZERO; n * c];

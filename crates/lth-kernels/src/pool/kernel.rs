@@ -55,20 +55,8 @@ pub(super) enum Reduce {
 
 /// The larger; a NaN is larger than everything.
 #[inline(always)]
-fn larger<T: Real>(best: T, v: T) -> T {
-    if v > best || v.is_nan_value() { v } else { best }
-}
-
-trait NanValue {
-    fn is_nan_value(self) -> bool;
-}
-
-impl<T: Real> NanValue for T {
-    #[inline(always)]
-    #[allow(clippy::eq_op)] // only a NaN differs from itself
-    fn is_nan_value(self) -> bool {
-        self != self
-    }
+pub(super) fn larger<T: Real>(best: T, v: T) -> T {
+    if v > best || v.not_a_number() { v } else { best }
 }
 
 multiversion! {
@@ -194,7 +182,7 @@ multiversion! {
                                 let (x, dx) = (&x[at..at + n], &mut dx[at..at + n]);
                                 for l in 0..n {
                                     let v = x[l];
-                                    let hit = v == best[l] || v.is_nan_value();
+                                    let hit = v == best[l] || v.not_a_number();
                                     dx[l] += if hit { rest[l] } else { T::ZERO };
                                     rest[l] = if hit { T::ZERO } else { rest[l] };
                                 }

@@ -71,7 +71,7 @@ impl Pool2dParams {
     }
 }
 
-/// The largest value under each window: [N, C, OH, OW], in the input's layout. Padding counts as
+/// The largest value under each window: `[N, C, OH, OW]`, in the input's layout. Padding counts as
 /// minus infinity; the gradient goes to the first largest of a window in row order; NaN is larger
 /// than everything.
 ///
@@ -82,7 +82,7 @@ pub fn max_pool2d(x: &Tensor, params: &Pool2dParams) -> Result<Tensor> {
     params.pool("max_pool2d", x, Reduce::Max)
 }
 
-/// The mean under each window: [N, C, OH, OW], in the input's layout. Padding counts as values of
+/// The mean under each window: `[N, C, OH, OW]`, in the input's layout. Padding counts as values of
 /// 0 and in the divisor, as PyTorch's default.
 ///
 /// # Errors
@@ -91,7 +91,7 @@ pub fn avg_pool2d(x: &Tensor, params: &Pool2dParams) -> Result<Tensor> {
     params.pool("avg_pool2d", x, Reduce::Mean)
 }
 
-/// The largest value of each channel of each sample: [N, C] whatever the layout. The gradient
+/// The largest value of each channel of each sample: `[N, C]` whatever the layout. The gradient
 /// goes to the first largest in row order; NaN is larger than everything.
 ///
 /// # Errors
@@ -100,7 +100,7 @@ pub fn global_max_pool(x: &Tensor, layout: Layout) -> Result<Tensor> {
     global_pool("global_max_pool", x, layout, Reduce::Max)
 }
 
-/// The mean of each channel of each sample: [N, C] whatever the layout.
+/// The mean of each channel of each sample: `[N, C]` whatever the layout.
 ///
 /// # Errors
 /// If `x` is not of rank 4 or a channel has no values.

@@ -4,3 +4,5 @@ mod common;
 mod layers;
 mod optim;
 mod pool;
+mod random_shapes;
+mod threads;

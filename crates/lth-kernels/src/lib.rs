@@ -58,7 +58,7 @@ mod pool;
 mod real;
 
 pub use activation::relu;
-pub use conv::{Conv2dParams, conv2d};
+pub use conv::{Conv2dKernels, Conv2dParams, InstructionSet, Kernel, conv2d, conv2d_kernels};
 pub use error::Error;
 pub use layout::{Layout, to_layout};
 pub use linear::linear;

@@ -1,9 +1,14 @@
 //! Which weights of a layer are kept.
 
-use crate::composed;
-use crate::error::Error;
+use std::mem::MaybeUninit;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use candle_core::{DType, Result, Tensor};
-use std::sync::Arc;
+
+use crate::composed;
+use crate::conv::program::{Program, ProgramKey};
+use crate::conv::{Direction, Float, Geometry, Number};
+use crate::error::Error;
 
 /// The kept positions of a masked weight. Cheap to clone; built once per mask.
 #[derive(Clone, Debug)]
@@ -14,8 +19,14 @@ pub struct Pattern {
 #[derive(Debug)]
 struct Inner {
     mask: Tensor,
-    density: f64,
+    bits: Vec<u8>,
+    n_kept: usize,
+    /// The lists for the shapes seen so far, the newest last.
+    programs: Mutex<Vec<(ProgramKey, Arc<Program>)>>,
 }
+
+/// Shapes that a pattern keeps lists for: forward and backward of two batch sizes, in training and in evaluation.
+const MAX_PROGRAMS: usize = 8;
 
 impl Pattern {
     /// The pattern of a u8 mask of the weight's shape, 1 = keep.
@@ -28,20 +39,57 @@ impl Pattern {
             return Err(Error::DType { op: "Pattern::new", tensor: "mask", expected, got }.into());
         }
         let bits = mask.flatten_all()?.to_vec1::<u8>()?;
-        let kept = bits.iter().filter(|&&bit| bit != 0).count();
-        let density = if bits.is_empty() { 1.0 } else { kept as f64 / bits.len() as f64 };
+        let n_kept = bits.iter().filter(|&&bit| bit != 0).count();
         let mask = mask.contiguous()?.copy()?.detach();
-        Ok(Pattern { inner: Arc::new(Inner { mask, density }) })
+        Ok(Pattern { inner: Arc::new(Inner { mask, bits, n_kept, programs: Mutex::default() }) })
     }
 
     /// The kept fraction, in [0, 1]; 1 for an empty mask.
     pub fn density(&self) -> f64 {
-        self.inner.density
+        let n = self.inner.bits.len();
+        if n == 0 { 1.0 } else { self.inner.n_kept as f64 / n as f64 }
+    }
+
+    /// Fails unless `weight` has the mask's shape.
+    pub(crate) fn expect_fits(&self, op: &'static str, weight: &Tensor) -> Result<()> {
+        Ok(crate::error::expect_shape(op, "weight", weight, self.inner.mask.dims())?)
     }
 
     /// `weight` with exact zeros at the pruned positions.
     pub(crate) fn apply(&self, op: &'static str, weight: &Tensor) -> Result<Tensor> {
-        crate::error::expect_shape(op, "weight", weight, self.inner.mask.dims())?;
+        self.expect_fits(op, weight)?;
         composed::keep(weight, &self.inner.mask.to_device(weight.device())?)
+    }
+
+    /// A copy of `weight` with exact zeros at the pruned positions.
+    pub(crate) fn masked<T: Float>(&self, weight: &[T]) -> Vec<T> {
+        let bits = &self.inner.bits;
+        weight.iter().zip(bits).map(|(&value, &bit)| if bit == 0 { T::default() } else { value }).collect()
+    }
+
+    /// Exact zeros at the pruned positions, others untouched.
+    pub(crate) fn zero_pruned<T: Float>(&self, values: &mut [MaybeUninit<T>]) {
+        for (value, &bit) in values.iter_mut().zip(&self.inner.bits) {
+            if bit == 0 {
+                value.write(T::default());
+            }
+        }
+    }
+
+    /// The lists for one direction of a convolution, made at the first call.
+    pub(crate) fn program<T: Number>(&self, geometry: &Geometry, direction: Direction) -> Arc<Program> {
+        let kernels = T::kernels();
+        let key = ProgramKey { geometry: *geometry, direction, set: kernels.set, lanes: kernels.lanes };
+        // A panic elsewhere leaves complete entries only.
+        let mut programs = self.inner.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, program)) = programs.iter().find(|(one, _)| *one == key) {
+            return program.clone();
+        }
+        let program = Arc::new(Program::new::<T>(geometry, direction, &self.inner.bits, self.density()));
+        if programs.len() == MAX_PROGRAMS {
+            programs.remove(0);
+        }
+        programs.push((key, program.clone()));
+        program
     }
 }

@@ -1,10 +1,38 @@
-//! Convolution.
+//! Convolution, dense and sparse, with the gradients that are asked for.
+//!
+//! - `geometry`: which source positions a target position needs, forward and backward alike
+//! - `kernel`: the inner loops for every instruction set
+//! - `dense`, `dense_weight`: the dense drivers
+//! - `lattice`, `program`, `sparse`: a mask made into lists, and the drivers that walk them
+//! - `unfold`: small batches in `[N, C, H, W]`
+//! - `cost`: dense or sparse
+//! - `op`: candle's operators
 
+mod cost;
+mod dense;
+mod dense_weight;
+mod geometry;
+mod kernel;
+mod lattice;
+mod op;
+pub(crate) mod program;
+mod scratch;
+mod sparse;
+mod unfold;
+
+pub use self::cost::Kernel;
+pub(crate) use self::geometry::{Direction, Geometry};
+pub(crate) use self::kernel::simd::Float;
+pub use self::kernel::table::InstructionSet;
+pub(crate) use self::kernel::table::Number;
 use crate::composed;
 use crate::error::{Error, expect_rank};
 use crate::layout::{Layout, to_layout};
 use crate::pattern::Pattern;
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
+
+/// Below this batch, an input in [`Layout::Nchw`] stays in it.
+const SMALL_BATCH: usize = 16;
 
 /// How a kernel moves over a feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,17 +55,88 @@ impl Default for Conv2dParams {
     }
 }
 
-/// The convolution of `x` (`[N, I, H, W]` or `[I, H, W, N]`) with `weight` `[O, I / groups, KH, KW]`, in
+/// The convolution of `x` ([N, I, H, W] or [I, H, W, N]) with `weight` [O, I / groups, KH, KW], in
 /// `x`'s layout. Where `pattern` has zeros the weight counts as 0 and its gradient is 0.
 ///
 /// # Errors
 /// If a shape does not fit, a parameter is 0, or the kernel is larger than the padded input.
 pub fn conv2d(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>, params: &Conv2dParams) -> Result<Tensor> {
     let op = "conv2d";
-    let (n, c, h, w) = params.layout.sizes(op, "x", x)?;
+    expect_rank(op, "x", x, 4)?;
     expect_rank(op, "weight", weight, 4)?;
-    let (o, per_group, kh, kw) = weight.dims4()?;
+    let geometry = geometry(op, x.dims(), weight.dims(), params)?;
+    if let Some(pattern) = pattern {
+        pattern.expect_fits(op, weight)?;
+    }
+    let layout = params.layout;
+    let Geometry { batch, in_channels, out_channels, output, .. } = geometry;
+    if batch * in_channels * out_channels == 0 {
+        return Tensor::zeros(&layout.shape(batch, out_channels, output[0], output[1]), x.dtype(), x.device());
+    }
+    if x.device().is_cpu() && x.dtype() == weight.dtype() && matches!(x.dtype(), DType::F32 | DType::F64) {
+        let inner = native_layout(batch, layout);
+        let x = to_layout(x, layout, inner)?.contiguous()?;
+        let y = op::convolve(&x, &weight.contiguous()?, geometry, pattern, inner)?;
+        return to_layout(&y, inner, layout);
+    }
+    let masked = pattern.map(|pattern| pattern.apply(op, weight)).transpose()?;
+    let x = to_layout(x, layout, Layout::Nchw)?;
+    let y = composed::conv2d(&x, masked.as_ref().unwrap_or(weight), params)?;
+    to_layout(&y, Layout::Nchw, layout)
+}
+
+/// What computes the three passes of a masked convolution in f32 on this machine's CPU.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conv2dKernels {
+    /// The forward pass.
+    pub forward: Kernel,
+    /// The gradient with respect to the input.
+    pub input_gradient: Kernel,
+    /// The gradient with respect to the weight.
+    pub weight_gradient: Kernel,
+    /// Multiplications that a dense forward pass makes, taps outside the picture left out.
+    pub dense_multiplications: u64,
+}
+
+/// Which kernels [`conv2d`] picks for an input of shape `x` (in `params.layout`) and a weight of shape `weight` of
+/// which the fraction `density` is kept: a pure function of these and of the instruction set.
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv2d_kernels(x: &[usize], weight: &[usize], density: f64, params: &Conv2dParams) -> Result<Conv2dKernels> {
+    let op = "conv2d_kernels";
+    for (tensor, dims) in [("x", x), ("weight", weight)] {
+        if dims.len() != 4 {
+            return Err(Error::Rank { op, tensor, expected: 4, got: dims.to_vec() }.into());
+        }
+    }
+    let geometry = geometry(op, x, weight, params)?;
+    let forward = match native_layout(geometry.batch, params.layout) {
+        Layout::Nchw => unfold::unfolded(&geometry),
+        Layout::Chwn => geometry,
+    };
+    let set = InstructionSet::active();
+    let choose = |geometry: &Geometry, pass| cost::choose(geometry, density, pass, set);
+    Ok(Conv2dKernels {
+        forward: choose(&forward, cost::Pass::Map(Direction::Forward)),
+        input_gradient: choose(&geometry, cost::Pass::Map(Direction::InputGradient)),
+        weight_gradient: choose(&geometry, cost::Pass::WeightGradient),
+        dense_multiplications: cost::multiplications(&geometry),
+    })
+}
+
+/// The layout in which an input is computed: a small batch does not fill vectors, there they run over positions.
+fn native_layout(batch: usize, layout: Layout) -> Layout {
+    if layout == Layout::Nchw && batch < SMALL_BATCH { Layout::Nchw } else { Layout::Chwn }
+}
+
+fn geometry(op: &'static str, x: &[usize], weight: &[usize], params: &Conv2dParams) -> Result<Geometry> {
     let Conv2dParams { stride, padding, dilation, groups, layout } = *params;
+    let (batch, in_channels, h, w) = match layout {
+        Layout::Nchw => (x[0], x[1], x[2], x[3]),
+        Layout::Chwn => (x[3], x[0], x[1], x[2]),
+    };
+    let (out_channels, per_group, kh, kw) = (weight[0], weight[1], weight[2], weight[3]);
     for (parameter, value) in [
         ("stride", stride.0.min(stride.1)),
         ("dilation", dilation.0.min(dilation.1)),
@@ -48,28 +147,31 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>, params: &C
             return Err(Error::Zero { op, parameter }.into());
         }
     }
-    if o % groups != 0 {
-        let got = weight.dims().to_vec();
-        return Err(Error::Groups { op, tensor: "weight", groups, got }.into());
+    if out_channels % groups != 0 {
+        return Err(Error::Groups { op, tensor: "weight", groups, got: weight.to_vec() }.into());
     }
-    if c != per_group * groups {
-        let expected = layout.shape(n, per_group * groups, h, w).to_vec();
-        return Err(Error::Shape { op, tensor: "x", expected, got: x.dims().to_vec() }.into());
+    if in_channels != per_group * groups {
+        let expected = layout.shape(batch, per_group * groups, h, w).to_vec();
+        return Err(Error::Shape { op, tensor: "x", expected, got: x.to_vec() }.into());
     }
     let kernel = (dilation.0 * (kh - 1) + 1, dilation.1 * (kw - 1) + 1);
     let input = (h + 2 * padding.0, w + 2 * padding.1);
     if h == 0 || w == 0 || kernel.0 > input.0 || kernel.1 > input.1 {
         return Err(Error::KernelTooLarge { op, kernel, input }.into());
     }
-    let masked = match pattern {
-        Some(pattern) => Some(pattern.apply(op, weight)?),
-        None => None,
-    };
-    if n * c * o == 0 {
-        let (oh, ow) = ((input.0 - kernel.0) / stride.0 + 1, (input.1 - kernel.1) / stride.1 + 1);
-        return Tensor::zeros(&layout.shape(n, o, oh, ow), x.dtype(), x.device());
-    }
-    let x = to_layout(x, layout, Layout::Nchw)?;
-    let y = composed::conv2d(&x, masked.as_ref().unwrap_or(weight), params)?;
-    to_layout(&y, Layout::Nchw, layout)
+    Ok(Geometry {
+        batch,
+        in_channels,
+        out_channels,
+        groups,
+        input: [h, w],
+        kernel: [kh, kw],
+        output: [(input.0 - kernel.0) / stride.0 + 1, (input.1 - kernel.1) / stride.1 + 1],
+        stride: stride.into(),
+        padding: padding.into(),
+        dilation: dilation.into(),
+    })
 }
+
+#[cfg(test)]
+mod tests;

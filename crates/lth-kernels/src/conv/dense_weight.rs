@@ -1,0 +1,225 @@
+//! The dense weight gradient: a matrix product whose reduction runs over positions and batch.
+//!
+//! `grad[o, c, tap] = Σ_position Σ_n output_grad[o, position, n] · input[c, position shifted by tap, n]`. A few
+//! positions of the input are transposed into a panel with the channels innermost; the output gradient is read as it
+//! lies, one broadcast number at a time. With few channels (a network's stem) a panel column is a channel *and* a tap.
+
+use std::mem::MaybeUninit;
+
+use super::geometry::{Direction, Geometry, Map};
+use super::scratch::{Shared, for_each_task, with_buffers};
+use crate::conv::kernel::table::{Kernels, MAX_ROWS, Number};
+use crate::conv::kernel::tile::{DenseTile, Run};
+
+/// Rows (positions × batch) of one panel: 128 rows of 256 bytes stay in L1.
+const PANEL_ROWS: usize = 128;
+
+/// Writes the gradient of every weight.
+pub(crate) fn weight_gradient<T: Number>(
+    geometry: &Geometry,
+    input: &[T],
+    output_grad: &[T],
+    grad: &mut [MaybeUninit<T>],
+) {
+    let kernels = T::kernels();
+    let map = geometry.map(Direction::Forward);
+    assert_eq!(input.len(), geometry.in_channels * geometry.n_inputs() * geometry.batch);
+    assert_eq!(output_grad.len(), geometry.out_channels * geometry.n_outputs() * geometry.batch);
+    assert_eq!(grad.len(), geometry.weights_per_group() * geometry.groups);
+    let plan = Plan::new(&map, kernels);
+    let out = Shared::of_uninit(grad);
+    let n_tasks = geometry.groups * plan.column_blocks.len() * plan.n_row_ranges;
+    for_each_task(n_tasks, geometry.dense_work(), |task| {
+        let (range, rest) = (task % plan.n_row_ranges, task / plan.n_row_ranges);
+        let (block, group) = (rest % plan.column_blocks.len(), rest / plan.column_blocks.len());
+        plan.run(&map, kernels, group, plan.column_blocks[block], range, input, output_grad, out);
+    });
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ColumnBlock {
+    start: usize,
+    vectors: usize,
+}
+
+struct Plan {
+    /// Whether a column is a (channel, tap) pair rather than a channel.
+    unfolded: bool,
+    n_columns: usize,
+    column_blocks: Vec<ColumnBlock>,
+    row_range: usize,
+    n_row_ranges: usize,
+    batch_chunk: usize,
+    positions_chunk: usize,
+}
+
+impl Plan {
+    fn new<T: Number>(map: &Map, kernels: &Kernels<T>) -> Self {
+        let g = &map.geometry;
+        let unfolded = map.depth < kernels.lanes && g.n_taps() > 1;
+        let n_columns = if unfolded { map.depth * g.n_taps() } else { map.depth };
+        let mut column_blocks = Vec::new();
+        let (mut start, mut left) = (0, n_columns.div_ceil(kernels.lanes));
+        while left > 0 {
+            let mut vectors = kernels.max_vectors();
+            while vectors > left {
+                vectors /= 2;
+            }
+            column_blocks.push(ColumnBlock { start, vectors });
+            start += vectors * kernels.lanes;
+            left -= vectors;
+        }
+        // At least four tasks, and sums that fit in the L2 cache.
+        let wanted = 4usize.div_ceil(column_blocks.len() * g.groups);
+        let row_range = map.rows.div_ceil(wanted).clamp(1, 36).next_multiple_of(MAX_ROWS).min(map.rows);
+        let batch_chunk = g.batch.div_ceil(g.batch.div_ceil(PANEL_ROWS).max(1)).max(1);
+        Self {
+            unfolded,
+            n_columns,
+            column_blocks,
+            row_range,
+            n_row_ranges: map.rows.div_ceil(row_range),
+            batch_chunk,
+            positions_chunk: (PANEL_ROWS / batch_chunk).max(1),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one task's coordinates, spelled out once")]
+    fn run<T: Number>(
+        &self,
+        map: &Map,
+        kernels: &Kernels<T>,
+        group: usize,
+        block: ColumnBlock,
+        range: usize,
+        input: &[T],
+        output_grad: &[T],
+        grad: Shared<T>,
+    ) {
+        let g = &map.geometry;
+        let width = block.vectors * kernels.lanes;
+        let columns = block.start..(block.start + width).min(self.n_columns);
+        let rows = range * self.row_range..((range + 1) * self.row_range).min(map.rows);
+        let n_taps = if self.unfolded { 1 } else { g.n_taps() };
+        let batch = g.batch;
+        let [in_width, out_width] = [g.input[1], g.output[1]];
+        let output_channel = g.n_outputs() * batch;
+        let first_grad = &output_grad[(group * map.rows + rows.start) * output_channel..];
+        // The positions that a panel walks: outputs if the taps are columns, else inputs.
+        let [walk_height, walk_width] = if self.unfolded { g.output } else { g.input };
+        let n_walk = walk_height * walk_width;
+        let panel_len = self.positions_chunk * self.batch_chunk * width;
+        with_buffers::<T, _>(panel_len, rows.len() * n_taps * width, |panel, sums| {
+            sums.fill(T::default());
+            let mut runs = Vec::with_capacity(self.positions_chunk);
+            for walked in (0..n_walk).step_by(self.positions_chunk) {
+                let positions = walked..(walked + self.positions_chunk).min(n_walk);
+                for from in (0..batch).step_by(self.batch_chunk) {
+                    let n_batch = self.batch_chunk.min(batch - from);
+                    for (i, position) in positions.clone().enumerate() {
+                        let (y, x) = (position / walk_width, position % walk_width);
+                        let panel = &mut panel[i * n_batch * width..][..n_batch * width];
+                        let row_of = |column: usize| {
+                            let (channel, y, x) = if self.unfolded {
+                                let (channel, tap) = (column / g.n_taps(), column % g.n_taps());
+                                let (ky, kx) = (tap / g.kernel[1], tap % g.kernel[1]);
+                                (channel, map.source_of(0, y, ky)?, map.source_of(1, x, kx)?)
+                            } else {
+                                (column, y, x)
+                            };
+                            let at = ((group * map.depth + channel) * g.input[0] + y) * in_width + x;
+                            Some(&input[at * batch + from..][..n_batch])
+                        };
+                        transpose_rows(columns.clone().map(row_of), panel, n_batch, width);
+                    }
+                    for tap in 0..n_taps {
+                        runs.clear();
+                        for (i, position) in positions.clone().enumerate() {
+                            let (y, x) = (position / walk_width, position % walk_width);
+                            let output = if self.unfolded {
+                                Some((y, x))
+                            } else {
+                                let (ky, kx) = (tap / g.kernel[1], tap % g.kernel[1]);
+                                output_of(g, 0, y, ky).zip(output_of(g, 1, x, kx))
+                            };
+                            if let Some((y, x)) = output {
+                                runs.push(Run {
+                                    weight: ((y * out_width + x) * batch + from) as u32,
+                                    panel: (i * n_batch * width) as u32,
+                                });
+                            }
+                        }
+                        if runs.is_empty() {
+                            continue;
+                        }
+                        let mut row = 0;
+                        while row < rows.len() {
+                            let n = (rows.len() - row).min(MAX_ROWS);
+                            let tile = DenseTile {
+                                runs: &runs,
+                                run_len: n_batch,
+                                weight: first_grad[row * output_channel..].as_ptr(),
+                                w_row: output_channel,
+                                w_step: 1,
+                                panel: panel.as_ptr(),
+                                x_step: width,
+                                out: sums[(row * n_taps + tap) * width..].as_mut_ptr(),
+                                out_row: n_taps * width,
+                                first: false,
+                            };
+                            // SAFETY: the kernel is of this machine's instruction set; runs stay inside the packed
+                            // part of the panel and inside one output channel; `sums` has `n` rows from `row` on.
+                            unsafe { kernels.dense[block.vectors.ilog2() as usize][n - 1](&tile) };
+                            row += n;
+                        }
+                    }
+                }
+            }
+            for row in 0..rows.len() {
+                let to = (group * map.rows + rows.start + row) * map.depth * g.n_taps() + block.start * n_taps;
+                for column in 0..columns.len() {
+                    for tap in 0..n_taps {
+                        // SAFETY: inside this task's rows and columns of the gradient, which no other task writes.
+                        unsafe { *grad.at(to + column * n_taps + tap) = sums[(row * n_taps + tap) * width + column] };
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// The output coordinate to which tap `k` brings input coordinate `at`.
+fn output_of(g: &Geometry, axis: usize, at: usize, k: usize) -> Option<usize> {
+    let distance = (at + g.padding[axis]).checked_sub(k * g.dilation[axis])?;
+    let output = distance / g.stride[axis];
+    (distance.is_multiple_of(g.stride[axis]) && output < g.output[axis]).then_some(output)
+}
+
+/// Makes the rows into columns: `to[n * width + column]`; missing rows and columns are zero.
+fn transpose_rows<'a, T: Number>(
+    rows: impl Iterator<Item = Option<&'a [T]>>,
+    to: &mut [T],
+    n_batch: usize,
+    width: usize,
+) {
+    let mut column = 0;
+    let mut four: [Option<&[T]>; 4] = [None; 4];
+    let mut rows = rows.fuse();
+    while column < width {
+        for slot in &mut four {
+            *slot = rows.next().flatten();
+        }
+        if let [Some(a), Some(b), Some(c), Some(d)] = four {
+            for ((((to, &a), &b), &c), &d) in to[column..].chunks_mut(width).zip(a).zip(b).zip(c).zip(d) {
+                to[..4].copy_from_slice(&[a, b, c, d]);
+            }
+        } else {
+            for n in 0..n_batch {
+                for (k, row) in four.iter().enumerate() {
+                    to[n * width + column + k] = row.map_or(T::default(), |row| row[n]);
+                }
+            }
+        }
+        column += 4;
+    }
+}

@@ -1,0 +1,205 @@
+//! The kernels that were compiled for each instruction set, and the choice among them at run time.
+
+use std::cell::Cell;
+
+#[cfg(target_arch = "aarch64")]
+use super::simd::arm::Neon;
+#[cfg(target_arch = "x86_64")]
+use super::simd::x86::{Ymm, Zmm};
+use super::simd::{Float, Lanes, Vector};
+use super::tile::{self, DenseTile, SparseTile};
+
+/// A set of vector instructions that the kernels were compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum InstructionSet {
+    /// Plain Rust: every machine, and every f64 computation.
+    Portable,
+    /// 256-bit vectors with fused multiply-add (x86-64 since 2013).
+    Avx2,
+    /// 512-bit vectors (x86-64 servers, Zen 4 and later).
+    Avx512,
+    /// 128-bit vectors of 64-bit Arm.
+    Neon,
+}
+
+thread_local! {
+    static FORCED: Cell<Option<InstructionSet>> = const { Cell::new(None) };
+}
+
+impl InstructionSet {
+    /// All of them; see [`InstructionSet::is_available`].
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Neon];
+
+    /// What the kernels use for f32 when called from this thread.
+    pub fn active() -> Self {
+        FORCED.get().unwrap_or_else(Self::detect)
+    }
+
+    /// The best set that this machine has.
+    pub fn detect() -> Self {
+        [Self::Avx512, Self::Avx2, Self::Neon].into_iter().find(|set| set.is_available()).unwrap_or(Self::Portable)
+    }
+
+    /// Whether this machine can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.is_available(),
+            #[cfg(all(target_arch = "aarch64", not(miri)))]
+            Self::Neon => true,
+            #[allow(unreachable_patterns, reason = "each target has its own sets")]
+            _ => false,
+        }
+    }
+
+    /// Runs `work` with convolutions called from this thread on `self`, to test and time the paths of other machines;
+    /// `None` without running it if this machine does not have the instructions.
+    pub fn run<R>(self, work: impl FnOnce() -> R) -> Option<R> {
+        struct Restore(Option<InstructionSet>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                FORCED.set(self.0);
+            }
+        }
+        if !self.is_available() {
+            return None;
+        }
+        let _restore = Restore(FORCED.replace(Some(self)));
+        Some(work())
+    }
+}
+
+/// A tile of the sparse kernels: `rows` of `vectors` contiguous vectors; in a cut tile `unit` vectors make a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TileShape {
+    pub(crate) rows: usize,
+    pub(crate) vectors: usize,
+    /// Vectors of one column if the tile is a whole plane whose borders are cut, else 0.
+    pub(crate) cut_unit: usize,
+}
+
+pub(crate) type DenseFn<T> = unsafe fn(&DenseTile<'_, T>);
+pub(crate) type SparseFn<T> = unsafe fn(&SparseTile<T>, *const T, *mut T, bool);
+pub(crate) type SparseDotFn<T> = unsafe fn(&SparseTile<T>, *const T, *mut T);
+
+/// Rows of a dense tile, at most.
+pub(crate) const MAX_ROWS: usize = 6;
+
+/// The kernels of one instruction set for one number type.
+pub(crate) struct Kernels<T: 'static> {
+    pub(crate) set: InstructionSet,
+    /// Numbers in one vector.
+    pub(crate) lanes: usize,
+    /// `[log2(vectors)][rows - 1]`.
+    pub(crate) dense: &'static [[DenseFn<T>; MAX_ROWS]],
+    pub(crate) sparse: &'static [(TileShape, SparseFn<T>, SparseDotFn<T>)],
+}
+
+impl<T> Kernels<T> {
+    /// Vectors in the widest dense tile.
+    pub(crate) fn max_vectors(&self) -> usize {
+        1 << (self.dense.len() - 1)
+    }
+
+    pub(crate) fn sparse(&self, shape: TileShape) -> Option<(SparseFn<T>, SparseDotFn<T>)> {
+        self.sparse.iter().find(|(one, ..)| *one == shape).map(|&(_, forward, dot)| (forward, dot))
+    }
+}
+
+/// A number type that has kernels.
+pub(crate) trait Number: Float {
+    fn kernels() -> &'static Kernels<Self>;
+}
+
+impl Number for f64 {
+    fn kernels() -> &'static Kernels<Self> {
+        &portable_f64::KERNELS
+    }
+}
+
+impl Number for f32 {
+    fn kernels() -> &'static Kernels<Self> {
+        match InstructionSet::active() {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => &avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => &avx2::KERNELS,
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon => &neon::KERNELS,
+            _ => &portable_f32::KERNELS,
+        }
+    }
+}
+
+macro_rules! kernels {
+    ($name:ident, $set:ident, $vector:ty, $t:ty, [$($feature:literal),*], dense [$($nv:literal),*], dots $dots:literal,
+     sparse [$(($r:literal, $l:literal, $chains:literal)),*], cut [$(($cr:literal, $cl:literal, $cu:literal)),*]) => {
+        mod $name {
+            use super::*;
+
+            // SAFETY (the four wrappers): the features are those of the vector type, and the rest of the contract
+            // is passed on unchanged.
+            $(#[target_feature(enable = $feature)])*
+            unsafe fn dense<const MR: usize, const NV: usize>(tile: &DenseTile<'_, $t>) {
+                // SAFETY: see above.
+                unsafe { tile::dense::<$vector, MR, NV>(tile) }
+            }
+            $(#[target_feature(enable = $feature)])*
+            unsafe fn sparse<const R: usize, const L: usize, const C: usize>(
+                tile: &SparseTile<$t>, values: *const $t, out: *mut $t, first: bool,
+            ) {
+                // SAFETY: see above.
+                unsafe { tile::sparse::<$vector, R, L, C>(tile, values, out, first) }
+            }
+            $(#[target_feature(enable = $feature)])*
+            unsafe fn dot<const R: usize, const L: usize>(tile: &SparseTile<$t>, grad: *const $t, sums: *mut $t) {
+                // SAFETY: see above.
+                unsafe { tile::sparse_dot::<$vector, R, L, $dots>(tile, grad, sums) }
+            }
+            $(#[target_feature(enable = $feature)])*
+            unsafe fn sparse_cut<const R: usize, const L: usize, const U: usize>(
+                tile: &SparseTile<$t>, values: *const $t, out: *mut $t, first: bool,
+            ) {
+                // SAFETY: see above.
+                unsafe { tile::sparse_cut::<$vector, R, L, U>(tile, values, out, first) }
+            }
+            $(#[target_feature(enable = $feature)])*
+            unsafe fn dot_cut<const R: usize, const L: usize, const U: usize>(
+                tile: &SparseTile<$t>, grad: *const $t, sums: *mut $t,
+            ) {
+                // SAFETY: see above.
+                unsafe { tile::sparse_dot_cut::<$vector, R, L, U, $dots>(tile, grad, sums) }
+            }
+
+            pub(super) static KERNELS: Kernels<$t> = Kernels {
+                set: InstructionSet::$set,
+                lanes: <$vector as Vector>::LANES,
+                dense: &[$([dense::<1, $nv>, dense::<2, $nv>, dense::<3, $nv>, dense::<4, $nv>, dense::<5, $nv>, dense::<6, $nv>]),*],
+                sparse: &[
+                    $((TileShape { rows: $r, vectors: $l, cut_unit: 0 }, sparse::<$r, $l, $chains>, dot::<$r, $l>),)*
+                    $((TileShape { rows: $cr, vectors: $cl, cut_unit: $cu }, sparse_cut::<$cr, $cl, $cu>, dot_cut::<$cr, $cl, $cu>),)*
+                ],
+            };
+        }
+    };
+}
+
+kernels!(portable_f32, Portable, Lanes<f32, 8>, f32, [], dense [1], dots 4,
+    sparse [(2, 2, 1), (1, 4, 1), (1, 2, 1), (1, 1, 2)], cut [(2, 2, 1)]);
+kernels!(portable_f64, Portable, Lanes<f64, 4>, f64, [], dense [1], dots 4,
+    sparse [(2, 2, 1), (1, 4, 1), (1, 2, 1), (1, 1, 2)], cut [(2, 2, 1)]);
+#[cfg(target_arch = "x86_64")]
+kernels!(avx2, Avx2, Ymm, f32, ["avx2", "fma"], dense [1, 2], dots 4,
+    sparse [(2, 4, 1), (1, 8, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)], cut [(2, 4, 2), (2, 2, 1)]);
+#[cfg(target_arch = "x86_64")]
+kernels!(avx512, Avx512, Zmm, f32, ["avx512f", "avx512dq", "avx2", "fma"], dense [1, 2, 4], dots 4,
+    sparse [(4, 4, 1), (2, 8, 1), (1, 16, 1), (1, 8, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)],
+    cut [(4, 4, 1), (2, 8, 4), (2, 4, 2), (2, 2, 1)]);
+#[cfg(target_arch = "aarch64")]
+kernels!(neon, Neon, Neon, f32, ["neon"], dense [1, 2, 4], dots 4,
+    sparse [(4, 4, 1), (2, 8, 1), (1, 16, 1), (1, 8, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)],
+    cut [(4, 4, 1), (2, 8, 4), (2, 4, 2), (2, 2, 1)]);

@@ -1,0 +1,318 @@
+//! The three inner loops, generic over the vector type: dense tiles, sparse tiles, sparse dot products.
+//!
+//! None of them knows about convolutions: they see weights, panels of packed input rows, and offsets into both.
+
+#![allow(clippy::needless_range_loop, reason = "the indices are those of the registers and of memory alike")]
+
+use super::simd::Vector;
+
+/// One run of the reduction: `weight` and `panel` are where it starts (in elements).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) weight: u32,
+    pub(crate) panel: u32,
+}
+
+/// A dense tile: `out[m][..] (+)= Σ_run Σ_i weight[m·w_row + run.weight + i·w_step] · panel[run.panel + i·x_step ..]`.
+#[derive(Clone, Copy)]
+pub(crate) struct DenseTile<'a, T> {
+    pub(crate) runs: &'a [Run],
+    pub(crate) run_len: usize,
+    pub(crate) weight: *const T,
+    pub(crate) w_row: usize,
+    pub(crate) w_step: usize,
+    pub(crate) panel: *const T,
+    pub(crate) x_step: usize,
+    pub(crate) out: *mut T,
+    pub(crate) out_row: usize,
+    /// Overwrite `out` rather than add to it.
+    pub(crate) first: bool,
+}
+
+/// # Safety
+/// The vector type's instruction set is there; every address that the description of [`DenseTile`] names, for
+/// `MR` rows and `NV` vectors, is inside one allocation.
+#[inline(always)]
+pub(crate) unsafe fn dense<V: Vector, const MR: usize, const NV: usize>(tile: &DenseTile<'_, V::Elem>) {
+    // SAFETY: the caller's promise covers each address computed here.
+    unsafe {
+        let mut acc = [[V::zero(); NV]; MR];
+        if !tile.first {
+            for m in 0..MR {
+                for v in 0..NV {
+                    acc[m][v] = V::load(tile.out.add(m * tile.out_row + v * V::LANES));
+                }
+            }
+        }
+        for run in tile.runs {
+            let mut weight = tile.weight.add(run.weight as usize);
+            let mut panel = tile.panel.add(run.panel as usize);
+            for _ in 0..tile.run_len {
+                let mut x = [V::zero(); NV];
+                for v in 0..NV {
+                    x[v] = V::load(panel.add(v * V::LANES));
+                }
+                for m in 0..MR {
+                    let w = V::splat(*weight.add(m * tile.w_row));
+                    for v in 0..NV {
+                        acc[m][v] = w.fma(x[v], acc[m][v]);
+                    }
+                }
+                weight = weight.wrapping_add(tile.w_step);
+                panel = panel.wrapping_add(tile.x_step);
+            }
+        }
+        for m in 0..MR {
+            for v in 0..NV {
+                acc[m][v].store(tile.out.add(m * tile.out_row + v * V::LANES));
+            }
+        }
+    }
+}
+
+/// The kept weights of one output channel against one panel.
+#[derive(Clone, Copy)]
+pub(crate) struct SparseTile<T> {
+    /// Where each class of taps begins in `offsets`; one more entry ends the last.
+    pub(crate) segments: *const u32,
+    pub(crate) offsets: *const u32,
+    pub(crate) panel: *const T,
+    pub(crate) row_pitch: usize,
+}
+
+/// `out[r][l] (+)= Σ_entry value · panel[offset + r·row_pitch + l]` over `R` rows of `L` vectors.
+///
+/// # Safety
+/// As [`dense`]; `out` has `R·L` vectors.
+#[inline(always)]
+pub(crate) unsafe fn sparse<V: Vector, const R: usize, const L: usize, const CHAINS: usize>(
+    tile: &SparseTile<V::Elem>,
+    values: *const V::Elem,
+    out: *mut V::Elem,
+    first: bool,
+) {
+    // SAFETY: the caller's promise covers each address computed here.
+    unsafe {
+        let (begin, end) = (*tile.segments as usize, *tile.segments.add(1) as usize);
+        let mut acc = [[[V::zero(); L]; R]; CHAINS];
+        if !first {
+            for r in 0..R {
+                for l in 0..L {
+                    acc[0][r][l] = V::load(out.add((r * L + l) * V::LANES));
+                }
+            }
+        }
+        let mut i = begin;
+        while i + CHAINS <= end {
+            for chain in 0..CHAINS {
+                let w = V::splat(*values.add(i + chain));
+                let from = tile.panel.add(*tile.offsets.add(i + chain) as usize);
+                for r in 0..R {
+                    for l in 0..L {
+                        let x = V::load(from.add(r * tile.row_pitch + l * V::LANES));
+                        acc[chain][r][l] = w.fma(x, acc[chain][r][l]);
+                    }
+                }
+            }
+            i += CHAINS;
+        }
+        if CHAINS > 1 {
+            while i < end {
+                let w = V::splat(*values.add(i));
+                let from = tile.panel.add(*tile.offsets.add(i) as usize);
+                for r in 0..R {
+                    for l in 0..L {
+                        let x = V::load(from.add(r * tile.row_pitch + l * V::LANES));
+                        acc[0][r][l] = w.fma(x, acc[0][r][l]);
+                    }
+                }
+                i += 1;
+            }
+        }
+        for r in 0..R {
+            for l in 0..L {
+                let mut sum = acc[0][r][l];
+                for chain in 1..CHAINS {
+                    sum = sum.add(acc[chain][r][l]);
+                }
+                sum.store(out.add((r * L + l) * V::LANES));
+            }
+        }
+    }
+}
+
+/// For every entry: `sums[entry] += Σ_{r,l} grad[r][l] · panel[offset + r·row_pitch + l]`.
+///
+/// # Safety
+/// As [`sparse`]; `sums` is as long as `offsets`.
+#[inline(always)]
+pub(crate) unsafe fn sparse_dot<V: Vector, const R: usize, const L: usize, const CHAINS: usize>(
+    tile: &SparseTile<V::Elem>,
+    grad: *const V::Elem,
+    sums: *mut V::Elem,
+) {
+    // SAFETY: the caller's promise covers each address computed here.
+    unsafe {
+        let (begin, end) = (*tile.segments as usize, *tile.segments.add(1) as usize);
+        let mut g = [[V::zero(); L]; R];
+        for r in 0..R {
+            for l in 0..L {
+                g[r][l] = V::load(grad.add((r * L + l) * V::LANES));
+            }
+        }
+        let mut i = begin;
+        while i < end {
+            let from: [*const V::Elem; CHAINS] =
+                std::array::from_fn(|k| tile.panel.add(*tile.offsets.add((i + k).min(end - 1)) as usize));
+            let mut acc = [V::zero(); CHAINS];
+            for r in 0..R {
+                for l in 0..L {
+                    for k in 0..CHAINS {
+                        acc[k] = g[r][l].fma(V::load(from[k].add(r * tile.row_pitch + l * V::LANES)), acc[k]);
+                    }
+                }
+            }
+            add_sums::<V, CHAINS>(&acc, sums, i, end);
+            i += CHAINS;
+        }
+    }
+}
+
+/// Adds the lanes of each vector to its entry's sum. `CHAINS` is a multiple of 4.
+#[inline(always)]
+unsafe fn add_sums<V: Vector, const CHAINS: usize>(acc: &[V; CHAINS], sums: *mut V::Elem, i: usize, end: usize) {
+    // SAFETY: `i < end`, and the caller owns `sums[..end]`.
+    unsafe {
+        for quad in 0..CHAINS / 4 {
+            let four = V::sums([acc[quad * 4], acc[quad * 4 + 1], acc[quad * 4 + 2], acc[quad * 4 + 3]]);
+            for (k, sum) in four.into_iter().enumerate() {
+                if i + quad * 4 + k < end {
+                    *sums.add(i + quad * 4 + k) += sum;
+                }
+            }
+        }
+    }
+}
+
+/// [`sparse`] where the tile is the whole plane: each of the nine classes of taps (`dy`, `dx` in -1..=1) touches
+/// only the rows and columns that fall inside, so nothing is multiplied by padding. `U` vectors make one column.
+///
+/// # Safety
+/// As [`sparse`]; `segments` has ten entries and planes in the panel have `R` rows of `L` vectors.
+#[inline(always)]
+pub(crate) unsafe fn sparse_cut<V: Vector, const R: usize, const L: usize, const U: usize>(
+    tile: &SparseTile<V::Elem>,
+    values: *const V::Elem,
+    out: *mut V::Elem,
+    first: bool,
+) {
+    // SAFETY: the caller's promise covers each address computed here.
+    unsafe {
+        let mut acc = [[V::zero(); L]; R];
+        if !first {
+            for r in 0..R {
+                for l in 0..L {
+                    acc[r][l] = V::load(out.add((r * L + l) * V::LANES));
+                }
+            }
+        }
+        macro_rules! class {
+            ($class:literal, $dy:literal, $dx:literal) => {
+                for i in *tile.segments.add($class) as usize..*tile.segments.add($class + 1) as usize {
+                    let w = V::splat(*values.add(i));
+                    let from = tile.panel.add(*tile.offsets.add(i) as usize);
+                    for r in 0..R {
+                        for l in 0..L {
+                            if let Some(at) = inside::<R, L, U>(r, l, $dy, $dx) {
+                                acc[r][l] = w.fma(V::load(from.add(at * V::LANES)), acc[r][l]);
+                            }
+                        }
+                    }
+                }
+            };
+        }
+        class!(0, -1, -1);
+        class!(1, -1, 0);
+        class!(2, -1, 1);
+        class!(3, 0, -1);
+        class!(4, 0, 0);
+        class!(5, 0, 1);
+        class!(6, 1, -1);
+        class!(7, 1, 0);
+        class!(8, 1, 1);
+        for r in 0..R {
+            for l in 0..L {
+                acc[r][l].store(out.add((r * L + l) * V::LANES));
+            }
+        }
+    }
+}
+
+/// [`sparse_dot`] with the cut planes of [`sparse_cut`].
+///
+/// # Safety
+/// As [`sparse_cut`]; `sums` is as long as `offsets`.
+#[inline(always)]
+pub(crate) unsafe fn sparse_dot_cut<V: Vector, const R: usize, const L: usize, const U: usize, const CHAINS: usize>(
+    tile: &SparseTile<V::Elem>,
+    grad: *const V::Elem,
+    sums: *mut V::Elem,
+) {
+    // SAFETY: the caller's promise covers each address computed here.
+    unsafe {
+        let mut g = [[V::zero(); L]; R];
+        for r in 0..R {
+            for l in 0..L {
+                g[r][l] = V::load(grad.add((r * L + l) * V::LANES));
+            }
+        }
+        macro_rules! class {
+            ($class:literal, $dy:literal, $dx:literal) => {
+                let end = *tile.segments.add($class + 1) as usize;
+                let mut i = *tile.segments.add($class) as usize;
+                while i < end {
+                    let from: [*const V::Elem; CHAINS] =
+                        std::array::from_fn(|k| tile.panel.add(*tile.offsets.add((i + k).min(end - 1)) as usize));
+                    let mut acc = [V::zero(); CHAINS];
+                    for r in 0..R {
+                        for l in 0..L {
+                            if let Some(at) = inside::<R, L, U>(r, l, $dy, $dx) {
+                                for k in 0..CHAINS {
+                                    acc[k] = g[r][l].fma(V::load(from[k].add(at * V::LANES)), acc[k]);
+                                }
+                            }
+                        }
+                    }
+                    add_sums::<V, CHAINS>(&acc, sums, i, end);
+                    i += CHAINS;
+                }
+            };
+        }
+        class!(0, -1, -1);
+        class!(1, -1, 0);
+        class!(2, -1, 1);
+        class!(3, 0, -1);
+        class!(4, 0, 0);
+        class!(5, 0, 1);
+        class!(6, 1, -1);
+        class!(7, 1, 0);
+        class!(8, 1, 1);
+    }
+}
+
+/// Which vector of an `R`×`L` plane lies under output vector (`r`, `l`) when shifted by `dy` rows and `dx` columns.
+#[inline(always)]
+const fn inside<const R: usize, const L: usize, const U: usize>(
+    r: usize,
+    l: usize,
+    dy: isize,
+    dx: isize,
+) -> Option<usize> {
+    let row = r as isize + dy;
+    let column = l as isize + dx * U as isize;
+    if row < 0 || row >= R as isize || column < 0 || column >= L as isize {
+        None
+    } else {
+        Some(row as usize * L + column as usize)
+    }
+}

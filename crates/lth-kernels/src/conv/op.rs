@@ -1,0 +1,228 @@
+//! The convolution as candle operators: forward, and the two gradients where they are asked for.
+//!
+//! The gradients run in `[C, H, W, N]`; a small batch in `[N, C, H, W]` is brought there first.
+
+use std::mem::MaybeUninit;
+
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor};
+
+use super::cost::{self, Kernel, Pass};
+use super::geometry::{Direction, Geometry};
+use super::kernel::table::Number;
+use super::scratch::with_buffers;
+use super::{dense, dense_weight, sparse, unfold};
+use crate::layout::{Layout as Order, to_layout};
+use crate::pattern::Pattern;
+
+/// The convolution of `x` in `layout` with `weight`, both contiguous, of one type, on the CPU.
+pub(super) fn convolve(
+    x: &Tensor,
+    weight: &Tensor,
+    geometry: Geometry,
+    pattern: Option<&Pattern>,
+    layout: Order,
+) -> Result<Tensor> {
+    x.apply_op2(weight, Forward { geometry, pattern: pattern.cloned(), layout })
+}
+
+struct Forward {
+    geometry: Geometry,
+    pattern: Option<Pattern>,
+    layout: Order,
+}
+
+struct InputGradient {
+    geometry: Geometry,
+    pattern: Option<Pattern>,
+}
+
+struct WeightGradient {
+    geometry: Geometry,
+    pattern: Option<Pattern>,
+}
+
+impl CustomOp2 for Forward {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (g, pattern) = (&self.geometry, self.pattern.as_ref());
+        let shape = self.layout.shape(g.batch, g.out_channels, g.output[0], g.output[1]);
+        let (x, w) = ((x, lx), (w, lw));
+        match self.layout {
+            Order::Chwn => {
+                let apply = Apply { geometry: g, pattern, direction: Direction::Forward };
+                both(self.name(), x, w, Shape::from(&shape), &apply)
+            }
+            Order::Nchw => both(self.name(), x, w, Shape::from(&shape), &Unfolded { geometry: g, pattern }),
+        }
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let chwn = |t: &Tensor| to_layout(&t.detach(), self.layout, Order::Chwn)?.contiguous();
+        let grad = chwn(grad)?;
+        let (geometry, pattern) = (self.geometry, self.pattern.clone());
+        let of_x = || {
+            let grad = grad.apply_op2_no_bwd(w, &InputGradient { geometry, pattern: pattern.clone() })?;
+            to_layout(&grad, Order::Chwn, self.layout)
+        };
+        let of_w = || chwn(x)?.apply_op2_no_bwd(&grad, &WeightGradient { geometry, pattern: pattern.clone() });
+        Ok((x.track_op().then(of_x).transpose()?, w.track_op().then(of_w).transpose()?))
+    }
+}
+
+impl CustomOp2 for InputGradient {
+    fn name(&self) -> &'static str {
+        "conv2d input gradient"
+    }
+
+    fn cpu_fwd(&self, grad: &CpuStorage, lg: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (g, pattern) = (&self.geometry, self.pattern.as_ref());
+        let [height, width] = g.input;
+        both(
+            self.name(),
+            (grad, lg),
+            (w, lw),
+            (g.in_channels, height, width, g.batch).into(),
+            &Apply { geometry: g, pattern, direction: Direction::InputGradient },
+        )
+    }
+}
+
+impl CustomOp2 for WeightGradient {
+    fn name(&self) -> &'static str {
+        "conv2d weight gradient"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, grad: &CpuStorage, lg: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (g, pattern) = (&self.geometry, self.pattern.as_ref());
+        let [height, width] = g.kernel;
+        both(
+            self.name(),
+            (x, lx),
+            (grad, lg),
+            (g.out_channels, g.in_per_group(), height, width).into(),
+            &ForWeight { geometry: g, pattern },
+        )
+    }
+}
+
+/// What is computed from two slices, for any number type. Every element of `out` is written.
+trait Compute {
+    fn compute<T: Number>(&self, first: &[T], second: &[T], out: &mut [MaybeUninit<T>]);
+}
+
+struct Apply<'a> {
+    geometry: &'a Geometry,
+    pattern: Option<&'a Pattern>,
+    direction: Direction,
+}
+
+impl Compute for Apply<'_> {
+    fn compute<T: Number>(&self, source: &[T], weight: &[T], out: &mut [MaybeUninit<T>]) {
+        let (g, direction) = (self.geometry, self.direction);
+        let Some(pattern) = self.pattern else {
+            return dense::apply(g, direction, weight, source, out);
+        };
+        match cost::choose(g, pattern.density(), Pass::Map(direction), T::kernels().set) {
+            Kernel::Sparse => sparse::apply(&pattern.program::<T>(g, direction), weight, source, out),
+            Kernel::Dense if pattern.density() == 1.0 => dense::apply(g, direction, weight, source, out),
+            Kernel::Dense => dense::apply(g, direction, &pattern.masked(weight), source, out),
+        }
+    }
+}
+
+/// The forward pass of a small batch in `[N, C, H, W]`.
+struct Unfolded<'a> {
+    geometry: &'a Geometry,
+    pattern: Option<&'a Pattern>,
+}
+
+impl Compute for Unfolded<'_> {
+    fn compute<T: Number>(&self, x: &[T], weight: &[T], out: &mut [MaybeUninit<T>]) {
+        let g = self.geometry;
+        let inner = unfold::unfolded(g);
+        let apply = Apply { geometry: &inner, pattern: self.pattern, direction: Direction::Forward };
+        let several = if g.batch > 1 { out.len() } else { 0 };
+        with_buffers::<T, _>(inner.in_channels * inner.batch, several, |columns, by_channel| {
+            unfold::unfold(g, x, columns);
+            if g.batch == 1 {
+                return apply.compute(columns, weight, out);
+            }
+            apply.compute(columns, weight, as_uninit(by_channel));
+            let positions = g.n_outputs();
+            for (n, picture) in out.chunks_exact_mut(g.out_channels * positions).enumerate() {
+                for (o, to) in picture.chunks_exact_mut(positions).enumerate() {
+                    let from = &by_channel[(o * g.batch + n) * positions..][..positions];
+                    to.iter_mut().zip(from).for_each(|(to, &from)| _ = to.write(from));
+                }
+            }
+        });
+    }
+}
+
+fn as_uninit<T>(slice: &mut [T]) -> &mut [MaybeUninit<T>] {
+    let (pointer, len) = (slice.as_mut_ptr().cast(), slice.len());
+    // SAFETY: `MaybeUninit<T>` has the layout of T, and the kernels write only whole numbers into it.
+    unsafe { std::slice::from_raw_parts_mut(pointer, len) }
+}
+
+struct ForWeight<'a> {
+    geometry: &'a Geometry,
+    pattern: Option<&'a Pattern>,
+}
+
+impl Compute for ForWeight<'_> {
+    fn compute<T: Number>(&self, x: &[T], grad: &[T], out: &mut [MaybeUninit<T>]) {
+        let g = self.geometry;
+        let Some(pattern) = self.pattern else {
+            return dense_weight::weight_gradient(g, x, grad, out);
+        };
+        match cost::choose(g, pattern.density(), Pass::WeightGradient, T::kernels().set) {
+            Kernel::Sparse => {
+                sparse::weight_gradient(&pattern.program::<T>(g, Direction::Forward), x, grad, out);
+            }
+            Kernel::Dense => {
+                dense_weight::weight_gradient(g, x, grad, out);
+                pattern.zero_pruned(out);
+            }
+        }
+    }
+}
+
+fn both(
+    op: &'static str,
+    (a, la): (&CpuStorage, &Layout),
+    (b, lb): (&CpuStorage, &Layout),
+    shape: Shape,
+    compute: &impl Compute,
+) -> Result<(CpuStorage, Shape)> {
+    fn slice<'a, T>(op: &'static str, values: &'a [T], layout: &Layout) -> Result<&'a [T]> {
+        let (from, to) = layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op })?;
+        Ok(&values[from..to])
+    }
+    fn run<T: Number>(a: &[T], b: &[T], len: usize, compute: &impl Compute) -> Vec<T> {
+        let mut out = Vec::with_capacity(len);
+        compute.compute(a, b, &mut out.spare_capacity_mut()[..len]);
+        // SAFETY: `compute` has written all `len` elements, as its trait asks.
+        unsafe { out.set_len(len) };
+        out
+    }
+    let len = shape.elem_count();
+    let storage = match (a, b) {
+        (CpuStorage::F32(a), CpuStorage::F32(b)) => {
+            CpuStorage::F32(run(slice(op, a, la)?, slice(op, b, lb)?, len, compute))
+        }
+        (CpuStorage::F64(a), CpuStorage::F64(b)) => {
+            CpuStorage::F64(run(slice(op, a, la)?, slice(op, b, lb)?, len, compute))
+        }
+        (a, _) => return Err(candle_core::Error::UnsupportedDTypeForOp(storage_dtype(a), op).bt()),
+    };
+    Ok((storage, shape))
+}
+
+fn storage_dtype(storage: &CpuStorage) -> DType {
+    use candle_core::backend::BackendStorage;
+    storage.dtype()
+}

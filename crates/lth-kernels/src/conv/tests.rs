@@ -1,0 +1,221 @@
+//! Every kernel of every instruction set against sums in f64, on shapes that exercise each path.
+
+use std::mem::MaybeUninit;
+
+use super::geometry::{Direction, Geometry};
+use super::kernel::table::{InstructionSet, Number};
+use super::program::Program;
+use super::{dense, dense_weight, sparse, unfold};
+
+/// Numbers in [-0.5, 0.5) that depend on the seed alone.
+fn noise(n: usize, seed: u64) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f64 / (1u64 << 24) as f64 - 0.5
+    };
+    (0..n).map(next).collect()
+}
+
+fn square(batch: usize, channels: [usize; 2], kernel: usize, stride: usize, padding: usize, side: usize) -> Geometry {
+    let output = (side + 2 * padding - kernel) / stride + 1;
+    Geometry {
+        batch,
+        in_channels: channels[0],
+        out_channels: channels[1],
+        groups: 1,
+        input: [side, side],
+        kernel: [kernel, kernel],
+        output: [output, output],
+        stride: [stride, stride],
+        padding: [padding, padding],
+        dilation: [1, 1],
+    }
+}
+
+fn shapes() -> Vec<Geometry> {
+    let ragged = Geometry {
+        batch: 20,
+        in_channels: 6,
+        out_channels: 9,
+        groups: 3,
+        input: [7, 8],
+        kernel: [3, 2],
+        output: [3, 5],
+        stride: [2, 1],
+        padding: [1, 0],
+        dilation: [2, 3],
+    };
+    let depthwise = Geometry {
+        groups: 6,
+        out_channels: 6,
+        kernel: [3, 3],
+        output: [7, 8],
+        stride: [1, 1],
+        padding: [1, 1],
+        dilation: [1, 1],
+        ..ragged
+    };
+    vec![
+        square(64, [8, 16], 3, 1, 1, 4),
+        square(64, [8, 20], 3, 1, 1, 2),
+        square(16, [7, 5], 3, 1, 1, 2),
+        square(32, [9, 5], 3, 1, 1, 2),
+        square(64, [3, 13], 7, 2, 3, 14),
+        square(16, [32, 7], 3, 2, 1, 8),
+        square(64, [12, 8], 3, 2, 1, 4),
+        square(6, [5, 7], 3, 1, 1, 5),
+        square(1, [5, 7], 1, 2, 0, 5),
+        square(33, [40, 11], 5, 3, 2, 9),
+        square(70, [17, 19], 3, 1, 1, 8),
+        square(64, [70, 110], 3, 1, 1, 4),
+        square(300, [4, 3], 1, 1, 0, 1),
+        square(5, [2, 3], 3, 1, 4, 1),
+        ragged,
+        depthwise,
+    ]
+}
+
+struct Reference {
+    output: Vec<f64>,
+    input_gradient: Vec<f64>,
+    weight_gradient: Vec<f64>,
+}
+
+/// The definition, one multiplication after the other.
+fn reference(g: &Geometry, x: &[f64], weight: &[f64], grad: &[f64]) -> Reference {
+    let mut r = Reference {
+        output: vec![0.0; grad.len()],
+        input_gradient: vec![0.0; x.len()],
+        weight_gradient: vec![0.0; weight.len()],
+    };
+    for (at, w) in weight.iter().enumerate() {
+        let (tap, channels) = (at % g.n_taps(), at / g.n_taps());
+        let (o, c) = (channels / g.in_per_group(), channels % g.in_per_group());
+        let channel = o / g.out_per_group() * g.in_per_group() + c;
+        let k = [tap / g.kernel[1], tap % g.kernel[1]];
+        for output in 0..g.n_outputs() {
+            let p = [output / g.output[1], output % g.output[1]];
+            let source = [0, 1].map(|a| (p[a] * g.stride[a] + k[a] * g.dilation[a]).checked_sub(g.padding[a]));
+            let [Some(y), Some(xx)] = source else { continue };
+            if y >= g.input[0] || xx >= g.input[1] {
+                continue;
+            }
+            let from = (channel * g.n_inputs() + y * g.input[1] + xx) * g.batch;
+            let to = (o * g.n_outputs() + output) * g.batch;
+            for n in 0..g.batch {
+                r.output[to + n] += w * x[from + n];
+                r.input_gradient[from + n] += w * grad[to + n];
+                r.weight_gradient[at] += grad[to + n] * x[from + n];
+            }
+        }
+    }
+    r
+}
+
+/// The elements that `compute` writes into a buffer that held NaN.
+fn written<T: Number + From<f32>>(len: usize, compute: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
+    let mut out = vec![MaybeUninit::new(T::from(f32::NAN)); len];
+    compute(&mut out);
+    // SAFETY: every element was initialised with NaN.
+    out.into_iter().map(|value| unsafe { value.assume_init() }).collect()
+}
+
+#[track_caller]
+fn assert_close<T: Number + Into<f64>>(what: &str, g: &Geometry, got: &[T], expected: &[f64], tolerance: f64) {
+    let scale = expected.iter().fold(1e-30f64, |scale, v| scale.max(v.abs()));
+    for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
+        let got: f64 = got.into();
+        // Not `>`: a NaN must fail.
+        assert!((got - expected).abs() <= tolerance * scale, "{what} of {g:?} at {i}: got {got}, expected {expected}");
+    }
+}
+
+fn check<T: Number + From<f32> + Into<f64>>(
+    g: &Geometry,
+    density: Option<f64>,
+    number: impl Fn(f64) -> T,
+    tolerance: f64,
+) {
+    let convert = |v: &[f64]| v.iter().map(|&v| number(v)).collect::<Vec<T>>();
+    let x = noise(g.in_channels * g.n_inputs() * g.batch, 1);
+    let weight = noise(g.weights_per_group() * g.groups, 2);
+    let grad = noise(g.out_channels * g.n_outputs() * g.batch, 3);
+    let kept: Vec<u8> = noise(weight.len(), 4).iter().map(|v| u8::from(v + 0.5 < density.unwrap_or(1.0))).collect();
+    let masked: Vec<f64> = weight.iter().zip(&kept).map(|(w, &k)| w * f64::from(k)).collect();
+    let mut expected = reference(g, &x, &masked, &grad);
+    expected.weight_gradient.iter_mut().zip(&kept).for_each(|(g, &k)| *g *= f64::from(k));
+    let (x, weight, grad) = (convert(&x), convert(&weight), convert(&grad));
+    let [forward, backward] = [Direction::Forward, Direction::InputGradient]
+        .map(|direction| density.map(|density| Program::new::<T>(g, direction, &kept, density)));
+    let output = written(grad.len(), |out| match &forward {
+        Some(program) => sparse::apply(program, &weight, &x, out),
+        None => dense::apply(g, Direction::Forward, &weight, &x, out),
+    });
+    let input_gradient = written(x.len(), |out| match &backward {
+        Some(program) => sparse::apply(program, &weight, &grad, out),
+        None => dense::apply(g, Direction::InputGradient, &weight, &grad, out),
+    });
+    let weight_gradient = written(weight.len(), |out| match &forward {
+        Some(program) => sparse::weight_gradient(program, &x, &grad, out),
+        None => dense_weight::weight_gradient(g, &x, &grad, out),
+    });
+    let name = format!("density {density:?}, {:?}:", InstructionSet::active());
+    assert_close(&format!("{name} output"), g, &output, &expected.output, tolerance);
+    assert_close(&format!("{name} input gradient"), g, &input_gradient, &expected.input_gradient, tolerance);
+    assert_close(&format!("{name} weight gradient"), g, &weight_gradient, &expected.weight_gradient, tolerance);
+    for (gradient, &kept) in weight_gradient.iter().zip(&kept) {
+        assert!(kept == 1 || *gradient == T::default(), "a pruned weight has a gradient");
+    }
+}
+
+#[test]
+fn dense_kernels_of_every_instruction_set_are_the_definition() {
+    for set in InstructionSet::ALL {
+        set.run(|| shapes().iter().for_each(|g| check(g, None, |v| v as f32, 5e-6)));
+    }
+    shapes().iter().for_each(|g| check(g, None, |v| v, 1e-13));
+}
+
+#[test]
+fn sparse_kernels_of_every_instruction_set_are_the_definition() {
+    for density in [0.0, 0.02, 0.1, 0.5, 1.0] {
+        for set in InstructionSet::ALL {
+            set.run(|| shapes().iter().for_each(|g| check(g, Some(density), |v| v as f32, 5e-6)));
+        }
+        shapes().iter().for_each(|g| check(g, Some(density), |v| v, 1e-13));
+    }
+}
+
+#[test]
+fn unfolding_is_a_convolution_of_one_tap() {
+    for g in shapes() {
+        let chwn = noise(g.in_channels * g.n_inputs() * g.batch, 1);
+        let weight = noise(g.weights_per_group() * g.groups, 2);
+        let expected = reference(&g, &chwn, &weight, &vec![0.0; g.out_channels * g.n_outputs() * g.batch]).output;
+        let per_picture = g.in_channels * g.n_inputs();
+        let nchw: Vec<f64> = (0..chwn.len()).map(|i| chwn[i % per_picture * g.batch + i / per_picture]).collect();
+        let inner = unfold::unfolded(&g);
+        let mut columns = vec![f64::NAN; inner.in_channels * inner.batch];
+        unfold::unfold(&g, &nchw, &mut columns);
+        let got = written(expected.len(), |out| dense::apply(&inner, Direction::Forward, &weight, &columns, out));
+        // `[channel, picture, position]` against `[channel, position, picture]`
+        let positions = g.n_outputs();
+        let got: Vec<f64> = (0..got.len())
+            .map(|i| {
+                let (n, position, channel) = (i % g.batch, i / g.batch % positions, i / g.batch / positions);
+                got[(channel * g.batch + n) * positions + position]
+            })
+            .collect();
+        assert_close("unfolded output", &g, &got, &expected, 1e-13);
+    }
+}
+
+#[test]
+fn the_instruction_set_of_a_thread_comes_back() {
+    let before = InstructionSet::active();
+    InstructionSet::Portable.run(|| assert_eq!(InstructionSet::active(), InstructionSet::Portable));
+    assert_eq!(InstructionSet::active(), before);
+}

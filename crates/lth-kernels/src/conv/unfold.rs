@@ -1,0 +1,65 @@
+//! Small batches in `[N, C, H, W]` layout: vectors run over positions instead of the batch.
+//!
+//! The input is unfolded into one row per (channel, tap) with the positions of all pictures as columns. What is left
+//! is a 1×1 convolution whose "batch" are the columns, so the same dense and sparse kernels run it, and the weight
+//! needs no rearranging.
+
+use super::geometry::Geometry;
+use super::kernel::table::Number;
+use super::scratch::{Shared, for_each_task};
+
+/// The 1×1 convolution that is left after unfolding.
+pub(crate) fn unfolded(g: &Geometry) -> Geometry {
+    Geometry {
+        batch: g.batch * g.n_outputs(),
+        in_channels: g.in_channels * g.n_taps(),
+        input: [1, 1],
+        kernel: [1, 1],
+        output: [1, 1],
+        stride: [1, 1],
+        padding: [0, 0],
+        dilation: [1, 1],
+        ..*g
+    }
+}
+
+/// Writes all of `columns`: `[channel, tap, picture, position]`, zero where a tap lies outside.
+pub(crate) fn unfold<T: Number>(g: &Geometry, x: &[T], columns: &mut [T]) {
+    assert_eq!(x.len(), g.batch * g.in_channels * g.n_inputs());
+    assert_eq!(columns.len(), g.in_channels * g.n_taps() * g.batch * g.n_outputs());
+    let per_channel = g.n_taps() * g.batch * g.n_outputs();
+    let work = columns.len();
+    let out = Shared::new(columns);
+    for_each_task(g.in_channels, work, |c| {
+        // SAFETY: task `c` has the rows of channel `c`, which are inside `columns` and no other task's.
+        let columns = unsafe { std::slice::from_raw_parts_mut(out.at(c * per_channel), per_channel) };
+        let mut lines = columns.chunks_exact_mut(g.output[1]);
+        for tap in 0..g.n_taps() {
+            let (ky, kx) = (tap / g.kernel[1], tap % g.kernel[1]);
+            // The outputs whose tap is inside: from the first with a coordinate of at least 0 to the last within.
+            let offset = kx * g.dilation[1];
+            let from = g.padding[1].saturating_sub(offset).div_ceil(g.stride[1]).min(g.output[1]);
+            let to = (g.input[1] + g.padding[1]).saturating_sub(offset).div_ceil(g.stride[1]).clamp(from, g.output[1]);
+            for n in 0..g.batch {
+                let picture = &x[(n * g.in_channels + c) * g.n_inputs()..][..g.n_inputs()];
+                for y in 0..g.output[0] {
+                    let Some(line) = lines.next() else { return };
+                    let row = (y * g.stride[0] + ky * g.dilation[0]).checked_sub(g.padding[0]);
+                    let Some(row) = row.filter(|&row| row < g.input[0]) else {
+                        line.fill(T::default());
+                        continue;
+                    };
+                    let row = &picture[row * g.input[1]..][..g.input[1]];
+                    line[..from].fill(T::default());
+                    line[to..].fill(T::default());
+                    if from < to {
+                        let row = &row[from * g.stride[1] + offset - g.padding[1]..];
+                        for (to, &value) in line[from..to].iter_mut().zip(row.iter().step_by(g.stride[1])) {
+                            *to = value;
+                        }
+                    }
+                }
+            }
+        }
+    });
+}

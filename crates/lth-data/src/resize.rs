@@ -22,6 +22,7 @@ const BLOCK: usize = 8;
 pub struct Resizer {
     size: usize,
     filters: Vec<Filter>,
+    lanes: Vec<i32>,
     narrow: Vec<u8>,
     sums: Vec<i32>,
 }
@@ -43,7 +44,7 @@ const MAX_FILTERS: usize = 1_024;
 impl Resizer {
     /// A resizer to `size` by `size` pixels; `size` 0 gives empty pictures.
     pub fn new(size: usize) -> Resizer {
-        Resizer { size, filters: Vec::new(), narrow: Vec::new(), sums: Vec::new() }
+        Resizer { size, filters: Vec::new(), lanes: Vec::new(), narrow: Vec::new(), sums: Vec::new() }
     }
 
     /// Side of the pictures it makes.
@@ -82,8 +83,8 @@ impl Resizer {
         let rows: Vec<&[u8]> = rows.collect();
         for (rows, narrow) in rows.chunks(BLOCK).zip(self.narrow.chunks_mut(BLOCK * narrow_row)) {
             match n_channels {
-                1 => filter.along_rows::<1, BLOCK>(rows, narrow),
-                3 => filter.along_rows::<3, { 3 * BLOCK }>(rows, narrow),
+                1 => filter.along_rows::<1, BLOCK>(rows, &mut self.lanes, narrow),
+                3 => filter.along_rows::<3, { 3 * BLOCK }>(rows, &mut self.lanes, narrow),
                 _ => filter.along_rows_of(n_channels, rows, narrow),
             }
         }
@@ -144,27 +145,31 @@ impl Filter {
 
     /// The first pass over up to [`BLOCK`] rows at once. `LANES` is `CHANNELS` · `BLOCK`.
     ///
-    /// The rows are laid side by side first, pixel after pixel, so that the inner loop runs over neighbouring bytes and
-    /// becomes SIMD on any machine. Measured at 375 to 64 pixels: half the time of going along one row.
-    fn along_rows<const CHANNELS: usize, const LANES: usize>(&self, rows: &[&[u8]], out: &mut [u8]) {
+    /// The rows are laid side by side first, pixel after pixel, so that the inner loop runs over neighbouring values and
+    /// becomes SIMD on any machine. Measured at 375 to 64 pixels: six tenths of the time of one row after the other.
+    fn along_rows<const CHANNELS: usize, const LANES: usize>(
+        &self,
+        rows: &[&[u8]],
+        lanes: &mut Vec<i32>,
+        out: &mut [u8],
+    ) {
         let rows: [&[[u8; CHANNELS]]; BLOCK] = std::array::from_fn(|idx| {
             let row = rows[idx.min(rows.len() - 1)]; // a last block of fewer rows repeats the last one
             &row.as_chunks::<CHANNELS>().0[..self.side]
         });
-        let pixel = |idx: usize| {
-            let mut lanes = [0u8; LANES];
-            for (lanes, row) in lanes.as_chunks_mut::<CHANNELS>().0.iter_mut().zip(rows) {
-                *lanes = row[idx];
+        lanes.resize(self.side * LANES, 0);
+        let pixels = lanes.as_chunks_mut::<LANES>().0;
+        for (idx, pixel) in pixels.iter_mut().enumerate() {
+            for (lanes, row) in pixel.as_chunks_mut::<CHANNELS>().0.iter_mut().zip(rows) {
+                *lanes = row[idx].map(i32::from);
             }
-            lanes
-        };
-        let pixels: Vec<[u8; LANES]> = (0..self.side).map(pixel).collect();
+        }
         let row_len = self.spans.len() * CHANNELS;
         for ((first, weights), place) in self.outputs().zip((0..).step_by(CHANNELS)) {
             let mut sums = [HALF; LANES];
             for (lanes, &weight) in pixels[first..].iter().zip(weights) {
-                for (sum, byte) in sums.iter_mut().zip(lanes) {
-                    *sum = sum.wrapping_add(i32::from(*byte).wrapping_mul(weight));
+                for (sum, value) in sums.iter_mut().zip(lanes) {
+                    *sum = sum.wrapping_add(value.wrapping_mul(weight));
                 }
             }
             let lanes = sums.map(to_byte);

@@ -218,15 +218,15 @@ fn dropping_the_batches_stops_the_reading() {
 #[test]
 fn square_and_validation_pictures_are_read_once() {
     let (loader, n_read) = treacherous(1_000, false);
-    let count = |batches: Batches| {
+    let count = |batches: &dyn Fn() -> Batches| {
         let before = n_read.load(Ordering::SeqCst);
-        assert_eq!(batches.map(Result::unwrap).count(), 5);
+        assert_eq!(batches().map(Result::unwrap).count(), 5);
         n_read.load(Ordering::SeqCst) - before
     };
-    assert_eq!(count(loader.train_epoch(0)), 50);
-    assert_eq!(count(loader.train_epoch(1)), 25, "half of them are square");
-    assert_eq!(count(loader.valid()), 50);
-    assert_eq!(count(loader.valid()), 0);
+    assert_eq!(count(&|| loader.train_epoch(0)), 50);
+    assert_eq!(count(&|| loader.train_epoch(1)), 25, "half of them are square");
+    assert_eq!(count(&|| loader.valid()), 50);
+    assert_eq!(count(&|| loader.valid()), 0);
 }
 
 #[test]

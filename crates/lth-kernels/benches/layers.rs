@@ -3,7 +3,10 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lth_kernels::optim::{AdamStep, adam_step};
-use lth_kernels::{BatchNormParams, Layout, Pool2dParams, batch_norm_train, max_pool2d, relu, to_layout};
+use lth_kernels::{
+    BatchNormParams, Layout, Pool2dParams, batch_norm_train, cross_entropy, global_avg_pool, max_pool2d, relu,
+    to_layout,
+};
 use std::hint::black_box;
 
 /// Values from a formula: benchmarks must not depend on a generator.
@@ -15,6 +18,8 @@ fn filled(shape: &[usize]) -> Result<Tensor> {
 
 /// Forward and backward of `f` on a variable of shape `shape`, floats counted once.
 fn both(c: &mut Criterion, name: &str, shape: &[usize], f: impl Fn(&Tensor) -> Result<Tensor>) {
+    let layout = Layout::Chwn;
+    let targets = Tensor::zeros(64, DType::U32, &Device::Cpu).expect("a vector");
     let x = Var::from_tensor(&filled(shape).expect("a shape")).expect("a variable");
     let mut group = c.benchmark_group(name);
     group.sample_size(20).throughput(Throughput::Elements(x.elem_count() as u64));
@@ -22,8 +27,10 @@ fn both(c: &mut Criterion, name: &str, shape: &[usize], f: impl Fn(&Tensor) -> R
     group.bench_function("forward and backward", |b| {
         b.iter(|| {
             let y = f(&x).expect("runs");
-            // The sum's own gradient is one more pass: the least there is.
-            black_box(y.sum_all().and_then(|y| y.backward()).expect("runs"))
+            // Pool and loss hand back a contiguous gradient, one pass; candle's sum would hand back
+            // a broadcast one, whose addition takes ten times as long as the layer.
+            let pooled = global_avg_pool(&y, layout).expect("runs");
+            black_box(cross_entropy(&pooled, &targets).and_then(|l| l.backward()).expect("runs"))
         });
     });
     group.finish();

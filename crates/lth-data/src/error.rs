@@ -81,16 +81,6 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A file of numbers (CIFAR-10 or IDX) does not have the layout of its format.
-    #[error("`{}` is no {format} file: {reason}", path.display())]
-    BadFile {
-        /// The file.
-        path: PathBuf,
-        /// The format's name.
-        format: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A picture given in memory does not fit its data set.
     #[error("picture `{name}`: {what} is {got}, expected {expected}")]
     BadPicture {

@@ -1,1 +1,53 @@
-//! Placeholder.
+//! Networks that are trained, pruned and rewound: their weights are named as torchvision names them.
+//!
+//! candle's `candle_transformers::models::resnet` runs a ResNet but cannot train it: its batch norm knows evaluation
+//! only. Here are networks that train, from layers that train: [`ResNet`] (18 and 34) with torchvision's or fastai's
+//! [`Head`], [`LeNet`] (300-100), [`ConvNet`] (Conv-2, 4, 6) and [`Vgg`]. Each is an [`lth_train::Network`]:
+//!
+//! * Every tensor has a name; stock checkpoints of torchvision load as they are ([`Weights`]), and what is saved here
+//!   loads there.
+//! * Masks given by `set_masks` become sparse operators, so that a pruned layer computes with the kept weights alone.
+//! * Initial values and dropout are drawn from streams that are addressed by seed and name: the same on every platform,
+//!   for any number of threads.
+//! * A tap shows what enters each layer ([`TappedNetwork`]), for criteria that look at activations.
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use lth_nn::{LeNet, LeNetConfig, Part, Setup, Weights};
+//! use lth_train::{Network, Pass};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let network = LeNet::new(&LeNetConfig { inputs: 64, ..LeNetConfig::default() }, &Setup::new(42))?;
+//! let x = Tensor::ones((2, 8, 8), candle_core::DType::F32, &Device::Cpu)?;
+//! let logits = network.forward(&x, &Pass::train(42, 0))?;
+//! let loss = lth_kernels::cross_entropy(&logits, &Tensor::new(&[3u32, 5], &Device::Cpu)?)?;
+//! let gradients = loss.backward()?;
+//! assert!(gradients.get(network.parameters().require("fc1.weight")?.var()).is_some());
+//!
+//! // Weights travel by name.
+//! let other = LeNet::new(&LeNetConfig { inputs: 64, ..LeNetConfig::default() }, &Setup::new(7))?;
+//! Weights::of(network.parameters())?.load_into(other.parameters(), Part::All)?;
+//! let same = other.forward(&x, &Pass::eval())?;
+//! assert_eq!(logits.to_vec2::<f32>()?, same.to_vec2::<f32>()?);
+//! # Ok(()) }
+//! ```
+
+mod builder;
+mod context;
+mod error;
+mod init;
+mod layers;
+mod networks;
+mod random;
+mod weights;
+
+pub use builder::{Builder, Setup};
+pub use context::{Context, Tap};
+pub use error::Error;
+pub use init::{Fan, Init};
+pub use layers::{After, BatchNorm, Conv2d, Conv2dConfig, Dropout, Linear, Patterns, Sparse};
+pub use networks::{
+    ConvNet, ConvNetConfig, ConvNetDepth, FastaiHead, Freeze, Head, LeNet, LeNetConfig, ResNet, ResNetConfig,
+    TappedNetwork, Vgg, VggConfig, VggDepth,
+};
+pub use weights::{LoadReport, Part, Skipped, Weights};

@@ -1,0 +1,133 @@
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+
+/// What can go wrong while a network is built or its weights are read or written.
+///
+/// Inside a forward pass, and in `set_masks`, it arrives as [`candle_core::Error::Wrapped`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// candle could not do an operation.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+
+    /// A network's parameters could not be set.
+    #[error(transparent)]
+    Parameters(#[from] lth_train::Error),
+
+    /// Two layers were given one name.
+    #[error("there are two parameters called `{name}`")]
+    Duplicate {
+        /// The name.
+        name: String,
+    },
+
+    /// A network cannot be built as configured.
+    #[error("{what} is {got}, expected {expected}")]
+    Config {
+        /// The setting.
+        what: &'static str,
+        /// Its value.
+        got: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+
+    /// A file's content is not what it should be.
+    #[error("{path}: {reason}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// Weights do not have the network's names.
+    #[error("weights do not fit the network: {}", names(.missing, .unexpected))]
+    Names {
+        /// Parameters without a tensor, sorted.
+        missing: Vec<String>,
+        /// Tensors without a parameter, sorted.
+        unexpected: Vec<String>,
+    },
+
+    /// A tensor has another shape than its parameter.
+    #[error("{what} for `{name}` has shape {got:?}, expected {expected:?}")]
+    Shape {
+        /// What kind of tensor ("weights", "mask").
+        what: &'static str,
+        /// The parameter's name.
+        name: String,
+        /// The shape found.
+        got: Vec<usize>,
+        /// The parameter's shape.
+        expected: Vec<usize>,
+    },
+
+    /// A tensor has an element type that cannot be used.
+    #[error("{what} for `{name}` has type {got:?}, expected {expected}")]
+    DType {
+        /// What kind of tensor ("weights", "mask").
+        what: &'static str,
+        /// The parameter's name.
+        name: String,
+        /// The type found.
+        got: DType,
+        /// The types wanted.
+        expected: &'static str,
+    },
+
+    /// A tensor holds NaN or an infinity.
+    #[error("weights for `{name}` hold values that are not finite")]
+    NotFinite {
+        /// The parameter's name.
+        name: String,
+    },
+
+    /// A mask is given for something that is no weight of the network.
+    #[error("mask for `{name}`: the network has no convolution or linear weight of that name")]
+    UnknownMask {
+        /// The mask's name.
+        name: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn format(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Format { path: path.to_owned(), reason: reason.into() }
+    }
+}
+
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => error,
+            other => Self::wrap(other),
+        }
+    }
+}
+
+fn names(missing: &[String], unexpected: &[String]) -> String {
+    let part = |what: &str, names: &[String]| {
+        const SHOWN: usize = 3;
+        (!names.is_empty()).then(|| {
+            let rest = if names.len() > SHOWN { ", …" } else { "" };
+            format!("{} {what} ({}{rest})", names.len(), names[..names.len().min(SHOWN)].join(", "))
+        })
+    };
+    [part("missing", missing), part("unexpected", unexpected)].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,75 @@
+use candle_core::Tensor;
+use lth_kernels::{BatchNormParams, Layout};
+use lth_train::{Parameter, Role};
+
+use crate::{Builder, Context, Error, Init};
+
+/// Share of a batch's statistics in the new running statistics, PyTorch's default.
+const MOMENTUM: f64 = 0.1;
+/// Added to variances, PyTorch's default.
+const EPS: f64 = 1e-5;
+
+/// What is computed together with a [`BatchNorm`], in this order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct After<'a> {
+    /// Added to the normalised values.
+    pub residual: Option<&'a Tensor>,
+    /// Negative values become 0.
+    pub relu: bool,
+}
+
+impl After<'_> {
+    /// Only a ReLU.
+    pub const RELU: Self = Self { residual: None, relu: true };
+}
+
+/// Batch normalisation of feature maps, or of [N, channels]: `weight`, `bias`, `running_mean` and `running_var`.
+///
+/// A training pass normalises by the batch's statistics and moves the running ones by a tenth, the variance *unbiased*
+/// as in PyTorch; an evaluation pass normalises by the running ones. PyTorch's `num_batches_tracked` has no use at a
+/// fixed momentum and is neither kept nor saved.
+#[derive(Clone, Debug)]
+pub struct BatchNorm {
+    name: String,
+    weight: Parameter,
+    bias: Parameter,
+    running_mean: Parameter,
+    running_var: Parameter,
+}
+
+impl BatchNorm {
+    /// A new layer at the builder's prefix with scale 1 and the given initial shift (0 in PyTorch, 1e-3 in fastai's heads).
+    /// # Errors  if a name is taken or a tensor cannot be made.
+    pub fn new(builder: &mut Builder<'_>, channels: usize, bias: f64) -> Result<Self, Error> {
+        let mut parameter = |leaf, value, role| builder.parameter(leaf, &[channels], Init::Constant(value), role);
+        Ok(Self {
+            weight: parameter("weight", 1., Role::Norm)?,
+            bias: parameter("bias", bias, Role::Norm)?,
+            running_mean: parameter("running_mean", 0., Role::Buffer)?,
+            running_var: parameter("running_var", 1., Role::Buffer)?,
+            name: builder.prefix().to_owned(),
+        })
+    }
+
+    /// The normalised `x`, then what `after` asks for.
+    /// # Errors  if the input does not fit, has one value per channel in training, or candle fails.
+    pub fn forward(&self, x: &Tensor, after: After<'_>, context: &Context<'_>) -> candle_core::Result<Tensor> {
+        let pass = &context.pass;
+        let layout = if x.rank() == 4 { context.layout } else { Layout::Nchw };
+        let params = BatchNormParams { eps: EPS, layout, relu: after.relu };
+        let (weight, bias) = (self.weight.tensor(pass), self.bias.tensor(pass));
+        let (mean, var) = (&self.running_mean, &self.running_var);
+        let named = |error: candle_core::Error| error.context(format!("layer `{}`", self.name));
+        if !pass.train {
+            let (mean, var) = (mean.tensor(pass), var.tensor(pass));
+            return lth_kernels::batch_norm_eval(x, &weight, &bias, &mean, &var, after.residual, &params)
+                .map_err(named);
+        }
+        let (y, batch) = lth_kernels::batch_norm_train(x, &weight, &bias, after.residual, &params).map_err(named)?;
+        for (running, batch) in [(mean, batch.mean), (var, batch.var)] {
+            let moved = (running.tensor(pass) * (1. - MOMENTUM))? + (batch.detach() * MOMENTUM)?;
+            running.var().set(&moved?)?;
+        }
+        Ok(y)
+    }
+}

@@ -1,0 +1,81 @@
+use candle_core::Tensor;
+use lth_kernels::{Conv2dParams, Layout, Pattern};
+use lth_train::{Parameter, Role};
+
+use super::{Patterns, Sparse};
+use crate::{Builder, Context, Error, Init};
+
+/// The shape of a [`Conv2d`] and how it starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conv2dConfig {
+    /// Channels in.
+    pub inputs: usize,
+    /// Channels out.
+    pub outputs: usize,
+    /// Height and width of the kernel.
+    pub kernel: usize,
+    /// Step of the kernel.
+    pub stride: usize,
+    /// Zeros around the input.
+    pub padding: usize,
+    /// Initial weights.
+    pub weight: Init,
+    /// Initial bias; none makes a convolution without one.
+    pub bias: Option<Init>,
+}
+
+/// A two-dimensional convolution: `weight` [outputs, inputs, kernel, kernel] and, if wanted, `bias` with one value per output.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    name: String,
+    weight: Parameter,
+    bias: Option<Parameter>,
+    pattern: Option<Pattern>,
+    stride: usize,
+    padding: usize,
+}
+
+impl Conv2d {
+    /// A new layer at the builder's prefix.
+    /// # Errors  if a name is taken or a tensor cannot be made.
+    pub fn new(builder: &mut Builder<'_>, config: &Conv2dConfig) -> Result<Self, Error> {
+        let Conv2dConfig { inputs, outputs, kernel, stride, padding, weight, bias } = *config;
+        Ok(Self {
+            name: builder.prefix().to_owned(),
+            weight: builder.parameter("weight", &[outputs, inputs, kernel, kernel], weight, Role::Weight)?,
+            bias: bias.map(|init| builder.parameter("bias", &[outputs], init, Role::Bias)).transpose()?,
+            pattern: None,
+            stride,
+            padding,
+        })
+    }
+
+    /// The output for feature maps in the context's layout.
+    /// # Errors  if the input does not fit or candle fails.
+    pub fn forward(&self, x: &Tensor, context: &mut Context<'_>) -> candle_core::Result<Tensor> {
+        context.show(&self.name, x)?;
+        let params = Conv2dParams {
+            stride: (self.stride, self.stride),
+            padding: (self.padding, self.padding),
+            layout: context.layout,
+            ..Conv2dParams::default()
+        };
+        let weight = self.weight.tensor(&context.pass);
+        let y = lth_kernels::conv2d(x, &weight, self.pattern.as_ref(), &params)
+            .map_err(|error| error.context(format!("layer `{}`", self.name)))?;
+        let Some(bias) = &self.bias else { return Ok(y) };
+        let bias = bias.tensor(&context.pass);
+        let n = bias.elem_count();
+        let shape = match context.layout {
+            Layout::Nchw => (1, n, 1, 1),
+            Layout::Chwn => (n, 1, 1, 1),
+        };
+        y.broadcast_add(&bias.reshape(shape)?)
+    }
+}
+
+impl Sparse for Conv2d {
+    fn set_patterns(&mut self, patterns: &Patterns) {
+        self.pattern = patterns.get(&format!("{}.weight", self.name)).cloned();
+    }
+}

@@ -1,0 +1,50 @@
+use candle_core::Tensor;
+use lth_kernels::Pattern;
+use lth_train::{Parameter, Role};
+
+use super::{Patterns, Sparse};
+use crate::{Builder, Context, Error, Init};
+
+/// A linear layer: `weight` [outputs, inputs] and, if wanted, `bias` with one value per output.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    name: String,
+    weight: Parameter,
+    bias: Option<Parameter>,
+    pattern: Option<Pattern>,
+}
+
+impl Linear {
+    /// A new layer at the builder's prefix; without `bias` it has none.
+    /// # Errors  if a name is taken or a tensor cannot be made.
+    pub fn new(
+        builder: &mut Builder<'_>,
+        inputs: usize,
+        outputs: usize,
+        weight: Init,
+        bias: Option<Init>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            name: builder.prefix().to_owned(),
+            weight: builder.parameter("weight", &[outputs, inputs], weight, Role::Weight)?,
+            bias: bias.map(|init| builder.parameter("bias", &[outputs], init, Role::Bias)).transpose()?,
+            pattern: None,
+        })
+    }
+
+    /// The output [N, outputs] for `x` [N, inputs].
+    /// # Errors  if the input does not fit or candle fails.
+    pub fn forward(&self, x: &Tensor, context: &mut Context<'_>) -> candle_core::Result<Tensor> {
+        context.show(&self.name, x)?;
+        let weight = self.weight.tensor(&context.pass);
+        let bias = self.bias.as_ref().map(|bias| bias.tensor(&context.pass));
+        lth_kernels::linear(x, &weight, bias.as_ref(), self.pattern.as_ref())
+            .map_err(|error| error.context(format!("layer `{}`", self.name)))
+    }
+}
+
+impl Sparse for Linear {
+    fn set_patterns(&mut self, patterns: &Patterns) {
+        self.pattern = patterns.get(&format!("{}.weight", self.name)).cloned();
+    }
+}

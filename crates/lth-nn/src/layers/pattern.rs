@@ -1,0 +1,56 @@
+//! Masks on their way to the layers that compute with them.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Tensor};
+use lth_kernels::Pattern;
+use lth_train::{Parameters, Role};
+
+use crate::Error;
+
+/// Masks checked against a network's weights and packed for the sparse operators, by weight name.
+#[derive(Debug, Default)]
+pub struct Patterns(BTreeMap<String, Pattern>);
+
+impl Patterns {
+    /// Packs `masks` (u8, 1 = keep).
+    /// # Errors  if a mask names no weight of `parameters`, or differs from it in shape, or is not u8.
+    pub fn new(parameters: &Parameters, masks: &BTreeMap<String, Tensor>) -> Result<Self, Error> {
+        let pack = |(name, mask): (&String, &Tensor)| {
+            let weight = parameters.get(name).filter(|parameter| parameter.role() == Role::Weight);
+            let weight = weight.ok_or_else(|| Error::UnknownMask { name: name.clone() })?.var();
+            if mask.dims() != weight.dims() {
+                let (got, expected) = (mask.dims().to_vec(), weight.dims().to_vec());
+                return Err(Error::Shape { what: "mask", name: name.clone(), got, expected });
+            }
+            if mask.dtype() != DType::U8 {
+                return Err(Error::DType { what: "mask", name: name.clone(), got: mask.dtype(), expected: "U8" });
+            }
+            Ok((name.clone(), Pattern::new(mask)?))
+        };
+        Ok(Self(masks.iter().map(pack).collect::<Result<_, Error>>()?))
+    }
+
+    /// The pattern of one weight; none if it is dense.
+    pub fn get(&self, weight: &str) -> Option<&Pattern> {
+        self.0.get(weight)
+    }
+}
+
+/// A layer, or something made of layers, whose weights can be sparse.
+pub trait Sparse {
+    /// Takes over the patterns of its weights; a weight without one becomes dense.
+    fn set_patterns(&mut self, patterns: &Patterns);
+}
+
+impl<L: Sparse> Sparse for Vec<L> {
+    fn set_patterns(&mut self, patterns: &Patterns) {
+        self.iter_mut().for_each(|layer| layer.set_patterns(patterns));
+    }
+}
+
+impl<L: Sparse> Sparse for Option<L> {
+    fn set_patterns(&mut self, patterns: &Patterns) {
+        self.iter_mut().for_each(|layer| layer.set_patterns(patterns));
+    }
+}

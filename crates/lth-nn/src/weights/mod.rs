@@ -1,0 +1,202 @@
+//! Weights in files: read, checked against a network, written.
+
+mod pickle;
+mod pth;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::safetensors::Load;
+use candle_core::{DType, Device, Tensor};
+use lth_train::{Parameter, Parameters};
+use safetensors::tensor::{SafeTensors, View};
+
+use crate::Error;
+use crate::networks::in_head;
+
+/// Named tensors and what a file says about them.
+#[derive(Clone, Debug, Default)]
+pub struct Weights {
+    /// The tensors, by name.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// The header's text fields; a PyTorch file has none.
+    pub metadata: BTreeMap<String, String>,
+    /// Entries that could not become a tensor.
+    pub ignored: Vec<Skipped>,
+}
+
+/// Something in a file that was not used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// How much of a network is to be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Every parameter.
+    All,
+    /// Every parameter but the head's (`fc.…`, `head.…`): the file's head, if it has one, is left out, and the network's
+    /// keeps its values.
+    Body,
+}
+
+/// What [`Weights::load_into`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Parameters that took a value from the file.
+    pub loaded: Vec<String>,
+    /// Parameters of the head that kept theirs.
+    pub kept: Vec<String>,
+    /// What of the file was left out.
+    pub skipped: Vec<Skipped>,
+    /// Parameters whose values were rounded or widened from another element type: name, type in the file.
+    pub converted: Vec<(String, DType)>,
+}
+
+impl Weights {
+    /// The tensors of a file, which its content, not its name, shows to be safetensors or PyTorch's (`torch.save` of a
+    /// state dict, or of a dictionary that holds one as `state_dict`, `model_state_dict` or `model`).
+    ///
+    /// The file is read, not mapped, so that nothing happens if it is cut meanwhile. Nothing in it is executed, and no
+    /// more memory is taken than a small multiple of its size.
+    /// # Errors  if it cannot be read or is neither, or is damaged.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+        if pth::is_pytorch(&bytes) { pth::read(&bytes, path) } else { from_safetensors(&bytes, path) }
+    }
+
+    /// Deep copies of a network's parameters and buffers.
+    /// # Errors  if a tensor cannot be copied.
+    pub fn of(parameters: &Parameters) -> Result<Self, Error> {
+        let tensors = parameters.snapshot(|_: &str, _: &Parameter| true)?;
+        Ok(Self { tensors, ..Self::default() })
+    }
+
+    /// Writes a safetensors file: tensors sorted by name, header fields sorted by name, so that equal weights make equal
+    /// files. It appears under its name only when it is complete.
+    /// # Errors  if it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        let partial = PathBuf::from(format!("{}.partial", path.display()));
+        std::fs::write(&partial, self.to_bytes()?).map_err(|error| Error::io(&partial, error))?;
+        std::fs::rename(&partial, path).map_err(|error| Error::io(path, error))
+    }
+
+    /// The content of the safetensors file that [`Weights::write`] writes.
+    ///
+    /// The safetensors crate would write the header fields in a random order.
+    /// # Errors  if a tensor cannot be brought to the CPU.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        let mut data = Vec::new();
+        let mut header = serde_json::Map::new();
+        if !self.metadata.is_empty() {
+            header.insert("__metadata__".to_owned(), serde_json::json!(self.metadata));
+        }
+        // Wide elements first, as the format advises, so that every tensor is aligned; one type needs no order.
+        let mut tensors: Vec<_> = self.tensors.iter().collect();
+        tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(candle_core::Tensor::dtype(tensor).size_in_bytes()));
+        for (name, tensor) in tensors {
+            let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
+            let start = data.len();
+            data.extend_from_slice(&View::data(&tensor));
+            let dtype = safetensors::Dtype::from(tensor.dtype());
+            let entry = serde_json::json!({
+                "dtype": dtype, "shape": tensor.dims(), "data_offsets": [start, data.len()],
+            });
+            header.insert(name.clone(), entry);
+        }
+        let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.append(&mut header);
+        bytes.append(&mut data);
+        Ok(bytes)
+    }
+
+    /// Sets a network's parameters. Names must agree both ways: every parameter has a tensor and every tensor a
+    /// parameter, with its shape (PyTorch's `num_batches_tracked` apart). Nothing changes unless all fits.
+    ///
+    /// Other floating-point types than the parameter's are converted, and reported.
+    /// # Errors  if names or shapes differ, a tensor is not of a floating-point type, or a value is not finite.
+    pub fn load_into(&self, parameters: &Parameters, part: Part) -> Result<LoadReport, Error> {
+        let mut report = LoadReport { skipped: self.ignored.clone(), ..LoadReport::default() };
+        let mut unexpected = Vec::new();
+        for name in self.tensors.keys() {
+            let reason = if name.ends_with("num_batches_tracked") {
+                "PyTorch's count of batches"
+            } else if part == Part::Body && in_head(name) {
+                "part of a head"
+            } else {
+                if parameters.get(name).is_none() {
+                    unexpected.push(name.clone());
+                }
+                continue;
+            };
+            report.skipped.push(Skipped { name: name.clone(), reason: reason.to_owned() });
+        }
+        let mut missing = Vec::new();
+        let mut values = BTreeMap::new();
+        for (name, parameter) in parameters.iter() {
+            if part == Part::Body && in_head(name) {
+                report.kept.push(name.to_owned());
+                continue;
+            }
+            let Some(tensor) = self.tensors.get(name) else {
+                missing.push(name.to_owned());
+                continue;
+            };
+            values.insert(name.to_owned(), checked(name, tensor, parameter, &mut report)?);
+        }
+        if !missing.is_empty() || !unexpected.is_empty() {
+            return Err(Error::Names { missing, unexpected });
+        }
+        parameters.restore(&values)?;
+        report.loaded = values.into_keys().collect();
+        Ok(report)
+    }
+}
+
+/// `tensor` in the parameter's type.
+fn checked(name: &str, tensor: &Tensor, parameter: &Parameter, report: &mut LoadReport) -> Result<Tensor, Error> {
+    let (what, name) = ("weights", name.to_owned());
+    let expected = parameter.var();
+    if tensor.dims() != expected.dims() {
+        return Err(Error::Shape { what, name, got: tensor.dims().to_vec(), expected: expected.dims().to_vec() });
+    }
+    let got = tensor.dtype();
+    if !matches!(got, DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
+        return Err(Error::DType { what, name, got, expected: "F16, BF16, F32 or F64" });
+    }
+    let value = tensor.to_dtype(expected.dtype())?;
+    let values = value.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    if !values.into_iter().all(f64::is_finite) {
+        return Err(Error::NotFinite { name });
+    }
+    if got != expected.dtype() {
+        report.converted.push((name, got));
+    }
+    Ok(value)
+}
+
+fn from_safetensors(bytes: &[u8], path: &Path) -> Result<Weights, Error> {
+    let damaged = |error: safetensors::SafeTensorError| {
+        Error::format(path, format!("not a readable safetensors or PyTorch file ({error})"))
+    };
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+    let mut weights = Weights::default();
+    weights.metadata.extend(header.metadata().clone().unwrap_or_default());
+    for (name, view) in file.tensors() {
+        match view.load(&Device::Cpu) {
+            Ok(tensor) => {
+                weights.tensors.insert(name, tensor);
+            }
+            Err(error) => weights.ignored.push(Skipped { name, reason: error.to_string() }),
+        }
+    }
+    weights.ignored.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(weights)
+}

@@ -1,0 +1,105 @@
+//! Networks with masks.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor};
+use lth_kernels::Layout;
+use lth_nn::{
+    ConvNet, ConvNetConfig, ConvNetDepth, Head, LeNet, LeNetConfig, ResNet, ResNetConfig, Setup, Vgg, VggConfig,
+    VggDepth,
+};
+use lth_train::{Network, Pass};
+
+use crate::named::{Result, fill, input, relative_error};
+
+/// Keeps about a tenth of every weight, spread irregularly.
+fn masks(network: &dyn Network) -> Result<BTreeMap<String, Tensor>> {
+    let mask = |(name, parameter): (&str, &lth_train::Parameter)| {
+        let n = parameter.var().elem_count() as u64;
+        let keep = (0..n).map(|i| u8::from((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & 0xff < 26));
+        Ok((name.to_owned(), Tensor::from_iter(keep, &Device::Cpu)?.reshape(parameter.var().dims())?))
+    };
+    network.parameters().prunable(&[2, 4]).map(mask).collect()
+}
+
+/// Logits and the gradients of all weights, in evaluation mode (where nothing amplifies rounding).
+fn pass(network: &dyn Network, x: &Tensor) -> Result<(Tensor, BTreeMap<String, Tensor>)> {
+    let logits = network.forward(x, &Pass { train: false, ..Pass::train(0, 0) })?;
+    let targets = Tensor::zeros(x.dim(0)?, DType::U32, &Device::Cpu)?;
+    let gradients = lth_kernels::cross_entropy(&logits, &targets)?.backward()?;
+    let of = |(name, parameter): (&str, &lth_train::Parameter)| {
+        Some((name.to_owned(), gradients.get(parameter.var())?.clone()))
+    };
+    Ok((logits, network.parameters().trainable().filter_map(of).collect()))
+}
+
+/// A masked network must compute what the dense one computes with zeros in its weights, forward and, at the kept
+/// weights, backward; and without masks it must be dense again.
+fn check(network: &mut dyn Network, x: &Tensor) -> Result<()> {
+    fill(network)?;
+    let masks = masks(network)?;
+    network.parameters().apply_masks(&masks)?;
+    let (dense, dense_gradients) = pass(network, x)?;
+    network.set_masks(&masks)?;
+    let (sparse, sparse_gradients) = pass(network, x)?;
+    assert!(relative_error(&sparse, &dense)? < 1e-5);
+    assert_eq!(dense_gradients.len(), sparse_gradients.len());
+    for (name, dense) in &dense_gradients {
+        let (mut dense, mut sparse) = (dense.clone(), sparse_gradients[name].clone());
+        if let Some(mask) = masks.get(name) {
+            let mask = mask.to_dtype(DType::F32)?;
+            (dense, sparse) = ((dense * &mask)?, (sparse * mask)?);
+        }
+        let error = relative_error(&sparse, &dense)?;
+        assert!(error < 1e-4, "gradient of {name} is off by {error}");
+    }
+    network.set_masks(&BTreeMap::new())?;
+    let (again, _) = pass(network, x)?;
+    assert_eq!(dense.to_vec2::<f32>()?, again.to_vec2::<f32>()?);
+    Ok(())
+}
+
+#[test]
+fn a_masked_resnet_computes_what_the_dense_one_does_with_zeros() -> Result<()> {
+    for (layout, n) in [(Layout::Nchw, 2), (Layout::Chwn, 16)] {
+        for head in [Head::Fc, Head::Fastai] {
+            let config = ResNetConfig { layout: Some(layout), ..ResNetConfig::resnet18(3, head) };
+            let mut network = ResNet::new(&config, &Setup::new(0))?;
+            check(&mut network, &input("x", &[n, 3, 33, 40])?)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn masked_small_networks_compute_what_the_dense_ones_do_with_zeros() -> Result<()> {
+    let setup = Setup::new(0);
+    check(&mut LeNet::new(&LeNetConfig::default(), &setup)?, &input("x", &[5, 1, 28, 28])?)?;
+    let mut vgg = Vgg::new(&VggConfig { depth: VggDepth::Eleven, classes: 3 }, &setup)?;
+    let config = ConvNetConfig { depth: ConvNetDepth::Four, input: (3, 16, 12), classes: 3 };
+    let mut convolutional = ConvNet::new(&config, &setup)?;
+    for n in [3, 16] {
+        check(&mut vgg, &input("x", &[n, 3, 16, 24])?)?;
+        check(&mut convolutional, &input("x", &[n, 3, 16, 12])?)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn masks_that_do_not_fit_are_refused() -> Result<()> {
+    let mut network = LeNet::new(&LeNetConfig::default(), &Setup::new(0))?;
+    let mut refused = |name: &str, shape: &[usize], dtype, expected: &str| {
+        let mask = Tensor::ones(shape, dtype, &Device::Cpu)?;
+        let error = network.set_masks(&BTreeMap::from([(name.to_owned(), mask)])).expect_err("it does not fit");
+        // candle may append where it happened.
+        assert!(error.to_string().starts_with(expected), "{error}");
+        Ok::<_, lth_nn::Error>(())
+    };
+    let unknown = "mask for `fc9.weight`: the network has no convolution or linear weight of that name";
+    refused("fc9.weight", &[10, 100], DType::U8, unknown)?;
+    // A bias is no weight: it has no sparse operator.
+    refused("fc1.bias", &[300], DType::U8, "mask for `fc1.bias`: the network has no convolution or linear weight")?;
+    let shape = "mask for `fc3.weight` has shape [100, 10], expected [10, 100]";
+    refused("fc3.weight", &[100, 10], DType::U8, shape)?;
+    refused("fc3.weight", &[10, 100], DType::F32, "mask for `fc3.weight` has type F32, expected U8")
+}

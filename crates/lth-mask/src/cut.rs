@@ -45,7 +45,15 @@ pub(crate) fn cuts(layers: &Layers<'_>, scope: &Scope, rule: ThresholdRule, spar
         Scope::Local | Scope::PerLayer(_) => {
             sizes.iter().zip(&layers.own).map(|(&n, &own)| rule.kept(own, n)).collect::<Result<_>>()?
         }
-        Scope::Global | Scope::Lamp => shared_counts(&layers.shared, &layers.bounds, rule.kept(sparsity, n)?),
+        Scope::Global | Scope::Lamp => {
+            let shares = shares(&layers.shared, &layers.bounds, rule.kept(sparsity, n)?);
+            // The threshold that all share is each one's own, unless its count changes yet, or LAMP only shares out.
+            let cut = |(i, share): (usize, Share)| match (layers.rounded(i, share.count), share.above) {
+                (count, Some(above)) if count == share.count && *scope == Scope::Global => above,
+                (count, _) => Cut::Count(count),
+            };
+            return Ok(shares.into_iter().enumerate().map(cut).collect());
+        }
         Scope::ErdosRenyi | Scope::ErdosRenyiKernel => {
             let total = rule.kept(sparsity, n)?;
             let densities = proportional_densities(&layers.erdos_renyi, &sizes, total);
@@ -56,42 +64,48 @@ pub(crate) fn cuts(layers: &Layers<'_>, scope: &Scope, rule: ThresholdRule, spar
     Ok(counts.into_iter().enumerate().map(|(i, count): (_, usize)| Cut::Count(layers.rounded(i, count))).collect())
 }
 
+/// What a layer keeps of a shared budget.
+#[derive(Clone, Copy)]
+struct Share {
+    count: usize,
+    /// The cut that keeps just that many, if it is known.
+    above: Option<Cut>,
+}
+
 /// How many of each layer are among the highest `total` of all, every layer keeping its least.
 ///
 /// A layer with fewer than its least among them gets just that; the others then share what is left, until all have
 /// theirs.
-fn shared_counts(scores: &[&[f32]], bounds: &[(usize, usize)], total: usize) -> Vec<usize> {
-    let mut counts: Vec<Option<usize>> = vec![None; scores.len()];
+fn shares(scores: &[&[f32]], bounds: &[(usize, usize)], total: usize) -> Vec<Share> {
+    let mut shares: Vec<Option<Share>> = vec![None; scores.len()];
     loop {
-        let open: Vec<usize> = (0..scores.len()).filter(|&i| counts[i].is_none()).collect();
+        let open: Vec<usize> = (0..scores.len()).filter(|&i| shares[i].is_none()).collect();
         let parts: Vec<&[f32]> = open.iter().map(|&i| scores[i]).collect();
         let most = open.iter().map(|&i| bounds[i].1).sum();
-        let left = total.saturating_sub(counts.iter().flatten().sum()).min(most);
-        let shares = highest(&parts, left);
-        let mut all_have_theirs = true;
-        for (&i, &share) in open.iter().zip(&shares).filter(|&(&i, &share)| share < bounds[i].0) {
-            debug_assert!(share < bounds[i].0);
-            counts[i] = Some(bounds[i].0);
-            all_have_theirs = false;
+        let left = total.saturating_sub(shares.iter().flatten().map(|s| s.count).sum()).min(most);
+        let found = highest(&parts, left);
+        let short = |(i, share): &(&usize, &Share)| share.count < bounds[**i].0;
+        let helped: Vec<usize> = open.iter().zip(&found).filter(short).map(|(&i, _)| i).collect();
+        if helped.is_empty() {
+            open.into_iter().zip(found).for_each(|(i, share)| shares[i] = Some(share));
+            return shares.into_iter().flatten().collect();
         }
-        if all_have_theirs {
-            open.into_iter().zip(shares).for_each(|(i, share)| counts[i] = Some(share));
-            return counts.into_iter().flatten().collect();
-        }
+        helped.into_iter().for_each(|i| shares[i] = Some(Share { count: bounds[i].0, above: None }));
     }
 }
 
-/// How many of each part are among the highest `count` of all; of equal ones those of the earlier part.
-fn highest(parts: &[&[f32]], count: usize) -> Vec<usize> {
+/// What of each part is among the highest `count` of all; of equal ones those of the earlier part.
+fn highest(parts: &[&[f32]], count: usize) -> Vec<Share> {
     let Some(threshold) = count.checked_sub(1).and_then(|rank| nth_largest(parts, rank)) else {
-        return vec![0; parts.len()];
+        return vec![Share { count: 0, above: None }; parts.len()];
     };
     let found: Vec<_> = parts.iter().map(|part| above_and_equal(part, threshold)).collect();
     let mut left = count - found.iter().map(|(above, _)| above).sum::<usize>();
     let share = |(above, equal): (usize, usize)| {
         let ties = equal.min(left);
         left -= ties;
-        above + ties
+        let cut = if ties == equal { Cut::AtLeast(threshold) } else { Cut::Above(threshold, ties) };
+        Share { count: above + ties, above: Some(cut) }
     };
     found.into_iter().map(share).collect()
 }
@@ -119,14 +133,14 @@ fn thresholds(layers: &Layers<'_>, scope: &Scope, rule: ThresholdRule, sparsity:
         let Some(mut threshold) = threshold else {
             return Cut::Count(0); // a layer without weights
         };
-        if let Some(least) = low.checked_sub(1).and_then(|rank| nth_largest(&[scores], rank)) {
-            threshold = threshold.min(least);
-        }
-        if layers.round_to > 1 {
+        // What a layer needs at least, and a multiple of `round_to`; its highest score is above no threshold of its own.
+        if layers.round_to > 1 || low > 1 || (low == 1 && shared.is_some()) {
             let (above, equal) = above_and_equal(scores, threshold);
-            let rank = layers.rounded(i, above + equal).checked_sub(1);
-            if let Some(rounded) = rank.and_then(|rank| nth_largest(&[scores], rank)) {
-                threshold = threshold.min(rounded);
+            let count = layers.rounded(i, above + equal);
+            if count > above + equal
+                && let Some(lower) = nth_largest(&[scores], count - 1)
+            {
+                threshold = lower;
             }
         }
         Cut::AtLeast(threshold)
@@ -142,13 +156,16 @@ mod tests {
     fn a_shared_budget_is_exact_and_leaves_each_its_least() {
         let (a, b, c) = ([9.0, 8.0, 7.0, 6.0], [1.0, 1.0, 1.0], [5.0, 0.5]);
         let parts: [&[f32]; 3] = [&a, &b, &c];
+        let counts = |parts: &[&[f32]], bounds: &[_], total| -> Vec<usize> {
+            shares(parts, bounds, total).into_iter().map(|share| share.count).collect()
+        };
         let least = |least: usize| [(least, 4), (least, 3), (least.min(2), 2)];
-        assert_eq!(shared_counts(&parts, &least(0), 4), [4, 0, 0]);
-        assert_eq!(shared_counts(&parts, &least(0), 7), [4, 2, 1]);
-        assert_eq!(shared_counts(&parts, &least(1), 4), [2, 1, 1]);
-        assert_eq!(shared_counts(&parts, &least(2), 6), [2, 2, 2]);
-        assert_eq!(shared_counts(&parts, &least(2), 1), [2, 2, 2]);
-        assert_eq!(shared_counts(&parts, &least(0), 0), [0, 0, 0]);
-        assert_eq!(shared_counts(&parts, &[(1, 4), (0, 0), (1, 1)], 9), [4, 0, 1]);
+        assert_eq!(counts(&parts, &least(0), 4), [4, 0, 0]);
+        assert_eq!(counts(&parts, &least(0), 7), [4, 2, 1]);
+        assert_eq!(counts(&parts, &least(1), 4), [2, 1, 1]);
+        assert_eq!(counts(&parts, &least(2), 6), [2, 2, 2]);
+        assert_eq!(counts(&parts, &least(2), 1), [2, 2, 2]);
+        assert_eq!(counts(&parts, &least(0), 0), [0, 0, 0]);
+        assert_eq!(counts(&parts, &[(1, 4), (0, 0), (1, 1)], 9), [4, 0, 1]);
     }
 }

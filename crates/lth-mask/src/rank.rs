@@ -16,7 +16,8 @@ const CHUNK: usize = 1 << 16;
 #[inline]
 pub(crate) fn key(score: f32) -> Key {
     let bits = (score + 0.0).to_bits(); // −0.0 + 0.0 is 0.0
-    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
+    // Positive: set the sign bit. Negative: turn all bits around.
+    bits ^ ((bits.cast_signed() >> 31).cast_unsigned() | 1 << 31)
 }
 
 /// The key at `rank` (0 = lowest) of all scores of `parts` together; `None` if there are not so many.
@@ -86,6 +87,8 @@ pub(crate) enum Cut {
     Count(usize),
     /// Keeps all at least as high.
     AtLeast(Key),
+    /// Keeps all that are higher, and this many of those equal, the ones with the lower indices.
+    Above(Key, usize),
 }
 
 impl Cut {
@@ -93,37 +96,40 @@ impl Cut {
     pub(crate) fn apply(self, scores: &[f32]) -> Vec<u64> {
         match self {
             Self::AtLeast(threshold) => pack(scores, |score, _| key(score) >= threshold),
+            Self::Above(threshold, 0) => pack(scores, |score, _| key(score) > threshold),
+            Self::Above(threshold, ties) => match nth_equal(scores, threshold, ties - 1) {
+                None => pack(scores, |score, _| key(score) >= threshold),
+                Some(last) => pack(scores, |score, i| {
+                    let key = key(score);
+                    key > threshold || (key == threshold && i <= last)
+                }),
+            },
             Self::Count(0) => vec![0; scores.len().div_ceil(64)],
             Self::Count(count) => match nth_largest(&[scores], count - 1) {
                 None => pack(scores, |_, _| true), // as many as there are, or more
                 Some(threshold) => {
                     let (above, equal) = above_and_equal(scores, threshold);
-                    let wanted = count - above;
-                    if wanted == equal {
-                        return pack(scores, |score, _| key(score) >= threshold);
+                    if above + equal == count {
+                        return Self::AtLeast(threshold).apply(scores);
                     }
-                    let last = nth_equal(scores, threshold, wanted - 1);
-                    pack(scores, |score, i| {
-                        let key = key(score);
-                        key > threshold || (key == threshold && i <= last)
-                    })
+                    Self::Above(threshold, count - above).apply(scores)
                 }
             },
         }
     }
 }
 
-/// The index of the `n`-th (from 0) score equal to `threshold`; there are more than `n`.
-fn nth_equal(scores: &[f32], threshold: Key, mut n: usize) -> usize {
+/// The index of the `n`-th (from 0) score equal to `threshold`; `None` if there are not more than `n`.
+fn nth_equal(scores: &[f32], threshold: Key, mut n: usize) -> Option<usize> {
     let equal: Vec<usize> = scores.par_chunks(CHUNK).map(|c| above_and_equal(c, threshold).1).collect();
-    let mut chunk_idx = 0;
-    while n >= equal[chunk_idx] {
-        n -= equal[chunk_idx];
-        chunk_idx += 1;
+    for (chunk_idx, equal) in equal.into_iter().enumerate() {
+        if n < equal {
+            let mut places = (chunk_idx * CHUNK..scores.len()).filter(|&i| key(scores[i]) == threshold);
+            return places.nth(n);
+        }
+        n -= equal;
     }
-    let start = chunk_idx * CHUNK;
-    let mut equal = (start..scores.len()).filter(|&i| key(scores[i]) == threshold);
-    equal.nth(n).unwrap_or(scores.len())
+    None
 }
 
 fn pack(scores: &[f32], keep: impl Fn(f32, usize) -> bool + Sync) -> Vec<u64> {

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Named, Result};
 use crate::pattern::matches;
+use crate::rank::key;
 use crate::rule::check_sparsity;
 
 /// Over what a sparsity is shared.
@@ -112,11 +113,17 @@ pub(crate) fn lamp(scores: &[f32]) -> Result<Vec<f32>> {
     let Ok(len) = u32::try_from(scores.len()) else {
         return Err(Error::TooManyElements(vec![scores.len()]));
     };
-    let mut order: Vec<u32> = (0..len).collect();
-    order.par_sort_unstable_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]).then(a.cmp(&b)));
+    // Highest first, of equal ones the first: sorted as plain numbers, with the place in the lower half.
+    let place = |(i, &score): (u32, &f32)| u64::from(!key(score)) << 32 | u64::from(i);
+    let mut order: Vec<u64> = (0..len).zip(scores).map(place).collect();
+    order.par_sort_unstable();
     let mut out = vec![f32::NEG_INFINITY; scores.len()];
     let mut sum = 0.0;
-    for i in order.into_iter().map(|i| i as usize).take_while(|&i| scores[i] != f32::NEG_INFINITY) {
+    for i in order
+        .into_iter()
+        .map(|place| (place & u64::from(u32::MAX)) as usize)
+        .take_while(|&i| scores[i] != f32::NEG_INFINITY)
+    {
         let square = f64::from(scores[i]).powi(2);
         sum += square;
         // A layer of zeros has no largest weight: all are 0, and position breaks the ties.

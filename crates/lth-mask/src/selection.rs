@@ -257,7 +257,8 @@ impl<'a> Job<'a> {
         if *scope == Scope::Lamp {
             let lamp =
                 |unit: &Unit<'_>| crate::scope::lamp(&unit.scores).named(self.members[unit.members[0]].name).map(Some);
-            lamps = units.par_iter().map(lamp).collect::<Result<_>>()?;
+            // One after the other, each in parallel: one sort's memory at a time.
+            lamps = units.iter().map(lamp).collect::<Result<_>>()?;
         }
         let layers = Layers {
             scores: units.iter().map(|u| &*u.scores).collect(),

@@ -11,8 +11,11 @@ use super::scratch::{Shared, for_each_task, with_buffers};
 use crate::conv::kernel::table::{Kernels, MAX_ROWS, Number};
 use crate::conv::kernel::tile::{DenseTile, Run};
 
-/// Rows (positions × batch) of one panel: 128 rows of 256 bytes stay in L1.
-const PANEL_ROWS: usize = 128;
+/// Rows (positions × batch) of one panel: 64 KB are read in order from the L2 cache; 128 rows would stay in L1, but
+/// sums would be loaded and stored twice as often.
+const PANEL_ROWS: usize = 256;
+/// Output channels whose sums one task holds.
+const MAX_ROW_RANGE: usize = 72;
 
 /// Writes the gradient of every weight.
 pub(crate) fn weight_gradient<T: Number>(
@@ -27,12 +30,29 @@ pub(crate) fn weight_gradient<T: Number>(
     assert_eq!(output_grad.len(), geometry.out_channels * geometry.n_outputs() * geometry.batch);
     assert_eq!(grad.len(), geometry.weights_per_group() * geometry.groups);
     let plan = Plan::new(&map, kernels);
-    let out = Shared::of_uninit(grad);
-    let n_tasks = geometry.groups * plan.column_blocks.len() * plan.n_row_ranges;
-    for_each_task(n_tasks, geometry.dense_work(), |task| {
-        let (range, rest) = (task % plan.n_row_ranges, task / plan.n_row_ranges);
-        let (block, group) = (rest % plan.column_blocks.len(), rest / plan.column_blocks.len());
-        plan.run(&map, kernels, group, plan.column_blocks[block], range, input, output_grad, out);
+    let n_tasks = geometry.groups * plan.column_blocks.len() * plan.n_row_ranges * plan.n_parts;
+    let n_weights = grad.len();
+    let run = |out: Shared<T>| {
+        for_each_task(n_tasks, geometry.dense_work(), |task| {
+            let (range, rest) = (task % plan.n_row_ranges, task / plan.n_row_ranges);
+            let (block, rest) = (rest % plan.column_blocks.len(), rest / plan.column_blocks.len());
+            let (part, group) = (rest % plan.n_parts, rest / plan.n_parts);
+            let out = Shared::from_pointer(out.at(part * n_weights));
+            plan.run(&map, kernels, group, plan.column_blocks[block], range, part, input, output_grad, out);
+        });
+    };
+    if plan.n_parts == 1 {
+        return run(Shared::of_uninit(grad));
+    }
+    with_buffers::<T, _>(n_weights * plan.n_parts, 0, |parts, _| {
+        run(Shared::new(parts));
+        for (at, to) in grad.iter_mut().enumerate() {
+            let mut sum = parts[at];
+            for part in 1..plan.n_parts {
+                sum += parts[part * n_weights + at];
+            }
+            to.write(sum);
+        }
     });
 }
 
@@ -51,6 +71,12 @@ struct Plan {
     n_row_ranges: usize,
     batch_chunk: usize,
     positions_chunk: usize,
+    /// Parts of the picture that are summed apart, so that a small weight still makes several tasks.
+    n_parts: usize,
+    part_len: usize,
+    /// The positions that a panel walks: outputs if the taps are columns, else inputs that reach some output. Inputs
+    /// of one remainder modulo the stride follow each other: the same taps reach them.
+    walk: Vec<[usize; 2]>,
 }
 
 impl Plan {
@@ -69,18 +95,27 @@ impl Plan {
             start += vectors * kernels.lanes;
             left -= vectors;
         }
-        // At least four tasks, and sums that fit in the L2 cache.
-        let wanted = 4usize.div_ceil(column_blocks.len() * g.groups);
-        let row_range = map.rows.div_ceil(wanted).clamp(1, 36).next_multiple_of(MAX_ROWS).min(map.rows);
+        // Sums that fit in the L2 cache.
+        let row_range = map.rows.div_ceil(map.rows.div_ceil(MAX_ROW_RANGE)).next_multiple_of(MAX_ROWS).min(map.rows);
+        let n_row_ranges = map.rows.div_ceil(row_range);
         let batch_chunk = g.batch.div_ceil(g.batch.div_ceil(PANEL_ROWS).max(1)).max(1);
+        let positions_chunk = (PANEL_ROWS / batch_chunk).max(1);
+        // At least eight tasks where the picture has eight panels for each.
+        let walk = walk(g, unfolded);
+        let n_panels = walk.len().div_ceil(positions_chunk);
+        let wanted = 8usize.div_ceil(column_blocks.len() * n_row_ranges * g.groups);
+        let part_panels = n_panels.div_ceil(wanted.min(n_panels.div_ceil(8)).max(1)).max(1);
         Self {
             unfolded,
             n_columns,
             column_blocks,
             row_range,
-            n_row_ranges: map.rows.div_ceil(row_range),
+            n_row_ranges,
             batch_chunk,
-            positions_chunk: (PANEL_ROWS / batch_chunk).max(1),
+            positions_chunk,
+            n_parts: n_panels.div_ceil(part_panels).max(1),
+            part_len: part_panels * positions_chunk,
+            walk,
         }
     }
 
@@ -92,6 +127,7 @@ impl Plan {
         group: usize,
         block: ColumnBlock,
         range: usize,
+        part: usize,
         input: &[T],
         output_grad: &[T],
         grad: Shared<T>,
@@ -105,19 +141,16 @@ impl Plan {
         let [in_width, out_width] = [g.input[1], g.output[1]];
         let output_channel = g.n_outputs() * batch;
         let first_grad = &output_grad[(group * map.rows + rows.start) * output_channel..];
-        // The positions that a panel walks: outputs if the taps are columns, else inputs.
-        let [walk_height, walk_width] = if self.unfolded { g.output } else { g.input };
-        let n_walk = walk_height * walk_width;
         let panel_len = self.positions_chunk * self.batch_chunk * width;
         with_buffers::<T, _>(panel_len, rows.len() * n_taps * width, |panel, sums| {
             sums.fill(T::default());
             let mut runs = Vec::with_capacity(self.positions_chunk);
-            for walked in (0..n_walk).step_by(self.positions_chunk) {
-                let positions = walked..(walked + self.positions_chunk).min(n_walk);
+            let end = ((part + 1) * self.part_len).min(self.walk.len());
+            for walked in (part * self.part_len..end).step_by(self.positions_chunk) {
+                let positions = &self.walk[walked..(walked + self.positions_chunk).min(end)];
                 for from in (0..batch).step_by(self.batch_chunk) {
                     let n_batch = self.batch_chunk.min(batch - from);
-                    for (i, position) in positions.clone().enumerate() {
-                        let (y, x) = (position / walk_width, position % walk_width);
+                    for (i, &[y, x]) in positions.iter().enumerate() {
                         let panel = &mut panel[i * n_batch * width..][..n_batch * width];
                         let row_of = |column: usize| {
                             let (channel, y, x) = if self.unfolded {
@@ -130,12 +163,11 @@ impl Plan {
                             let at = ((group * map.depth + channel) * g.input[0] + y) * in_width + x;
                             Some(&input[at * batch + from..][..n_batch])
                         };
-                        transpose_rows(columns.clone().map(row_of), panel, n_batch, width);
+                        transpose_rows(kernels, columns.clone().map(row_of), panel, n_batch, width);
                     }
                     for tap in 0..n_taps {
                         runs.clear();
-                        for (i, position) in positions.clone().enumerate() {
-                            let (y, x) = (position / walk_width, position % walk_width);
+                        for (i, &[y, x]) in positions.iter().enumerate() {
                             let output = if self.unfolded {
                                 Some((y, x))
                             } else {
@@ -177,15 +209,47 @@ impl Plan {
             }
             for row in 0..rows.len() {
                 let to = (group * map.rows + rows.start + row) * map.depth * g.n_taps() + block.start * n_taps;
-                for column in 0..columns.len() {
-                    for tap in 0..n_taps {
-                        // SAFETY: inside this task's rows and columns of the gradient, which no other task writes.
-                        unsafe { *grad.at(to + column * n_taps + tap) = sums[(row * n_taps + tap) * width + column] };
-                    }
-                }
+                let sums = &sums[row * n_taps * width..][..n_taps * width];
+                // SAFETY: inside this task's rows and columns of the gradient, which no other task writes, and inside
+                // the row of `sums`.
+                unsafe { interleave(sums.as_ptr(), width, grad.at(to), columns.len(), n_taps) };
             }
         });
     }
+}
+
+/// `to[column * n_taps + tap] = from[tap * width + column]`.
+///
+/// # Safety
+/// `from` has `n_taps` rows of `width`, `to` has `n_columns * n_taps` elements.
+unsafe fn interleave<T: Copy>(from: *const T, width: usize, to: *mut T, n_columns: usize, n_taps: usize) {
+    for column in 0..n_columns {
+        // SAFETY: the caller's promise; the nine taps of a 3×3 kernel are unrolled.
+        unsafe {
+            if n_taps == 9 {
+                let nine: [T; 9] = std::array::from_fn(|tap| *from.add(tap * width + column));
+                to.add(column * 9).cast::<[T; 9]>().write(nine);
+            } else {
+                for tap in 0..n_taps {
+                    *to.add(column * n_taps + tap) = *from.add(tap * width + column);
+                }
+            }
+        }
+    }
+}
+
+fn walk(g: &Geometry, unfolded: bool) -> Vec<[usize; 2]> {
+    let area = if unfolded { g.output } else { g.input };
+    let reaches = |axis: usize, at: usize| (0..g.kernel[axis]).any(|k| output_of(g, axis, at, k).is_some());
+    let [phases_y, phases_x] = if unfolded { [1, 1] } else { g.stride };
+    let mut walk = Vec::new();
+    for (phase_y, phase_x) in (0..phases_y).flat_map(|y| (0..phases_x).map(move |x| (y, x))) {
+        for y in (phase_y..area[0]).step_by(phases_y).filter(|&y| unfolded || reaches(0, y)) {
+            let row = (phase_x..area[1]).step_by(phases_x).filter(|&x| unfolded || reaches(1, x));
+            walk.extend(row.map(|x| [y, x]));
+        }
+    }
+    walk
 }
 
 /// The output coordinate to which tap `k` brings input coordinate `at`.
@@ -197,6 +261,7 @@ fn output_of(g: &Geometry, axis: usize, at: usize, k: usize) -> Option<usize> {
 
 /// Makes the rows into columns: `to[n * width + column]`; missing rows and columns are zero.
 fn transpose_rows<'a, T: Number>(
+    kernels: &Kernels<T>,
     rows: impl Iterator<Item = Option<&'a [T]>>,
     to: &mut [T],
     n_batch: usize,
@@ -210,9 +275,11 @@ fn transpose_rows<'a, T: Number>(
             *slot = rows.next().flatten();
         }
         if let [Some(a), Some(b), Some(c), Some(d)] = four {
-            for ((((to, &a), &b), &c), &d) in to[column..].chunks_mut(width).zip(a).zip(b).zip(c).zip(d) {
-                to[..4].copy_from_slice(&[a, b, c, d]);
-            }
+            let rows = [a, b, c, d].map(|row| row[..n_batch].as_ptr());
+            let to = &mut to[column..];
+            assert!(to.len() + column >= n_batch * width, "the panel has a row for each number");
+            // SAFETY: rows of `n_batch` numbers; four columns of `n_batch` panel rows, just checked.
+            unsafe { (kernels.transpose)(rows, n_batch, to.as_mut_ptr(), width) };
         } else {
             for n in 0..n_batch {
                 for (k, row) in four.iter().enumerate() {

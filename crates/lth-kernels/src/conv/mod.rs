@@ -68,6 +68,28 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>, params: &C
     if let Some(pattern) = pattern {
         pattern.expect_fits(op, weight)?;
     }
+    compute(op, x, weight, pattern, params, geometry)
+}
+
+/// [`conv2d`] for a weight that was reshaped: `pattern` has its elements, whatever its shape.
+pub(crate) fn unchecked(
+    x: &Tensor,
+    weight: &Tensor,
+    pattern: Option<&Pattern>,
+    params: &Conv2dParams,
+) -> Result<Tensor> {
+    let op = "linear";
+    compute(op, x, weight, pattern, params, geometry(op, x.dims(), weight.dims(), params)?)
+}
+
+fn compute(
+    op: &'static str,
+    x: &Tensor,
+    weight: &Tensor,
+    pattern: Option<&Pattern>,
+    params: &Conv2dParams,
+    geometry: Geometry,
+) -> Result<Tensor> {
     let layout = params.layout;
     let Geometry { batch, in_channels, out_channels, output, .. } = geometry;
     if batch * in_channels * out_channels == 0 {

@@ -53,6 +53,11 @@ impl<T> Shared<T> {
         Self(slice.as_mut_ptr().cast())
     }
 
+    /// Of memory that outlives the tasks.
+    pub(crate) fn from_pointer(pointer: *mut T) -> Self {
+        Self(pointer)
+    }
+
     /// The pointer to element `at`, which must be inside the slice that this was made of.
     pub(crate) fn at(self, at: usize) -> *mut T {
         self.0.wrapping_add(at)

@@ -1,6 +1,7 @@
 //! The operators against golden values, naive implementations and finite differences.
 
 mod common;
+mod conv;
 mod layers;
 mod optim;
 mod pool;

@@ -30,6 +30,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn fma(self, other: Self, plus: Self) -> Self;
     /// The sums over the lanes of four vectors.
     unsafe fn sums(of: [Self; 4]) -> [Self::Elem; 4];
+    /// `to[lane * width + k] = rows[k][lane]`: four rows become four columns.
+    unsafe fn store_transposed(rows: [Self; 4], to: *mut Self::Elem, width: usize);
 }
 
 /// Plain arrays: the portable path, the path for f64, and the one that Miri can run.
@@ -72,6 +74,13 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn sums(of: [Self; 4]) -> [$t; 4] {
                 of.map(|vector| vector.0.iter().sum())
+            }
+            #[inline(always)]
+            unsafe fn store_transposed(rows: [Self; 4], to: *mut $t, width: usize) {
+                for lane in 0..$n {
+                    // SAFETY: the caller gives four writable numbers in each of `LANES` rows.
+                    unsafe { to.add(lane * width).cast::<[$t; 4]>().write(rows.map(|row| row.0[lane])) }
+                }
             }
         }
     };
@@ -141,6 +150,28 @@ pub(crate) mod x86 {
                 out
             }
         }
+        #[inline(always)]
+        unsafe fn store_transposed(rows: [Self; 4], to: *mut f32, width: usize) {
+            // SAFETY: see the trait.
+            unsafe {
+                let [a, b, c, d] = rows.map(|row| row.0);
+                let [ab_low, ab_high] =
+                    [_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)].map(|v| _mm256_castps_pd(v));
+                let [cd_low, cd_high] =
+                    [_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d)].map(|v| _mm256_castps_pd(v));
+                let lanes = [
+                    _mm256_unpacklo_pd(ab_low, cd_low),
+                    _mm256_unpackhi_pd(ab_low, cd_low),
+                    _mm256_unpacklo_pd(ab_high, cd_high),
+                    _mm256_unpackhi_pd(ab_high, cd_high),
+                ];
+                for (lane, quad) in lanes.into_iter().enumerate() {
+                    let quad = _mm256_castpd_ps(quad);
+                    _mm_storeu_ps(to.add(lane * width), _mm256_castps256_ps128(quad));
+                    _mm_storeu_ps(to.add((lane + 4) * width), _mm256_extractf128_ps::<1>(quad));
+                }
+            }
+        }
     }
 
     impl Vector for Zmm {
@@ -197,6 +228,30 @@ pub(crate) mod x86 {
                 out
             }
         }
+        #[inline(always)]
+        unsafe fn store_transposed(rows: [Self; 4], to: *mut f32, width: usize) {
+            // SAFETY: see the trait.
+            unsafe {
+                let [a, b, c, d] = rows.map(|row| row.0);
+                let [ab_low, ab_high] =
+                    [_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)].map(|v| _mm512_castps_pd(v));
+                let [cd_low, cd_high] =
+                    [_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)].map(|v| _mm512_castps_pd(v));
+                let lanes = [
+                    _mm512_unpacklo_pd(ab_low, cd_low),
+                    _mm512_unpackhi_pd(ab_low, cd_low),
+                    _mm512_unpacklo_pd(ab_high, cd_high),
+                    _mm512_unpackhi_pd(ab_high, cd_high),
+                ];
+                for (lane, quad) in lanes.into_iter().enumerate() {
+                    let quad = _mm512_castpd_ps(quad);
+                    _mm_storeu_ps(to.add(lane * width), _mm512_castps512_ps128(quad));
+                    _mm_storeu_ps(to.add((lane + 4) * width), _mm512_extractf32x4_ps::<1>(quad));
+                    _mm_storeu_ps(to.add((lane + 8) * width), _mm512_extractf32x4_ps::<2>(quad));
+                    _mm_storeu_ps(to.add((lane + 12) * width), _mm512_extractf32x4_ps::<3>(quad));
+                }
+            }
+        }
     }
 }
 
@@ -247,6 +302,24 @@ pub(crate) mod arm {
         unsafe fn sums(of: [Self; 4]) -> [f32; 4] {
             // SAFETY: see the trait.
             unsafe { of.map(|vector| vaddvq_f32(vector.0)) }
+        }
+        #[inline(always)]
+        unsafe fn store_transposed(rows: [Self; 4], to: *mut f32, width: usize) {
+            // SAFETY: see the trait.
+            unsafe {
+                let [a, b, c, d] = rows.map(|row| row.0);
+                let [ab_low, ab_high] = [vzip1q_f32(a, b), vzip2q_f32(a, b)].map(|v| vreinterpretq_f64_f32(v));
+                let [cd_low, cd_high] = [vzip1q_f32(c, d), vzip2q_f32(c, d)].map(|v| vreinterpretq_f64_f32(v));
+                let lanes = [
+                    vzip1q_f64(ab_low, cd_low),
+                    vzip2q_f64(ab_low, cd_low),
+                    vzip1q_f64(ab_high, cd_high),
+                    vzip2q_f64(ab_high, cd_high),
+                ];
+                for (lane, quad) in lanes.into_iter().enumerate() {
+                    vst1q_f32(to.add(lane * width), vreinterpretq_f32_f64(quad));
+                }
+            }
         }
     }
 }

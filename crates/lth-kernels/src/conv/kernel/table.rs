@@ -83,6 +83,7 @@ pub(crate) struct TileShape {
 }
 
 pub(crate) type DenseFn<T> = unsafe fn(&DenseTile<'_, T>);
+pub(crate) type TransposeFn<T> = unsafe fn([*const T; 4], usize, *mut T, usize);
 pub(crate) type SparseFn<T> = unsafe fn(&SparseTile<T>, *const T, *mut T, bool);
 pub(crate) type SparseDotFn<T> = unsafe fn(&SparseTile<T>, *const T, *mut T);
 
@@ -96,6 +97,7 @@ pub(crate) struct Kernels<T: 'static> {
     pub(crate) lanes: usize,
     /// `[log2(vectors)][rows - 1]`.
     pub(crate) dense: &'static [[DenseFn<T>; MAX_ROWS]],
+    pub(crate) transpose: TransposeFn<T>,
     pub(crate) sparse: &'static [(TileShape, SparseFn<T>, SparseDotFn<T>)],
 }
 
@@ -141,12 +143,17 @@ macro_rules! kernels {
         mod $name {
             use super::*;
 
-            // SAFETY (the four wrappers): the features are those of the vector type, and the rest of the contract
+            // SAFETY (all wrappers): the features are those of the vector type, and the rest of the contract
             // is passed on unchanged.
             $(#[target_feature(enable = $feature)])*
             unsafe fn dense<const MR: usize, const NV: usize>(tile: &DenseTile<'_, $t>) {
                 // SAFETY: see above.
                 unsafe { tile::dense::<$vector, MR, NV>(tile) }
+            }
+            $(#[target_feature(enable = $feature)])*
+            unsafe fn transpose(rows: [*const $t; 4], len: usize, to: *mut $t, width: usize) {
+                // SAFETY: see above.
+                unsafe { tile::transpose::<$vector>(rows, len, to, width) }
             }
             $(#[target_feature(enable = $feature)])*
             unsafe fn sparse<const R: usize, const L: usize, const C: usize>(
@@ -179,6 +186,7 @@ macro_rules! kernels {
                 set: InstructionSet::$set,
                 lanes: <$vector as Vector>::LANES,
                 dense: &[$([dense::<1, $nv>, dense::<2, $nv>, dense::<3, $nv>, dense::<4, $nv>, dense::<5, $nv>, dense::<6, $nv>]),*],
+                transpose,
                 sparse: &[
                     $((TileShape { rows: $r, vectors: $l, cut_unit: 0 }, sparse::<$r, $l, $chains>, dot::<$r, $l>),)*
                     $((TileShape { rows: $cr, vectors: $cl, cut_unit: $cu }, sparse_cut::<$cr, $cl, $cu>, dot_cut::<$cr, $cl, $cu>),)*

@@ -70,6 +70,28 @@ pub(crate) unsafe fn dense<V: Vector, const MR: usize, const NV: usize>(tile: &D
     }
 }
 
+/// `to[n * width + k] = rows[k][n]` for `len` numbers of four rows.
+///
+/// # Safety
+/// As [`dense`]: `rows` have `len` numbers each, `to` has `len` rows of `width` that begin with four.
+#[inline(always)]
+pub(crate) unsafe fn transpose<V: Vector>(rows: [*const V::Elem; 4], len: usize, to: *mut V::Elem, width: usize) {
+    // SAFETY: the caller's promise covers each address computed here.
+    unsafe {
+        let mut n = 0;
+        while n + V::LANES <= len {
+            V::store_transposed(rows.map(|row| V::load(row.add(n))), to.add(n * width), width);
+            n += V::LANES;
+        }
+        while n < len {
+            for (k, row) in rows.iter().enumerate() {
+                *to.add(n * width + k) = *row.add(n);
+            }
+            n += 1;
+        }
+    }
+}
+
 /// The kept weights of one output channel against one panel.
 #[derive(Clone, Copy)]
 pub(crate) struct SparseTile<T> {

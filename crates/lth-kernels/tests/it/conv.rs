@@ -1,0 +1,296 @@
+//! Convolution and the linear layer through candle: values, gradients, sparse against dense, threads.
+
+use crate::common::{assert_close, assert_gradients, noise, noise32, values};
+use candle_core::{DType, Device, Result, Tensor, Var};
+use lth_kernels::{Conv2dParams, InstructionSet, Kernel, Layout, Pattern, conv2d, conv2d_kernels, linear, to_layout};
+use proptest::prelude::*;
+
+const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Chwn];
+
+/// A mask of `shape` that keeps about the fraction `density`.
+fn mask(seed: u64, shape: &[usize], density: f64) -> Tensor {
+    let bits = values(&noise(seed, shape)).into_iter().map(|v| u8::from((v + 1.0) / 2.0 < density)).collect();
+    Tensor::from_vec::<_, u8>(bits, shape, &Device::Cpu).expect("the shape has as many values")
+}
+
+fn params(stride: (usize, usize), padding: (usize, usize), dilation: (usize, usize), groups: usize) -> Conv2dParams {
+    Conv2dParams { stride, padding, dilation, groups, layout: Layout::Nchw }
+}
+
+/// The definition, in f64 and NCHW.
+fn naive(x: &Tensor, weight: &Tensor, p: &Conv2dParams) -> Result<Tensor> {
+    let ((n, c, h, w), (o, per_group, kh, kw)) = (x.dims4()?, weight.dims4()?);
+    let (oh, ow) = (
+        (h + 2 * p.padding.0 - p.dilation.0 * (kh - 1) - 1) / p.stride.0 + 1,
+        (w + 2 * p.padding.1 - p.dilation.1 * (kw - 1) - 1) / p.stride.1 + 1,
+    );
+    let (xs, ws) = (values(x), values(weight));
+    let mut y = vec![0.0; n * o * oh * ow];
+    for (at, y) in y.iter_mut().enumerate() {
+        let (ox, oy, channel, picture) = (at % ow, at / ow % oh, at / ow / oh % o, at / ow / oh / o);
+        for k in 0..per_group * kh * kw {
+            let (kx, ky, depth) = (k % kw, k / kw % kh, k / kw / kh);
+            let row = (oy * p.stride.0 + ky * p.dilation.0).checked_sub(p.padding.0).filter(|&row| row < h);
+            let column = (ox * p.stride.1 + kx * p.dilation.1).checked_sub(p.padding.1).filter(|&column| column < w);
+            if let (Some(row), Some(column)) = (row, column) {
+                let from = channel / (o / p.groups) * per_group + depth;
+                *y += ws[channel * per_group * kh * kw + k] * xs[((picture * c + from) * h + row) * w + column];
+            }
+        }
+    }
+    Tensor::from_vec(y, (n, o, oh, ow), &Device::Cpu)
+}
+
+/// Output, input gradient and weight gradient in NCHW, computed in `layout`.
+fn run(
+    x: &Tensor,
+    weight: &Tensor,
+    pattern: Option<&Pattern>,
+    p: &Conv2dParams,
+    layout: Layout,
+) -> Result<[Tensor; 3]> {
+    let (x, weight) = (Var::from_tensor(x)?, Var::from_tensor(weight)?);
+    let inside = to_layout(&x, Layout::Nchw, layout)?;
+    let y = conv2d(&inside, &weight, pattern, &Conv2dParams { layout, ..*p })?;
+    let y = to_layout(&y, layout, Layout::Nchw)?;
+    let cotangent = noise32(77, y.dims()).to_dtype(y.dtype())?;
+    let gradients = (&y * cotangent)?.sum_all()?.backward()?;
+    let of = |var: &Var| gradients.get(var).expect("tracked").clone();
+    Ok([y, of(&x), of(&weight)])
+}
+
+#[test]
+fn gradients_are_the_differences() {
+    for (x, weight, p) in [
+        ([1, 2, 7, 8], [3, 2, 3, 3], params((2, 2), (1, 1), (1, 1), 1)),
+        ([6, 2, 4, 3], [4, 1, 3, 3], params((1, 1), (1, 1), (1, 1), 2)),
+        ([1, 1, 9, 6], [2, 1, 3, 2], params((3, 3), (2, 0), (2, 2), 1)),
+        ([17, 1, 2, 2], [2, 1, 3, 3], params((1, 1), (1, 1), (1, 1), 1)),
+    ] {
+        for layout in LAYOUTS {
+            for density in [None, Some(0.4), Some(0.0), Some(1.0)] {
+                let mask = density.map(|density| mask(5, &weight, density));
+                let pattern = mask.as_ref().map(|mask| Pattern::new(mask).expect("a mask"));
+                // Away from the mask the function does not depend on the weight, and the gradient is 0.
+                assert_gradients(&[noise(1, &x), noise(2, &weight)], |t| {
+                    let x = to_layout(&t[0], Layout::Nchw, layout)?;
+                    conv2d(&x, &t[1], pattern.as_ref(), &Conv2dParams { layout, ..p })
+                });
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn random_shapes_are_the_definition(
+        batch in prop_oneof![1usize..8, 15usize..40],
+        (groups, per_group, out_per_group) in (1usize..4, 1usize..7, 1usize..9),
+        size in (1usize..12, 1usize..12),
+        kernel in (1usize..5, 1usize..5),
+        stride in (1usize..4, 1usize..4),
+        padding in (0usize..3, 0usize..3),
+        dilation in (1usize..3, 1usize..3),
+        density in prop_oneof![Just(0.0), Just(0.1), Just(0.5), Just(1.0)],
+        set in prop_oneof![Just(InstructionSet::Portable), Just(InstructionSet::Avx2), Just(InstructionSet::Avx512)],
+        seed in 0u64..1000,
+    ) {
+        prop_assume!(size.0 + 2 * padding.0 > dilation.0 * (kernel.0 - 1));
+        prop_assume!(size.1 + 2 * padding.1 > dilation.1 * (kernel.1 - 1));
+        let p = params(stride, padding, dilation, groups);
+        let x = noise32(seed, &[batch, groups * per_group, size.0, size.1]);
+        let shape = [groups * out_per_group, per_group, kernel.0, kernel.1];
+        let weight = noise32(seed + 1, &shape);
+        let mask = mask(seed + 2, &shape, density);
+        let pattern = Pattern::new(&mask).unwrap();
+        let masked = (&weight * mask.to_dtype(DType::F32).unwrap()).unwrap();
+        let expected = naive(&x, &masked, &p).unwrap();
+        let work = || -> Result<()> {
+            for layout in LAYOUTS {
+                let [y, dx, dw] = run(&x, &weight, Some(&pattern), &p, layout)?;
+                assert_close(&y, &expected, 1e-5);
+                let [dense_y, dense_dx, dense_dw] = run(&x, &masked, None, &p, layout)?;
+                assert_close(&dense_y, &expected, 1e-5);
+                assert_close(&dx, &dense_dx, 1e-5);
+                assert_close(&dw, &(dense_dw * mask.to_dtype(DType::F32)?)?, 1e-5);
+                let wide = |t: &Tensor| t.to_dtype(DType::F64);
+                let [_, wide_dx, wide_dw] = run(&wide(&x)?, &wide(&weight)?, Some(&pattern), &p, layout)?;
+                assert_close(&dx, &wide_dx, 1e-5);
+                assert_close(&dw, &wide_dw, 1e-5);
+            }
+            Ok(())
+        };
+        if let Some(result) = set.run(work) {
+            result.unwrap();
+        }
+    }
+}
+
+#[test]
+fn sparse_equals_dense_in_the_layers_of_a_resnet() -> Result<()> {
+    for (channels, out, kernel, stride, padding, side) in [
+        (3, 8, 7, 2, 3, 20),
+        (64, 32, 3, 1, 1, 8),
+        (40, 72, 3, 2, 1, 8),
+        (64, 64, 3, 1, 1, 4),
+        (96, 64, 3, 1, 1, 2),
+        (32, 64, 1, 2, 0, 8),
+    ] {
+        let p = params((stride, stride), (padding, padding), (1, 1), 1);
+        let shape = [out, channels, kernel, kernel];
+        let (x, weight) = (noise32(1, &[64, channels, side, side]), noise32(2, &shape));
+        for density in [0.02, 0.1, 0.3] {
+            let mask = mask(3, &shape, density);
+            let keep = mask.to_dtype(DType::F32)?;
+            let sparse = run(&x, &weight, Some(&Pattern::new(&mask)?), &p, Layout::Chwn)?;
+            let [y, dx, dw] = run(&x, &(&weight * &keep)?, None, &p, Layout::Chwn)?;
+            for (sparse, dense) in sparse.iter().zip([y, dx, (dw * keep)?]) {
+                assert_close(sparse, &dense, 1e-5);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn pruned_positions_have_a_gradient_of_exactly_zero() -> Result<()> {
+    let shape = [16, 16, 3, 3];
+    for density in [0.05, 0.9] {
+        let mask = mask(3, &shape, density);
+        let p = params((1, 1), (1, 1), (1, 1), 1);
+        let [.., dw] =
+            run(&noise32(1, &[64, 16, 4, 4]), &noise32(2, &shape), Some(&Pattern::new(&mask)?), &p, Layout::Chwn)?;
+        for (gradient, keep) in values(&dw).into_iter().zip(values(&mask)) {
+            assert_eq!(gradient != 0.0, keep != 0.0);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn empty_filters_and_channels_give_zeros() -> Result<()> {
+    // Filters 0 and 3 and input channel 1 are pruned away.
+    let keep = |o: usize, c: usize| u8::from(!o.is_multiple_of(3) && c != 1);
+    let bits: Vec<u8> = (0..6 * 4 * 9).map(|i| keep(i / 36, i / 9 % 4)).collect();
+    let pattern = Pattern::new(&Tensor::from_vec(bits, (6, 4, 3, 3), &Device::Cpu)?)?;
+    let p = params((1, 1), (1, 1), (1, 1), 1);
+    let [y, dx, _] = run(&noise32(1, &[32, 4, 5, 5]), &noise32(2, &[6, 4, 3, 3]), Some(&pattern), &p, Layout::Chwn)?;
+    for filter in [0, 3] {
+        assert!(values(&y.narrow(1, filter, 1)?).iter().all(|&v| v == 0.0));
+    }
+    assert!(values(&dx.narrow(1, 1, 1)?).iter().all(|&v| v == 0.0));
+    assert!(values(&dx.narrow(1, 2, 1)?).iter().any(|&v| v != 0.0));
+    Ok(())
+}
+
+#[test]
+fn denormals_are_computed_with() -> Result<()> {
+    let x = Tensor::full(f32::MIN_POSITIVE / 8.0, (16, 1, 2, 2), &Device::Cpu)?;
+    let weight = Tensor::full(2f32, (1, 1, 1, 1), &Device::Cpu)?;
+    let pattern = Pattern::new(&Tensor::ones((1, 1, 1, 1), DType::U8, &Device::Cpu)?)?;
+    for pattern in [None, Some(&pattern)] {
+        let y = conv2d(&x, &weight, pattern, &Conv2dParams::default())?;
+        assert!(values(&y).iter().all(|&v| v == f64::from(f32::MIN_POSITIVE / 4.0)));
+    }
+    Ok(())
+}
+
+#[test]
+fn views_are_read_as_they_are() -> Result<()> {
+    let p = params((1, 1), (1, 1), (1, 1), 1);
+    let x = noise32(1, &[20, 6, 8, 5]).transpose(2, 3)?.narrow(1, 1, 4)?;
+    let weight = noise32(2, &[3, 3, 4, 7]).permute((3, 2, 0, 1))?;
+    let pattern = Pattern::new(&mask(3, &[3, 3, 4, 7], 0.5).permute((3, 2, 0, 1))?)?;
+    for layout in LAYOUTS {
+        let view = run(&x, &weight, Some(&pattern), &p, layout)?;
+        let copy = run(&x.contiguous()?, &weight.contiguous()?, Some(&pattern), &p, layout)?;
+        for (view, copy) in view.iter().zip(copy) {
+            assert_close(view, &copy, 0.0);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn only_the_gradients_asked_for_are_there() -> Result<()> {
+    let (x, weight) = (Var::from_tensor(&noise32(1, &[16, 4, 5, 5]))?, Var::from_tensor(&noise32(2, &[3, 4, 3, 3]))?);
+    let p = Conv2dParams::default();
+    let frozen = conv2d(&x, &weight.detach(), None, &p)?.sum_all()?.backward()?;
+    assert!(frozen.get(&x).is_some() && frozen.get(&weight).is_none());
+    let first = conv2d(&x.detach(), &weight, None, &p)?.sum_all()?.backward()?;
+    assert!(first.get(&x).is_none() && first.get(&weight).is_some());
+    Ok(())
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() -> Result<()> {
+    let bits = || -> Result<Vec<u64>> {
+        let mut all = Vec::new();
+        for (channels, out, kernel, stride, padding, side, batch) in
+            [(3, 24, 7, 2, 3, 16, 33), (48, 40, 3, 1, 1, 8, 64), (64, 64, 3, 1, 1, 2, 64), (24, 24, 3, 2, 1, 9, 3)]
+        {
+            let p = params((stride, stride), (padding, padding), (1, 1), 1);
+            let shape = [out, channels, kernel, kernel];
+            let (x, weight) = (noise32(1, &[batch, channels, side, side]), noise32(2, &shape));
+            let pattern = Pattern::new(&mask(3, &shape, 0.1))?;
+            for layout in LAYOUTS {
+                for pattern in [None, Some(&pattern)] {
+                    all.extend(run(&x, &weight, pattern, &p, layout)?);
+                }
+            }
+        }
+        Ok(all.iter().flat_map(values).map(f64::to_bits).collect())
+    };
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.expect("threads start").install(bits)
+    };
+    let one = on(1)?;
+    assert!(one == on(2)?, "two threads");
+    assert!(one == on(4)?, "four threads");
+    Ok(())
+}
+
+#[test]
+fn a_batch_is_computed_as_its_parts() -> Result<()> {
+    let p = params((1, 1), (1, 1), (1, 1), 1);
+    let (x, weight) = (noise32(1, &[50, 6, 7, 7]), noise32(2, &[9, 6, 3, 3]));
+    let pattern = Pattern::new(&mask(3, &[9, 6, 3, 3], 0.2))?;
+    for pattern in [None, Some(&pattern)] {
+        let whole = conv2d(&x, &weight, pattern, &p)?;
+        for (from, len) in [(0, 1), (1, 6), (7, 43)] {
+            let part = conv2d(&x.narrow(0, from, len)?, &weight, pattern, &p)?;
+            assert_close(&part, &whole.narrow(0, from, len)?, 1e-6);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn linear_layers_of_every_batch_are_the_product() -> Result<()> {
+    let mask = mask(3, &[10, 37], 0.2);
+    let keep = mask.to_dtype(DType::F32)?;
+    let (weight, bias) = (noise32(2, &[10, 37]), noise32(4, &[10]));
+    for batch in [1, 6, 64] {
+        let x = noise32(1, &[batch, 37]);
+        let expected = x.matmul(&(&weight * &keep)?.t()?)?.broadcast_add(&bias)?;
+        assert_close(&linear(&x, &weight, Some(&bias), Some(&Pattern::new(&mask)?))?, &expected, 1e-6);
+        assert_close(&linear(&x, &(&weight * &keep)?, Some(&bias), None)?, &expected, 1e-6);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_choice_of_kernels_is_visible() -> Result<()> {
+    let p = Conv2dParams { padding: (1, 1), layout: Layout::Chwn, ..Default::default() };
+    let at = |density| conv2d_kernels(&[64, 16, 16, 64], &[64, 64, 3, 3], density, &p);
+    assert_eq!([at(1.0)?.forward, at(1.0)?.weight_gradient], [Kernel::Dense, Kernel::Dense]);
+    assert_eq!([at(0.1)?.forward, at(0.1)?.input_gradient], [Kernel::Sparse, Kernel::Sparse]);
+    // 46 of 48 rows and columns of taps are inside the picture.
+    assert_eq!(at(0.1)?.dense_multiplications, 46 * 46 * 64 * 64 * 64);
+    let error = conv2d_kernels(&[1, 2, 3], &[1, 1, 1, 1], 0.5, &p).expect_err("rank 3").to_string();
+    assert!(error.contains("expected rank 4"), "{error}");
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! Everything outside convolutions at the sizes of a ResNet-18 step (batch 64, 64 x 64).
 
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lth_kernels::optim::{AdamStep, adam_step};
@@ -24,19 +25,25 @@ fn both(c: &mut Criterion, name: &str, shape: &[usize], f: impl Fn(&Tensor) -> R
     let mut group = c.benchmark_group(name);
     group.sample_size(20).throughput(Throughput::Elements(x.elem_count() as u64));
     group.bench_function("forward", |b| b.iter(|| black_box(f(&x.detach()).expect("runs"))));
-    group.bench_function("forward and backward", |b| {
-        b.iter(|| {
-            let y = f(&x).expect("runs");
-            // Pool and loss hand back a contiguous gradient, one pass; candle's sum would hand back
-            // a broadcast one, whose addition takes ten times as long as the layer.
-            let pooled = global_avg_pool(&y, layout).expect("runs");
-            black_box(cross_entropy(&pooled, &targets).and_then(|l| l.backward()).expect("runs"))
+    for (name, backward) in [
+        ("forward and backward", lth_kernels::backward as fn(&Tensor) -> Result<GradStore>),
+        ("forward and candle's backward", Tensor::backward),
+    ] {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                // Pool and loss hand back a contiguous gradient, one pass; candle's sum would hand
+                // back a broadcast one, whose addition takes ten times as long as the layer.
+                let pooled = f(&x).and_then(|y| global_avg_pool(&y, layout)).expect("runs");
+                let loss = cross_entropy(&pooled, &targets).expect("runs");
+                black_box(backward(&loss).expect("runs"))
+            });
         });
-    });
+    }
     group.finish();
 }
 
 fn layers(c: &mut Criterion) {
+    lth_kernels::keep_freed_memory();
     let stem = [64, 32, 32, 64];
     let layout = Layout::Chwn;
     let weight = Tensor::ones(64, DType::F32, &Device::Cpu).expect("a vector");

@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 /// # Errors
 /// If candle fails to allocate or run.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    if has_kernels(x) { x.contiguous()?.apply_op1(Relu) } else { composed::relu(x) }
+    if has_kernels(x) { crate::tape::apply1(&x.contiguous()?, Relu) } else { composed::relu(x) }
 }
 
 multiversion! {

@@ -72,7 +72,7 @@ pub fn to_layout(x: &Tensor, from: Layout, to: Layout) -> Result<Tensor> {
             Layout::Chwn => (c * h * w, n),
         };
         let op = Transpose { rows, columns, output: to.shape(n, c, h, w) };
-        return x.contiguous()?.apply_op1(op);
+        return crate::tape::apply1(&x.contiguous()?, op);
     }
     match (from, to) {
         (Layout::Nchw, Layout::Chwn) => x.permute((1, 2, 3, 0))?.contiguous(),

@@ -9,7 +9,7 @@
 //!
 //! The convolution [`conv2d`] takes a weight and, if the weight is masked, a [`Pattern`] built
 //! once from the mask. Everything works on candle tensors and records candle's graph, so
-//! `loss.backward()` is all a caller needs:
+//! `loss.backward()` works as everywhere:
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor, Var};
@@ -23,7 +23,7 @@
 //! let y = lth_kernels::conv2d(&x, &weight, Some(&Pattern::new(&mask)?), &params)?;
 //! let y = lth_kernels::global_avg_pool(&lth_kernels::relu(&y)?, params.layout)?;
 //! let loss = lth_kernels::cross_entropy(&y, &Tensor::new(&[0u32, 3], &Device::Cpu)?)?;
-//! let gradients = loss.backward()?;
+//! let gradients = lth_kernels::backward(&loss)?;
 //! assert_eq!(gradients.get(&weight).map(Tensor::dims), Some(&[4, 3, 3, 3][..]));
 //! # Ok(())
 //! # }
@@ -32,6 +32,12 @@
 //! # Where it runs
 //! `f32` and `f64` on the CPU run on the kernels of this crate; every other type and device runs
 //! on candle's own operators (module `composed`), with the same gradients.
+//!
+//! # Fast
+//! [`backward`] gives what `loss.backward()` gives, in fewer passes over memory, where all operators
+//! between loss and variables are of this crate ([`concat()`] and [`multiply_by`] are here for that).
+//! A program that trains calls [`keep_freed_memory`] first: returning feature maps to the operating
+//! system after every layer costs more than the layers.
 //!
 //! # Reproducible
 //! Work is cut into pieces that depend on shapes only, and sums are taken in an order that
@@ -46,23 +52,29 @@ mod activation;
 mod composed;
 mod conv;
 mod dispatch;
+mod elementwise;
 mod error;
 mod layout;
 mod linear;
 mod loss;
+mod memory;
 mod norm;
 pub mod optim;
 mod parallel;
 mod pattern;
 mod pool;
 mod real;
+mod tape;
 
 pub use activation::relu;
 pub use conv::{Conv2dKernels, Conv2dParams, InstructionSet, Kernel, conv2d, conv2d_kernels};
+pub use elementwise::{concat, multiply_by};
 pub use error::Error;
 pub use layout::{Layout, to_layout};
 pub use linear::linear;
 pub use loss::cross_entropy;
+pub use memory::keep_freed_memory;
 pub use norm::{BatchNormParams, BatchStatistics, batch_norm_eval, batch_norm_train};
 pub use pattern::Pattern;
 pub use pool::{Pool2dParams, avg_pool2d, global_avg_pool, global_max_pool, max_pool2d};
+pub use tape::backward;

@@ -33,7 +33,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     }
     if has_kernels(logits) {
         let targets = values.into_iter().map(|t| t as usize).collect();
-        return logits.contiguous()?.apply_op1(CrossEntropy { targets, classes });
+        return crate::tape::apply1(&logits.contiguous()?, CrossEntropy { targets, classes });
     }
     composed::cross_entropy(logits, targets)
 }

@@ -6,6 +6,7 @@
 use super::kernel::{Affine, Gate, Gradients, Place, Wanted, backward, forward};
 use super::{BatchNormParams, BatchStatistics};
 use crate::real::{Real, slice, tensor, with_real, with_values};
+use crate::tape::{apply2, apply3};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor};
 use std::sync::{Arc, OnceLock};
@@ -165,11 +166,11 @@ impl CustomOp3 for BatchNorm {
 
 fn run(op: BatchNorm, x: &Tensor, weight: &Tensor, bias: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
     // An operator has at most three arguments: weight and bias travel as one.
-    let affine = Tensor::cat(&[weight, bias], 0)?;
+    let affine = crate::concat(weight, bias, 0)?;
     let x = x.contiguous()?;
     match residual {
-        Some(residual) => x.apply_op3(&affine, &residual.contiguous()?, op),
-        None => x.apply_op2(&affine, op),
+        Some(residual) => apply3(&x, &affine, &residual.contiguous()?, op),
+        None => apply2(&x, &affine, op),
     }
 }
 

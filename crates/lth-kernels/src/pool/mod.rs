@@ -8,6 +8,7 @@ use crate::composed;
 use crate::error::Error;
 use crate::layout::{Layout, to_layout};
 use crate::real::has_kernels;
+use crate::tape::apply1;
 use candle_core::{Result, Tensor};
 use kernel::{Geometry, Reduce};
 
@@ -57,7 +58,7 @@ impl Pool2dParams {
     fn pool(&self, op: &'static str, x: &Tensor, reduce: Reduce) -> Result<Tensor> {
         let (geometry, output) = self.check(op, x)?;
         if has_kernels(x) {
-            return x.contiguous()?.apply_op1(op::Pool { geometry, reduce, output });
+            return apply1(&x.contiguous()?, op::Pool { geometry, reduce, output });
         }
         if x.elem_count() == 0 {
             return Tensor::zeros(&output, x.dtype(), x.device());
@@ -118,7 +119,7 @@ fn global_pool(op: &'static str, x: &Tensor, layout: Layout, reduce: Reduce) -> 
     }
     if has_kernels(x) {
         let op = global::Global { n, c, area: h * w, layout, reduce };
-        return x.contiguous()?.apply_op1(op);
+        return apply1(&x.contiguous()?, op);
     }
     let x = to_layout(x, layout, Layout::Nchw)?;
     match reduce {

@@ -1,0 +1,156 @@
+//! Element-wise operators and concatenation: candle's own would interrupt [`crate::backward`].
+
+use crate::error::{Error, expect_dtype, expect_shape};
+use crate::parallel::{Blank, filled, for_ranges};
+use crate::real::{Real, has_kernels, slice, tensor, with_real, with_values};
+use crate::tape;
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+
+/// `f` of each pair.
+fn map2<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> Vec<T> {
+    let fill = |out: &Blank<'_, T>| {
+        for_ranges(a.len(), |at| {
+            // SAFETY: the ranges are disjoint.
+            let y = unsafe { out.part(at.clone()) };
+            for ((&a, &b), y) in a[at.clone()].iter().zip(&b[at]).zip(y) {
+                y.write(f(a, b));
+            }
+        });
+    };
+    assert_eq!(a.len(), b.len(), "both operands have one shape");
+    // SAFETY: the ranges cover all elements, of which both operands have as many.
+    unsafe { filled(a.len(), fill) }
+}
+
+/// The sum of two gradients, without a graph.
+pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if !has_kernels(a) {
+        return a.detach().add(&b.detach());
+    }
+    with_real!(a.dtype(), T => {
+        let sum = with_values(a, |a: &[T]| with_values(b, |b| Ok(map2(a, b, |a, b| a + b))))?;
+        tensor(sum, a.dims())
+    })
+}
+
+/// `x` times `factor`, element by element; `factor` is a constant of `x`'s shape, such as the
+/// noise of a dropout layer.
+///
+/// # Errors
+/// If shapes or types differ.
+pub fn multiply_by(x: &Tensor, factor: &Tensor) -> Result<Tensor> {
+    let op = "multiply_by";
+    expect_shape(op, "factor", factor, x.dims())?;
+    expect_dtype(op, "factor", factor, x.dtype())?;
+    let factor = factor.detach();
+    if has_kernels(x) { tape::apply1(&x.contiguous()?, MultiplyBy(factor)) } else { x * factor }
+}
+
+struct MultiplyBy(Tensor);
+
+impl CustomOp1 for MultiplyBy {
+    fn name(&self) -> &'static str {
+        "multiply_by"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = with_real!(x.dtype(), T => {
+            let x = slice::<T>("multiply_by", x, layout)?;
+            let y = with_values(&self.0, |factor: &[T]| Ok(map2(x, factor, |a, b| a * b)))?;
+            <T as candle_core::WithDType>::to_cpu_storage_owned(y)
+        });
+        Ok((y, layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        if !x.track_op() {
+            return Ok(None);
+        }
+        let dx = with_real!(x.dtype(), T => {
+            let product = |a: T, b: T| a * b;
+            let dx = with_values(dy, |dy: &[T]| with_values(&self.0, |f| Ok(map2(dy, f, product))))?;
+            tensor(dx, x.dims())
+        })?;
+        Ok(Some(dx))
+    }
+}
+
+/// `a` and `b` one after the other along `axis`.
+///
+/// # Errors
+/// If the axis is none of theirs, or shapes (but for that axis) or types differ.
+pub fn concat(a: &Tensor, b: &Tensor, axis: usize) -> Result<Tensor> {
+    let op = "concat";
+    let mut expected = a.dims().to_vec();
+    if axis >= a.rank() || b.rank() != a.rank() {
+        let (expected, got) = (axis.max(a.rank()), b.dims().to_vec());
+        return Err(Error::Rank { op, tensor: "b", expected, got }.into());
+    }
+    expected[axis] = b.dims()[axis];
+    expect_shape(op, "b", b, &expected)?;
+    expect_dtype(op, "b", b, a.dtype())?;
+    if has_kernels(a) {
+        return tape::apply2(&a.contiguous()?, &b.contiguous()?, Concat { axis });
+    }
+    Tensor::cat(&[a, b], axis)
+}
+
+struct Concat {
+    axis: usize,
+}
+
+impl Concat {
+    /// Length of the runs that alternate.
+    fn run(&self, dims: &[usize]) -> usize {
+        dims[self.axis..].iter().product()
+    }
+
+    fn split<T: Real>(&self, a: &Tensor, b: &Tensor, dy: &[T]) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (run_a, run_b) = (self.run(a.dims()), self.run(b.dims()));
+        let part = |x: &Tensor, from: usize, len: usize| {
+            if !x.track_op() {
+                return Ok(None);
+            }
+            let mut values = Vec::with_capacity(x.elem_count());
+            for runs in dy.chunks_exact((run_a + run_b).max(1)) {
+                values.extend_from_slice(&runs[from..from + len]);
+            }
+            tensor(values, x.dims()).map(Some)
+        };
+        Ok((part(a, 0, run_a)?, part(b, run_a, run_b)?))
+    }
+}
+
+impl CustomOp2 for Concat {
+    fn name(&self) -> &'static str {
+        "concat"
+    }
+
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let mut dims = a_layout.dims().to_vec();
+        dims[self.axis] += b_layout.dims()[self.axis];
+        let (run_a, run_b) = (self.run(a_layout.dims()), self.run(b_layout.dims()));
+        let runs: usize = dims[..self.axis].iter().product();
+        let y = with_real!(a.dtype(), T => {
+            let (a, b) = (slice::<T>("concat", a, a_layout)?, slice::<T>("concat", b, b_layout)?);
+            let mut y = Vec::with_capacity(a.len() + b.len());
+            for i in 0..runs {
+                y.extend_from_slice(&a[i * run_a..(i + 1) * run_a]);
+                y.extend_from_slice(&b[i * run_b..(i + 1) * run_b]);
+            }
+            <T as candle_core::WithDType>::to_cpu_storage_owned(y)
+        });
+        Ok((y, dims.into()))
+    }
+
+    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        with_real!(a.dtype(), T => with_values(dy, |dy: &[T]| self.split(a, b, dy)))
+    }
+}

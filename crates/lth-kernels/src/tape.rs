@@ -1,0 +1,270 @@
+//! A backward pass with fewer passes over memory than candle's.
+//!
+//! candle adds every gradient to a tensor of zeros that it allocates first, three passes over a
+//! tensor and two allocations for each argument of each operator, on one thread. What an operator
+//! of this crate was applied to is therefore noted here as well, under the identity of its result,
+//! for as long as that result's graph lives; [`backward`] then hands gradients on as they are.
+
+use crate::elementwise::add;
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, TensorId};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+type One = dyn CustomOp1 + Send + Sync;
+type Two = dyn CustomOp2 + Send + Sync;
+type Three = dyn CustomOp3 + Send + Sync;
+
+/// An application of an operator. The operator itself belongs to candle's graph; its end removes
+/// the note.
+#[derive(Clone)]
+enum Note {
+    One(Tensor, Weak<Box<One>>),
+    Two([Tensor; 2], Weak<Box<Two>>),
+    Three([Tensor; 3], Weak<Box<Three>>),
+}
+
+static NOTES: LazyLock<Mutex<HashMap<TensorId, Note>>> = LazyLock::new(Mutex::default);
+
+/// A panic elsewhere cannot leave the map half changed: every use is one insertion or removal.
+fn notes() -> MutexGuard<'static, HashMap<TensorId, Note>> {
+    NOTES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An operator that removes its note when candle drops it.
+struct Noted<C> {
+    op: C,
+    result: Arc<OnceLock<TensorId>>,
+}
+
+impl<C> Drop for Noted<C> {
+    fn drop(&mut self) {
+        if let Some(id) = self.result.get() {
+            // The note's tensors may hold the last link to operators before this one, whose notes
+            // go in turn: not while the map is locked.
+            let note = notes().remove(id);
+            drop(note);
+        }
+    }
+}
+
+impl<C: CustomOp1> CustomOp1 for Noted<C> {
+    fn name(&self) -> &'static str {
+        self.op.name()
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.op.cpu_fwd(s, l)
+    }
+
+    fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        self.op.bwd(x, y, dy)
+    }
+}
+
+impl<C: CustomOp2> CustomOp2 for Noted<C> {
+    fn name(&self) -> &'static str {
+        self.op.name()
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.op.cpu_fwd(s1, l1, s2, l2)
+    }
+
+    fn bwd(&self, a: &Tensor, b: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        self.op.bwd(a, b, y, dy)
+    }
+}
+
+impl<C: CustomOp3> CustomOp3 for Noted<C> {
+    fn name(&self) -> &'static str {
+        self.op.name()
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.op.cpu_fwd(s1, l1, s2, l2, s3, l3)
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        self.op.bwd(a, b, c, y, dy)
+    }
+}
+
+/// Notes an application whose result is `y`, if backward will ever come to it.
+fn note(y: &Tensor, result: &OnceLock<TensorId>, note: impl FnOnce() -> Note) {
+    if y.track_op() && result.set(y.id()).is_ok() {
+        notes().insert(y.id(), note());
+    }
+}
+
+/// `x.apply_op1(op)`, noted.
+pub(crate) fn apply1<C: CustomOp1 + Send + Sync + 'static>(x: &Tensor, op: C) -> Result<Tensor> {
+    let result = Arc::new(OnceLock::new());
+    let op: Arc<Box<One>> = Arc::new(Box::new(Noted { op, result: Arc::clone(&result) }));
+    let y = x.apply_op1_arc(Arc::clone(&op))?;
+    note(&y, &result, || Note::One(x.clone(), Arc::downgrade(&op)));
+    Ok(y)
+}
+
+/// `a.apply_op2(b, op)`, noted.
+pub(crate) fn apply2<C: CustomOp2 + Send + Sync + 'static>(a: &Tensor, b: &Tensor, op: C) -> Result<Tensor> {
+    let result = Arc::new(OnceLock::new());
+    let op: Arc<Box<Two>> = Arc::new(Box::new(Noted { op, result: Arc::clone(&result) }));
+    let y = a.apply_op2_arc(b, Arc::clone(&op))?;
+    note(&y, &result, || Note::Two([a.clone(), b.clone()], Arc::downgrade(&op)));
+    Ok(y)
+}
+
+/// `a.apply_op3(b, c, op)`, noted.
+pub(crate) fn apply3<C: CustomOp3 + Send + Sync + 'static>(
+    a: &Tensor,
+    b: &Tensor,
+    c: &Tensor,
+    op: C,
+) -> Result<Tensor> {
+    let result = Arc::new(OnceLock::new());
+    let op: Arc<Box<Three>> = Arc::new(Box::new(Noted { op, result: Arc::clone(&result) }));
+    let y = a.apply_op3_arc(b, c, Arc::clone(&op))?;
+    note(&y, &result, || Note::Three([a.clone(), b.clone(), c.clone()], Arc::downgrade(&op)));
+    Ok(y)
+}
+
+/// The gradients of every variable that `loss` (a scalar) depends on: what `loss.backward()` gives.
+///
+/// Where every operator between them is one of this crate's, gradients are handed on without the
+/// zeros and additions of candle's backward pass; with any other operator among them this is
+/// `loss.backward()`.
+///
+/// # Errors
+/// If an operator's backward pass fails.
+pub fn backward(loss: &Tensor) -> Result<GradStore> {
+    let nodes = loss.sorted_nodes();
+    let steps: Option<Vec<(&Tensor, Note)>> = {
+        let notes = notes();
+        let inner = nodes.into_iter().filter(|node| !node.is_variable());
+        inner.map(|node| Some((node, notes.get(&node.id())?.clone()))).collect()
+    };
+    let Some(steps) = steps else {
+        return loss.backward();
+    };
+    let mut store = GradStore::default();
+    store.insert(loss, loss.ones_like()?.contiguous()?);
+    for (y, note) in steps {
+        let Some(dy) = store.remove(y) else {
+            continue; // no operator after it wanted its gradient
+        };
+        let gone = || candle_core::Error::msg("backward: an operator of a living graph is gone").bt();
+        match note {
+            Note::One(x, op) => {
+                let dx = op.upgrade().ok_or_else(gone)?.bwd(&x, y, &dy)?;
+                accumulate(&mut store, &x, dx)?;
+            }
+            Note::Two([a, b], op) => {
+                let (da, db) = op.upgrade().ok_or_else(gone)?.bwd(&a, &b, y, &dy)?;
+                accumulate(&mut store, &a, da)?;
+                accumulate(&mut store, &b, db)?;
+            }
+            Note::Three([a, b, c], op) => {
+                let (da, db, dc) = op.upgrade().ok_or_else(gone)?.bwd(&a, &b, &c, y, &dy)?;
+                accumulate(&mut store, &a, da)?;
+                accumulate(&mut store, &b, db)?;
+                accumulate(&mut store, &c, dc)?;
+            }
+        }
+    }
+    Ok(store)
+}
+
+fn accumulate(store: &mut GradStore, x: &Tensor, gradient: Option<Tensor>) -> Result<()> {
+    let Some(gradient) = gradient.filter(|_| x.track_op()) else {
+        return Ok(());
+    };
+    let sum = match store.remove(x) {
+        Some(before) => add(&before, &gradient)?,
+        None => gradient.detach(),
+    };
+    store.insert(x, sum);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BatchNormParams, batch_norm_train, cross_entropy, global_avg_pool, relu};
+    use candle_core::{Device, Var};
+
+    /// A little residual network with a branch, so that gradients add up: its loss.
+    fn network(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        let params = BatchNormParams::default();
+        let first = relu(&batch_norm_train(x, weight, bias, None, &params)?.0)?;
+        let second = batch_norm_train(&first, weight, bias, Some(&first), &params)?.0;
+        let logits = global_avg_pool(&second, params.layout)?;
+        cross_entropy(&logits, &Tensor::new(&[2u32, 0], &Device::Cpu)?)
+    }
+
+    fn inputs() -> Result<[Var; 3]> {
+        let values: Vec<f64> = (0..2 * 3 * 4 * 4).map(|i| f64::from(i).sin()).collect();
+        Ok([
+            Var::from_vec(values, (2, 3, 4, 4), &Device::Cpu)?,
+            Var::new(&[1.0, 0.5, -0.7], &Device::Cpu)?,
+            Var::new(&[0.1, 0.2, -0.3], &Device::Cpu)?,
+        ])
+    }
+
+    #[test]
+    fn gradients_are_candles_and_no_note_is_left() -> Result<()> {
+        let [x, weight, bias] = inputs()?;
+        let ids: Vec<TensorId> = {
+            let loss = network(&x, &weight, &bias)?;
+            let (ours, candles) = (backward(&loss)?, loss.backward()?);
+            for var in [&x, &weight, &bias] {
+                let of = |store: &GradStore| -> Result<Vec<f64>> {
+                    store.get(var).expect("a gradient").flatten_all()?.to_vec1()
+                };
+                for (a, b) in of(&ours)?.iter().zip(of(&candles)?) {
+                    assert!((a - b).abs() <= 1e-12, "{a} and {b}");
+                }
+            }
+            let nodes = loss.sorted_nodes();
+            nodes.iter().filter(|n| !n.is_variable()).map(|n| n.id()).collect()
+        };
+        assert!(ids.len() > 5);
+        assert!(ids.iter().all(|id| !notes().contains_key(id)));
+        Ok(())
+    }
+
+    #[test]
+    fn other_operators_fall_back_to_candle() -> Result<()> {
+        let [x, weight, bias] = inputs()?;
+        let doubled = (x.as_tensor() * 2.0)?;
+        let loss = network(&doubled, &weight, &bias)?;
+        let (ours, candles) = (backward(&loss)?, loss.backward()?);
+        let of =
+            |store: &GradStore| -> Result<Vec<f64>> { store.get(&x).expect("a gradient").flatten_all()?.to_vec1() };
+        assert_eq!(of(&ours)?, of(&candles)?);
+        Ok(())
+    }
+
+    #[test]
+    fn frozen_tensors_are_not_noted() -> Result<()> {
+        let [x, weight, bias] = inputs()?;
+        let y = network(&x.detach(), &weight.detach(), &bias.detach())?;
+        assert!(!notes().contains_key(&y.id()));
+        Ok(())
+    }
+}

@@ -1,6 +1,6 @@
 //! Element-wise operators and concatenation: candle's own would interrupt [`crate::backward`].
 
-use crate::error::{Error, expect_dtype, expect_shape};
+use crate::error::{Error, expect_dtype, expect_rank, expect_shape};
 use crate::parallel::{Blank, filled, for_ranges};
 use crate::real::{Real, has_kernels, slice, tensor, with_real, with_values};
 use crate::tape;
@@ -73,6 +73,67 @@ impl CustomOp1 for MultiplyBy {
             tensor(dx, x.dims())
         })?;
         Ok(Some(dx))
+    }
+}
+
+/// `x` of shape `[N, O]` plus `bias` of shape `[O]` in every row.
+///
+/// # Errors
+/// If shapes or types do not fit.
+pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let op = "add_bias";
+    expect_rank(op, "x", x, 2)?;
+    expect_shape(op, "bias", bias, &x.dims()[1..])?;
+    expect_dtype(op, "bias", bias, x.dtype())?;
+    if has_kernels(x) {
+        return tape::apply2(&x.contiguous()?, &bias.contiguous()?, AddBias);
+    }
+    x.broadcast_add(bias)
+}
+
+struct AddBias;
+
+impl AddBias {
+    fn forward<T: Real>(x: &[T], bias: &[T]) -> CpuStorage {
+        let mut y = Vec::with_capacity(x.len());
+        for row in x.chunks_exact(bias.len().max(1)) {
+            y.extend(row.iter().zip(bias).map(|(&x, &b)| x + b));
+        }
+        T::to_cpu_storage_owned(y)
+    }
+
+    fn sum<T: Real>(dy: &[T], n: usize) -> Vec<T> {
+        let mut sums = vec![0.0; n];
+        for row in dy.chunks_exact(n.max(1)) {
+            for (sum, v) in sums.iter_mut().zip(row) {
+                *sum += v.wide();
+            }
+        }
+        sums.into_iter().map(T::of).collect()
+    }
+}
+
+impl CustomOp2 for AddBias {
+    fn name(&self) -> &'static str {
+        "add_bias"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, bias: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = with_real!(x.dtype(), T => {
+            AddBias::forward(slice::<T>("add_bias", x, lx)?, slice::<T>("add_bias", bias, lb)?)
+        });
+        Ok((y, lx.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, bias: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let of_bias = || {
+            with_real!(x.dtype(), T => {
+                let sums = with_values(dy, |dy: &[T]| Ok(AddBias::sum(dy, bias.elem_count())))?;
+                tensor(sums, bias.dims())
+            })
+        };
+        // candle adds what it gets here to zeros, `backward` hands it on: nobody writes to it.
+        Ok((x.track_op().then(|| dy.clone()), bias.track_op().then(of_bias).transpose()?))
     }
 }
 

@@ -67,12 +67,11 @@ pub fn to_layout(x: &Tensor, from: Layout, to: Layout) -> Result<Tensor> {
     expect_rank("to_layout", "x", x, 4)?;
     if from != to && has_kernels(x) {
         let (n, c, h, w) = from.sizes("to_layout", "x", x)?;
-        let (rows, columns) = match from {
-            Layout::Nchw => (n, c * h * w),
-            Layout::Chwn => (c * h * w, n),
+        let rows = match from {
+            Layout::Nchw => n,
+            Layout::Chwn => c * h * w,
         };
-        let op = Transpose { rows, columns, output: to.shape(n, c, h, w) };
-        return crate::tape::apply1(&x.contiguous()?, op);
+        return transposed(x, rows, &to.shape(n, c, h, w));
     }
     match (from, to) {
         (Layout::Nchw, Layout::Chwn) => x.permute((1, 2, 3, 0))?.contiguous(),
@@ -81,11 +80,18 @@ pub fn to_layout(x: &Tensor, from: Layout, to: Layout) -> Result<Tensor> {
     }
 }
 
-/// Both directions are the transposition of a matrix, `[N, C · H · W]` or `[C · H · W, N]`.
+/// `x` (f32 or f64 on the CPU) as a matrix of `rows`, transposed, in the shape `output`. With
+/// backward, and without interrupting [`crate::backward`] as candle's own views do.
+pub(crate) fn transposed(x: &Tensor, rows: usize, output: &[usize]) -> Result<Tensor> {
+    let columns = x.elem_count().checked_div(rows).unwrap_or(0);
+    crate::tape::apply1(&x.contiguous()?, Transpose { rows, columns, output: output.to_vec() })
+}
+
+/// Both directions of a layout's change are the transposition of a matrix, `[N, C · H · W]` or `[C · H · W, N]`.
 struct Transpose {
     rows: usize,
     columns: usize,
-    output: [usize; 4],
+    output: Vec<usize>,
 }
 
 /// Side of the squares that are transposed at once: both sides of one stay in L1.
@@ -130,7 +136,7 @@ impl CustomOp1 for Transpose {
             let x = slice::<T>("to_layout", x, layout)?;
             T::to_cpu_storage_owned(transpose(x, self.rows, self.columns))
         });
-        Ok((y, (&self.output).into()))
+        Ok((y, self.output.as_slice().into()))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {

@@ -35,7 +35,8 @@
 //!
 //! # Fast
 //! [`backward`] gives what `loss.backward()` gives, in fewer passes over memory, where all operators
-//! between loss and variables are of this crate ([`concat()`] and [`multiply_by`] are here for that).
+//! between loss and variables are of this crate ([`concat()`], [`add_bias`] and [`multiply_by`] are
+//! here for that).
 //! A program that trains calls [`keep_freed_memory`] first: returning feature maps to the operating
 //! system after every layer costs more than the layers.
 //!
@@ -68,7 +69,7 @@ mod tape;
 
 pub use activation::relu;
 pub use conv::{Conv2dKernels, Conv2dParams, InstructionSet, Kernel, conv2d, conv2d_kernels};
-pub use elementwise::{concat, multiply_by};
+pub use elementwise::{add_bias, concat, multiply_by};
 pub use error::Error;
 pub use layout::{Layout, to_layout};
 pub use linear::linear;

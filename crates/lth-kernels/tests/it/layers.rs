@@ -3,8 +3,8 @@
 use crate::common::{assert_close, assert_gradients, noise, noise32, values};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use lth_kernels::{
-    BatchNormParams, Conv2dParams, Layout, Pattern, batch_norm_eval, batch_norm_train, concat, conv2d, cross_entropy,
-    linear, multiply_by, relu, to_layout,
+    BatchNormParams, Conv2dParams, Layout, Pattern, add_bias, batch_norm_eval, batch_norm_train, concat, conv2d,
+    cross_entropy, linear, multiply_by, relu, to_layout,
 };
 
 const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Chwn];
@@ -258,7 +258,7 @@ fn convolution_gradients_are_the_differences_where_candles_fail() {
 }
 
 #[test]
-fn concatenation_and_product_are_candles_with_the_gradients_of_differences() -> Result<()> {
+fn concatenation_product_and_bias_are_candles_with_the_gradients_of_differences() -> Result<()> {
     let (a, b) = (noise(1, &[3, 2, 4]), noise(2, &[3, 5, 4]));
     assert_close(&concat(&a, &b, 1)?, &Tensor::cat(&[&a, &b], 1)?, 0.0);
     assert_gradients(&[a.clone(), b.clone()], |t| concat(&t[0], &t[1], 1));
@@ -266,6 +266,9 @@ fn concatenation_and_product_are_candles_with_the_gradients_of_differences() -> 
     let factor = noise(4, &[3, 2, 4]);
     assert_close(&multiply_by(&a, &factor)?, &(&a * &factor)?, 0.0);
     assert_gradients(std::slice::from_ref(&a), |t| multiply_by(&t[0], &factor));
+    let (rows, bias) = (noise(5, &[6, 3]), noise(6, &[3]));
+    assert_close(&add_bias(&rows, &bias)?, &rows.broadcast_add(&bias)?, 0.0);
+    assert_gradients(&[rows, bias], |t| add_bias(&t[0], &t[1]));
     let message = |r: Result<Tensor>| r.expect_err("refused").to_string();
     let wrong = message(concat(&a, &b, 0));
     assert!(wrong.contains("`b` has shape [3, 5, 4], expected [3, 2, 4]"), "{wrong}");

@@ -13,6 +13,9 @@ pub(crate) type Key = u32;
 /// Scores that one thread takes at a time.
 const CHUNK: usize = 1 << 16;
 
+/// Ranges told apart in one pass.
+const BINS: usize = 1 << 11;
+
 #[inline]
 pub(crate) fn key(score: f32) -> Key {
     let bits = (score + 0.0).to_bits(); // −0.0 + 0.0 is 0.0
@@ -29,7 +32,7 @@ pub(crate) fn nth_smallest(parts: &[&[f32]], mut rank: usize) -> Option<Key> {
     let mut known: u32 = 0; // leading bits of `found` that are decided
     for width in [11, 11, 10] {
         let shift = 32 - known - width;
-        let counts = histogram(parts, width, |score| {
+        let counts = histogram(parts, |score| {
             let key = key(score);
             // A shift by 32 (nothing is known yet) is 0: every key is inside.
             let inside = known == 0 || (key ^ found) >> (32 - known) == 0;
@@ -52,11 +55,12 @@ pub(crate) fn nth_largest(parts: &[&[f32]], rank: usize) -> Option<Key> {
     nth_smallest(parts, len.checked_sub(rank + 1)?)
 }
 
-fn histogram(parts: &[&[f32]], width: u32, bin: impl Fn(f32) -> Option<u32> + Sync) -> Vec<usize> {
-    let empty = || vec![0usize; 1 << width];
+/// How many scores fall in each bin; `bin` is below 2,048.
+fn histogram(parts: &[&[f32]], bin: impl Fn(f32) -> Option<u32> + Sync) -> Vec<usize> {
+    let empty = || vec![0usize; BINS];
     let count = |mut counts: Vec<usize>, chunk: &[f32]| {
         for bin in chunk.iter().filter_map(|&score| bin(score)) {
-            counts[bin as usize] += 1;
+            counts[bin as usize % BINS] += 1;
         }
         counts
     };
@@ -72,10 +76,12 @@ fn histogram(parts: &[&[f32]], width: u32, bin: impl Fn(f32) -> Option<u32> + Sy
 /// How many scores are above and how many equal to `threshold`.
 pub(crate) fn above_and_equal(scores: &[f32], threshold: Key) -> (usize, usize) {
     let count = |chunk: &[f32]| {
-        chunk.iter().fold((0, 0), |(above, equal), &score| {
+        let (above, equal) = chunk.iter().fold((0u32, 0u32), |(above, equal), &score| {
             let key = key(score);
-            (above + usize::from(key > threshold), equal + usize::from(key == threshold))
-        })
+            // Without overflow checks, which a chunk cannot need, this takes several scores at a time.
+            (above.wrapping_add((key > threshold).into()), equal.wrapping_add((key == threshold).into()))
+        });
+        (above as usize, equal as usize)
     };
     scores.par_chunks(CHUNK).map(count).reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
 }
@@ -134,8 +140,8 @@ fn nth_equal(scores: &[f32], threshold: Key, mut n: usize) -> Option<usize> {
 
 fn pack(scores: &[f32], keep: impl Fn(f32, usize) -> bool + Sync) -> Vec<u64> {
     let word = |(word_idx, chunk): (usize, &[f32])| {
-        let bits = chunk.iter().enumerate();
-        bits.fold(0u64, |word, (i, &score)| word | u64::from(keep(score, word_idx * 64 + i)) << i)
+        let bits = chunk.iter().enumerate().rev();
+        bits.fold(0u64, |word, (i, &score)| word << 1 | u64::from(keep(score, word_idx * 64 + i)))
     };
     scores.par_chunks(64).with_min_len(CHUNK / 64).enumerate().map(word).collect()
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use lth_mask::{Error, Mask, Result, Scope, Selection, ThresholdRule, random_like, select};
+use lth_mask::{
+    Error, Granularity, Mask, MaskSet, Result, Scope, Selection, ThresholdRule, random_like, select, select_within,
+};
 
 use crate::select_one;
 
@@ -118,5 +120,78 @@ fn random_masks_have_the_ticket_s_counts() -> Result<()> {
     let random = random_like(&masks, 7);
     assert_eq!(random.stats(), masks.stats());
     assert_ne!(random, masks);
+    Ok(())
+}
+
+#[test]
+fn lamp_shares_the_budget_and_the_scores_choose() -> Result<()> {
+    let layer = |values: &[f32]| Tensor::new(values, &Device::Cpu);
+    // LAMP: 1, 9/25, 4/29 and 1, 1/2, 1/3; the four highest are 1, 1, 1/2 and 9/25.
+    let scores: BTreeMap<_, _> =
+        [("a".to_owned(), layer(&[4., 3., 2.])?), ("b".to_owned(), layer(&[0.1, 0.1, 0.1])?)].into();
+    let masks = select(&scores, 1.0 / 3.0, &Selection { scope: Scope::Lamp, ..Selection::default() })?;
+    assert_eq!(masks.get("a").map(Mask::to_bytes), Some(vec![0b011]));
+    assert_eq!(masks.get("b").map(Mask::to_bytes), Some(vec![0b011]));
+    let negative: BTreeMap<_, _> = [("a".to_owned(), layer(&[1., -1.])?)].into();
+    assert!(select(&negative, 0.5, &Selection { scope: Scope::Lamp, ..Selection::default() }).is_err());
+    Ok(())
+}
+
+#[test]
+fn ties_between_layers_must_fit() -> Result<()> {
+    let scores = scores(&[("a", &[4, 2]), ("b", &[4, 3]), ("c", &[5, 2])])?;
+    let tied = |names: &[&str], more: &[&str]| {
+        let list = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
+        let tied = vec![list(names), list(more)];
+        let result = select(&scores, 0.5, &Selection { granularity: Granularity::Row, tied, ..Selection::default() });
+        result.map_err(|e| e.to_string())
+    };
+    let masks = tied(&["a", "b"], &[]).map_err(Error::Selection)?;
+    let rows = |name: &str, width: usize| -> Vec<bool> {
+        masks.get(name).map(|m| m.iter().step_by(width).collect()).unwrap_or_default()
+    };
+    assert_eq!(rows("a", 2), rows("b", 3));
+    assert_eq!(rows("a", 2).into_iter().filter(|&keep| keep).count(), 2);
+    let error = |names: &[&str], more: &[&str]| tied(names, more).err().unwrap_or_default();
+    assert!(error(&["a", "c"], &[]).contains("`c`: tied, with 5 groups, expected 4"));
+    assert!(error(&["a", "b"], &["b", "c"]).contains("`b`: name is tied twice"));
+    assert!(error(&["a", "d"], &[]).contains("`d`: no score"));
+    Ok(())
+}
+
+#[test]
+fn n_of_m_takes_no_shared_budget() -> Result<()> {
+    let scores = scores(&[("a", &[4, 8])])?;
+    let pattern = Selection { granularity: Granularity::NM { n: 2, m: 4 }, ..Selection::default() };
+    assert_eq!(select(&scores, 0.5, &pattern)?.zeros(), 16);
+    for odd in [
+        Selection { scope: Scope::Global, ..pattern.clone() },
+        Selection { rule: ThresholdRule::Quantile, ..pattern.clone() },
+        Selection { round_to: 2, ..pattern.clone() },
+    ] {
+        assert!(matches!(select(&scores, 0.5, &odd), Err(Error::Selection(_))));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_previous_mask_must_be_there_and_fit() -> Result<()> {
+    let scores = scores(&[("a", &[4, 8])])?;
+    let within = |previous: &MaskSet| select_within(&scores, 0.5, &Selection::default(), previous);
+    assert!(within(&MaskSet::new()).is_err_and(|e| e.to_string().starts_with("`a`: no previous mask")));
+    let other: MaskSet = [("a".to_owned(), Mask::all_kept([8, 4])?)].into_iter().collect();
+    assert!(within(&other).is_err_and(|e| e.to_string() == "`a`: mask has shape [8, 4], expected [4, 8]"));
+    Ok(())
+}
+
+#[test]
+fn half_precision_scores_are_taken_as_they_are() -> Result<()> {
+    let single = scores(&[("a", &[16, 16])])?;
+    for dtype in [DType::F16, DType::BF16] {
+        let half = (single["a"].clone() / 16_777_216.0)?.to_dtype(dtype)?;
+        let wide = half.to_dtype(DType::F32)?;
+        let mask = |scores: &Tensor| select_one(scores, 0.7, &Selection::default());
+        assert_eq!(mask(&half)?, mask(&wide)?);
+    }
     Ok(())
 }

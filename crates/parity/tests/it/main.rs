@@ -1,0 +1,4 @@
+//! Our networks against candle's own.
+
+mod networks;
+mod tickets;

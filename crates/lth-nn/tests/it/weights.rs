@@ -265,14 +265,11 @@ fn damaged_files_are_errors_wherever_the_damage_is() -> Result<()> {
         }
         // Any byte changed: an error or other values, but it returns, and takes no more memory than the file allows.
         for place in 0..bytes.len() {
-            for change in [0xff, 0x01, 0x80] {
-                let mut bytes = bytes.clone();
-                bytes[place] ^= change;
-                if let Ok(weights) = read_bytes(folder.path(), &bytes) {
-                    let size: usize =
-                        weights.tensors.values().map(|t| t.elem_count() * t.dtype().size_in_bytes()).sum();
-                    assert!(size <= 4 * bytes.len(), "{kind}, byte {place}: {size} bytes of tensors");
-                }
+            let mut bytes = bytes.clone();
+            bytes[place] ^= [0xff, 0x01, 0x80][place % 3];
+            if let Ok(weights) = read_bytes(folder.path(), &bytes) {
+                let size: usize = weights.tensors.values().map(|t| t.elem_count() * t.dtype().size_in_bytes()).sum();
+                assert!(size <= 4 * bytes.len(), "{kind}, byte {place}: {size} bytes of tensors");
             }
         }
     }

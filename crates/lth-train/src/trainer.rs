@@ -222,7 +222,7 @@ impl<N: Network> Trainer<N> {
         }
         run.at.smooth.push(value);
         run.loss = Some(value);
-        let mut gradients = loss.backward()?;
+        let mut gradients = lth_kernels::backward(&loss)?;
         drop((logits, loss));
         run.announce_with(self, Event::BeforeStep, iteration, Some(&mut gradients), hooks)?;
         let progress = iteration as f64 / (run.n_epochs * run.n_batches) as f64;

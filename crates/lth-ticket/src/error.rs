@@ -1,0 +1,94 @@
+use std::path::PathBuf;
+
+/// What can go wrong between a network and its ticket.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// candle could not do an operation.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+
+    /// The criterion could not score a weight.
+    #[error(transparent)]
+    Criteria(#[from] lth_criteria::Error),
+
+    /// A mask could not be made or does not fit.
+    #[error(transparent)]
+    Mask(#[from] lth_mask::Error),
+
+    /// The schedule does not fit the fit.
+    #[error(transparent)]
+    Schedule(#[from] lth_schedule::Error),
+
+    /// The trainer refused.
+    #[error(transparent)]
+    Train(#[from] lth_train::Error),
+
+    /// Weights cannot go back to an epoch that has not begun when they are first pruned.
+    #[error(
+        "pruning starts in epoch {start_epoch}, before epoch {rewind_epoch} to which the weights are rewound: \
+         start in epoch {rewind_epoch} or later, or rewind to epoch {start_epoch} or earlier"
+    )]
+    RewindAfterStart {
+        /// Epoch in which the schedule's window begins.
+        start_epoch: u64,
+        /// Epoch to rewind to.
+        rewind_epoch: u64,
+    },
+
+    /// The criterion needs something that a training loop does not have at hand.
+    #[error(
+        "criterion `{criterion}` needs the {input}, which is not collected while training: collect it over batches, \
+         score with `lth_criteria::score_all`, and give the masks to the trainer"
+    )]
+    NotCollected {
+        /// The criterion's name.
+        criterion: String,
+        /// What it needs.
+        input: lth_criteria::Input,
+    },
+
+    /// There is nothing to prune.
+    #[error("the network has no weight of rank {ranks:?} to prune; its parameters are {names:?}")]
+    NothingToPrune {
+        /// The ranks asked for.
+        ranks: Vec<usize>,
+        /// The first parameters there are.
+        names: Vec<String>,
+    },
+
+    /// A file could not be read or written.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// "reading", "writing".
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+
+    /// A file is no ticket, or a damaged one.
+    #[error("{} is no intact ticket: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A saved hook state is not this hook's.
+    #[error("the saved state of the pruning hook does not fit: {0}")]
+    State(String),
+}
+
+impl Error {
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { what, path, source }
+    }
+
+    pub(crate) fn damaged(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
+        Self::Damaged { path: path.into(), reason: reason.to_string() }
+    }
+}

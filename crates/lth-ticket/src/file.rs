@@ -1,0 +1,176 @@
+//! The ticket as a file.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use lth_mask::MaskSet;
+use safetensors::{SafeTensors, View};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::{Error, TicketHeader};
+
+/// Masked weights under the network's own names, the masks, and what they are.
+///
+/// On disk: one safetensors file with all values (parameters and buffers), which candle, `candle-transformers` and
+/// PyTorch's safetensors load as they load any other, and beside it, at [`masks_path`], the masks, a bit per weight. Equal
+/// tickets are equal bytes.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// What it is.
+    pub header: TicketHeader,
+    /// All parameters and buffers by name; pruned weights are exactly 0.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// The masks; empty for a dense network.
+    pub masks: MaskSet,
+}
+
+const CONTENT: &str = "content_sha256";
+const FORMAT: &str = "format";
+const VERSION: &str = "lth_version";
+
+/// Where the masks of the ticket at `path` lie: `name.masks.safetensors` beside `name.safetensors`.
+pub fn masks_path(path: &Path) -> PathBuf {
+    path.with_extension("masks.safetensors")
+}
+
+impl Ticket {
+    /// SHA-256 over names, types, shapes and values in the order of names, and the masks: the identity of the ticket,
+    /// whatever its header says. 64 lower-case hexadecimal digits.
+    /// # Errors  if a tensor cannot be read.
+    pub fn content_sha256(&self) -> Result<String, Error> {
+        let mut hash = Sha256::new();
+        // Lengths go in, too: without them two different tickets could spell the same bytes.
+        let mut field = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        for (name, tensor) in &self.tensors {
+            field(name.as_bytes());
+            field(tensor.dtype().as_str().as_bytes());
+            tensor.dims().iter().for_each(|dim| field(&(*dim as u64).to_le_bytes()));
+            field(&View::data(tensor));
+        }
+        for (name, mask) in self.masks.iter() {
+            field(name.as_bytes());
+            mask.shape().iter().for_each(|dim| field(&(*dim as u64).to_le_bytes()));
+            field(&mask.to_bytes());
+        }
+        Ok(hex(&hash.finalize()))
+    }
+
+    /// Writes both files, each whole or not at all; returns the content's SHA-256.
+    /// # Errors  if a pruned weight is not 0, a mask has no tensor, or the files cannot be written.
+    pub fn write(&self, path: &Path) -> Result<String, Error> {
+        self.check().map_err(|reason| Error::damaged(path, reason))?;
+        let content = self.content_sha256()?;
+        let mut metadata = self.header.to_metadata().map_err(|error| Error::damaged(path, error))?;
+        metadata.insert(CONTENT.to_owned(), content.clone());
+        metadata.insert(FORMAT.to_owned(), "pt".to_owned());
+        metadata.insert(VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        // Masks first: a ticket that is there has its masks.
+        if !self.masks.is_empty() {
+            self.masks.save(&masks_path(path))?;
+        }
+        write_safetensors(path, &self.tensors, metadata)?;
+        Ok(content)
+    }
+
+    /// Reads a ticket and checks everything: header, shapes, that pruned weights are 0, and the content's SHA-256.
+    ///
+    /// A header whose every field is known and right is required; for other safetensors files use candle's or
+    /// `lth-nn`'s loader.
+    /// # Errors  if a file cannot be read or is damaged.
+    pub fn read(path: &Path, device: &Device) -> Result<Self, Error> {
+        let bytes = std::fs::read(path).map_err(Error::io("reading", path))?;
+        let damaged = |reason: &dyn std::fmt::Display| Error::damaged(path, reason);
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(&error))?;
+        let mut metadata: BTreeMap<String, String> =
+            header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let content = metadata.remove(CONTENT).ok_or_else(|| damaged(&"its header has no content_sha256"))?;
+        metadata.remove(FORMAT);
+        metadata.remove(VERSION);
+        let header =
+            TicketHeader::from_metadata(&metadata).map_err(|error| damaged(&format!("its header: {error}")))?;
+        let tensors: BTreeMap<String, Tensor> = candle_core::safetensors::load_buffer(&bytes, device)
+            .map_err(|error| damaged(&error))?
+            .into_iter()
+            .collect();
+        drop(bytes);
+        let masks = match &header.pruning {
+            Some(_) => MaskSet::load(&masks_path(path))?,
+            None => MaskSet::new(),
+        };
+        let ticket = Self { header, tensors, masks };
+        ticket.check().map_err(|reason| Error::damaged(path, reason))?;
+        let got = ticket.content_sha256()?;
+        if got != content {
+            return Err(damaged(&format!("its content has SHA-256 {got}, its header says {content}")));
+        }
+        Ok(ticket)
+    }
+
+    /// Says what does not fit together, if anything.
+    fn check(&self) -> Result<(), String> {
+        for (name, mask) in self.masks.iter() {
+            let tensor = self.tensors.get(name).ok_or_else(|| format!("mask `{name}` has no tensor"))?;
+            if mask.shape() != tensor.dims() {
+                let (got, expected) = (mask.shape(), tensor.dims());
+                return Err(format!("mask for `{name}` has shape {got:?}, expected {expected:?}"));
+            }
+            let values = tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
+            let values = values.map_err(|error| format!("`{name}`: {error}"))?;
+            if let Some(index) = mask.iter().zip(&values).position(|(keep, value)| !keep && *value != 0.) {
+                return Err(format!("`{name}` is {} at pruned position {index}, expected 0", values[index]));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A safetensors file with sorted metadata. The crate's own writer takes a `HashMap`, so that equal content would give
+/// different bytes from run to run.
+fn write_safetensors(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: BTreeMap<String, String>,
+) -> Result<(), Error> {
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Entry<'a> {
+        Metadata(BTreeMap<String, String>),
+        Tensor { dtype: safetensors::Dtype, shape: &'a [usize], data_offsets: [usize; 2] },
+    }
+    let damaged = |error: &dyn std::fmt::Display| Error::damaged(path, error);
+    let mut header = BTreeMap::from([("__metadata__", Entry::Metadata(metadata))]);
+    let mut offset = 0;
+    for (name, tensor) in tensors {
+        let (dtype, shape, length) = (View::dtype(&tensor), tensor.dims(), View::data_len(&tensor));
+        header.insert(name, Entry::Tensor { dtype, shape, data_offsets: [offset, offset + length] });
+        offset += length;
+    }
+    let mut header = serde_json::to_vec(&header).map_err(|error| damaged(&error))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut out = std::io::BufWriter::new(file);
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        for tensor in tensors.values() {
+            out.write_all(&View::data(&tensor))?;
+        }
+        let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(Error::io("writing", path))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

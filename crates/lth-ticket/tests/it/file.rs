@@ -1,0 +1,156 @@
+use candle_core::{Device, safetensors};
+use lth_mask::{MaskSet, Selection};
+use lth_schedule::{Schedule, Sparsity, SparsitySchedule};
+use lth_ticket::{
+    DatasetInfo, Error, NetworkInfo, Pruning, PruningConfig, PruningInfo, Rewind, Stage, Ticket, TicketHeader,
+    masks_path,
+};
+use lth_train::{FitConfig, Network};
+use proptest::prelude::*;
+
+use crate::support::{RANKS, data, trainer};
+
+fn ticket() -> Ticket {
+    let schedule = SparsitySchedule::to(Sparsity::new(0.7).expect("a fraction"), Schedule::OneShot);
+    let config = PruningConfig { ranks: RANKS.to_vec(), ..PruningConfig::new(schedule.clone()) };
+    let mut trainer = trainer();
+    trainer.fit(&FitConfig::new(1), &data(), &mut [&mut Pruning::new(config)]).expect("one epoch");
+    let masks = MaskSet::from_tensors(trainer.masks()).expect("masks");
+    Ticket {
+        header: TicketHeader {
+            stage: Stage::Trained,
+            network: NetworkInfo {
+                name: "lenet".to_owned(),
+                head: "fc".to_owned(),
+                image_size: 8,
+                mean: vec![0.5],
+                std: vec![0.25],
+                class_names: vec!["zero".to_owned(), "\"one\"".to_owned(), "42".to_owned()],
+            },
+            pruning: Some(PruningInfo {
+                criterion: "large_final".to_owned(),
+                selection: Selection::fasterai_2021(),
+                schedule,
+                sparsity: masks.sparsity(),
+                rewind: Some(Rewind::to_epoch(1)),
+            }),
+            seed: u64::MAX,
+            dataset: DatasetInfo { name: "waves".to_owned(), sha256: Some("ab".repeat(32)) },
+            parent: Some("12".repeat(32)),
+        },
+        tensors: trainer.network().parameters().snapshot(|_, _| true).expect("copies"),
+        masks,
+    }
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+#[test]
+fn what_is_written_is_read_back() -> Result<(), Error> {
+    let (folder, ticket) = (folder(), ticket());
+    let path = folder.path().join("a.safetensors");
+    let content = ticket.write(&path)?;
+    let read = Ticket::read(&path, &Device::Cpu)?;
+    assert_eq!(read.header, ticket.header);
+    assert_eq!(read.content_sha256()?, content);
+    assert_eq!(read.masks, ticket.masks);
+    Ok(())
+}
+
+#[test]
+fn other_software_sees_the_networks_own_names_and_nothing_else() -> Result<(), Error> {
+    let (folder, ticket) = (folder(), ticket());
+    let path = folder.path().join("a.safetensors");
+    ticket.write(&path)?;
+    let loaded = safetensors::load(&path, &Device::Cpu)?;
+    let mut names: Vec<_> = loaded.keys().cloned().collect();
+    names.sort();
+    assert_eq!(names, ticket.tensors.keys().cloned().collect::<Vec<_>>());
+    for (name, tensor) in &loaded {
+        let expected = ticket.tensors[name].flatten_all()?.to_vec1::<f32>()?;
+        assert_eq!(tensor.flatten_all()?.to_vec1::<f32>()?, expected, "{name}");
+    }
+    let bytes = std::fs::read(&path).expect("written above");
+    let (_, header) = ::safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
+    let metadata = header.metadata().clone().expect("metadata");
+    assert_eq!(metadata["stage"], "trained");
+    assert_eq!(metadata["format"], "pt");
+    Ok(())
+}
+
+#[test]
+fn equal_tickets_are_equal_bytes() -> Result<(), Error> {
+    let (folder, ticket) = (folder(), ticket());
+    let [a, b] = ["a", "b"].map(|name| folder.path().join(format!("{name}.safetensors")));
+    ticket.write(&a)?;
+    ticket.clone().write(&b)?;
+    assert!(std::fs::read(&a).expect("written") == std::fs::read(&b).expect("written"));
+    assert!(std::fs::read(masks_path(&a)).expect("written") == std::fs::read(masks_path(&b)).expect("written"));
+    Ok(())
+}
+
+#[test]
+fn a_pruned_weight_that_is_not_zero_is_refused_and_the_old_file_stays() -> Result<(), Error> {
+    let (folder, ticket) = (folder(), ticket());
+    let path = folder.path().join("a.safetensors");
+    ticket.write(&path)?;
+    let before = std::fs::read(&path).expect("written above");
+    let mut wrong = ticket.clone();
+    let ones = wrong.tensors["fc1.weight"].ones_like()?;
+    wrong.tensors.insert("fc1.weight".to_owned(), ones);
+    let message = wrong.write(&path).expect_err("a pruned weight is 1").to_string();
+    assert!(message.contains("`fc1.weight` is 1 at pruned position"), "{message}");
+    assert!(std::fs::read(&path).expect("still there") == before);
+    Ok(())
+}
+
+#[test]
+fn missing_or_swapped_masks_are_noticed() -> Result<(), Error> {
+    let (folder, ticket) = (folder(), ticket());
+    let path = folder.path().join("a.safetensors");
+    ticket.write(&path)?;
+    lth_mask::random_like(&ticket.masks, 1).save(masks_path(&path))?;
+    assert!(matches!(Ticket::read(&path, &Device::Cpu), Err(Error::Damaged { .. })));
+    std::fs::remove_file(masks_path(&path)).expect("it is there");
+    assert!(Ticket::read(&path, &Device::Cpu).is_err());
+    Ok(())
+}
+
+#[test]
+fn a_plain_safetensors_file_is_no_ticket() -> Result<(), Error> {
+    let folder = folder();
+    let path = folder.path().join("plain.safetensors");
+    safetensors::save(&ticket().tensors.into_iter().collect(), &path)?;
+    let message = Ticket::read(&path, &Device::Cpu).expect_err("no header").to_string();
+    assert!(message.ends_with("is no intact ticket: its header has no content_sha256"), "{message}");
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever a disk or a person does to a file, reading it is an error or gives the same ticket.
+    #[test]
+    fn a_damaged_file_is_an_error(cut in proptest::option::of(0.0..1.0f64), flips in proptest::collection::vec((0.0..1.0f64, 1u8..), 0..4)) {
+        let (folder, ticket) = (folder(), ticket());
+        let path = folder.path().join("a.safetensors");
+        let content = ticket.write(&path).expect("a ticket");
+        let mut bytes = std::fs::read(&path).expect("written above");
+        let whole = bytes.clone();
+        for (place, bits) in flips {
+            let place = (place * bytes.len() as f64) as usize;
+            bytes[place] ^= bits;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate((cut * bytes.len() as f64) as usize);
+        }
+        std::fs::write(&path, &bytes).expect("room for a small file");
+        match Ticket::read(&path, &Device::Cpu) {
+            Err(_) => prop_assert!(bytes != whole),
+            // A flip in the header can be harmless (a space) or change a field that says nothing of the content.
+            Ok(read) => prop_assert_eq!(read.content_sha256().expect("readable"), content),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests of pruning while training and of the ticket file, through the public interface.
+
+mod file;
+mod pruning;
+mod support;

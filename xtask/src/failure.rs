@@ -1,0 +1,97 @@
+//! Why a command ended early, as one line and an exit code.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// What kind of thing went wrong; each has its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The command line does not make sense: 2.
+    Usage,
+    /// Data, files or the network: 3.
+    Data,
+    /// Training itself: 4.
+    Training,
+}
+
+/// An error with its kind. `Display` is one line: what was being done, then the causes.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: Kind,
+    error: anyhow::Error,
+}
+
+pub(crate) type Result<T = ()> = std::result::Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn new(kind: Kind, error: impl Into<anyhow::Error>) -> Self {
+        Self { kind, error: error.into() }
+    }
+
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self { kind: Kind::Usage, error: anyhow::anyhow!("{message}") }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self.kind {
+            Kind::Usage => 2,
+            Kind::Data => 3,
+            Kind::Training => 4,
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A transparent error repeats its source's message: say everything once, on one line.
+        let mut said = String::new();
+        for cause in self.error.chain() {
+            let text = cause.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+            if !said.contains(&text) {
+                if !said.is_empty() {
+                    said.push_str(": ");
+                }
+                said.push_str(&text);
+            }
+        }
+        f.write_str(&said)
+    }
+}
+
+/// Gives the error of a result its kind.
+pub(crate) trait Blame<T> {
+    /// The command line is at fault.
+    fn usage(self) -> Result<T>;
+    /// Data, a file or the network is at fault.
+    fn data(self) -> Result<T>;
+    /// Training is at fault.
+    fn training(self) -> Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> Blame<T> for std::result::Result<T, E> {
+    fn usage(self) -> Result<T> {
+        self.map_err(|error| Failure::new(Kind::Usage, error))
+    }
+
+    fn data(self) -> Result<T> {
+        self.map_err(|error| Failure::new(Kind::Data, error))
+    }
+
+    fn training(self) -> Result<T> {
+        self.map_err(|error| Failure::new(Kind::Training, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn causes_are_said_once_on_one_line() {
+        let io = std::io::Error::other("no space\nleft");
+        let failure = Err::<(), _>(io).context("writing `a`").data().expect_err("an error went in");
+        assert_eq!(failure.to_string(), "writing `a`: no space left");
+    }
+}

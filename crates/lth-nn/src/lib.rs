@@ -33,6 +33,7 @@
 //! ```
 
 mod builder;
+mod compact;
 mod context;
 mod error;
 mod init;
@@ -42,12 +43,13 @@ mod random;
 mod weights;
 
 pub use builder::{Builder, Setup};
+pub use compact::{Place, Stream};
 pub use context::{Context, Tap};
 pub use error::Error;
 pub use init::{Fan, Init};
 pub use layers::{After, BatchNorm, Conv2d, Conv2dConfig, Dropout, Linear, Patterns, Sparse};
 pub use networks::{
-    ConvNet, ConvNetConfig, ConvNetDepth, FastaiHead, Freeze, Head, LeNet, LeNetConfig, ResNet, ResNetConfig,
+    ConvNet, ConvNetConfig, ConvNetDepth, FastaiHead, Freeze, Head, LeNet, LeNetConfig, ResNet, ResNetConfig, ResNetWidths,
     TappedNetwork, Vgg, VggConfig, VggDepth,
 };
 pub use weights::{LoadReport, Part, Skipped, Weights};

@@ -46,6 +46,10 @@ impl ConvNetConfig {
     pub fn cifar10(depth: ConvNetDepth) -> Self {
         Self { depth, input: (3, 32, 32), classes: 10 }
     }
+
+    pub(crate) fn n_pairs(&self) -> usize {
+        self.depth.widths().len()
+    }
 }
 
 /// Conv-2, Conv-4 or Conv-6: pairs of 3×3 convolutions `conv1`, `conv2`, … each pair followed by 2×2 max pooling, then
@@ -64,14 +68,25 @@ impl ConvNet {
     /// A new network.
     /// # Errors  if there are no classes or the input is too small for the poolings.
     pub fn new(config: &ConvNetConfig, setup: &Setup) -> Result<Self, Error> {
+        let pairs: Vec<[usize; 2]> = config.depth.widths().iter().map(|&width| [width; 2]).collect();
+        Self::with_widths(config, &pairs, [256; 2], setup)
+    }
+
+    /// A new network with these channels in its convolutions and units in its hidden linear layers.
+    pub(crate) fn with_widths(
+        config: &ConvNetConfig,
+        widths: &[[usize; 2]],
+        dense: [usize; 2],
+        setup: &Setup,
+    ) -> Result<Self, Error> {
         check_classes(config.classes)?;
         let (mut inputs, mut height, mut width) = config.input;
         let mut parameters = Parameters::new();
         let mut root = Builder::new(setup, &mut parameters);
         let mut pairs = Vec::new();
-        for (idx, &outputs) in config.depth.widths().iter().enumerate() {
-            let first = Conv2d::new(&mut root.at(format!("conv{}", 2 * idx + 1)), &convolution(inputs, outputs))?;
-            let second = Conv2d::new(&mut root.at(format!("conv{}", 2 * idx + 2)), &convolution(outputs, outputs))?;
+        for (idx, &[inner, outputs]) in widths.iter().enumerate() {
+            let first = Conv2d::new(&mut root.at(format!("conv{}", 2 * idx + 1)), &convolution(inputs, inner))?;
+            let second = Conv2d::new(&mut root.at(format!("conv{}", 2 * idx + 2)), &convolution(inner, outputs))?;
             pairs.push([first, second]);
             (inputs, height, width) = (outputs, height / 2, width / 2);
         }
@@ -79,7 +94,7 @@ impl ConvNet {
             let got = format!("{:?}", config.input);
             return Err(Error::Config { what: "input shape", got, expected: "large enough for a pooling per pair" });
         }
-        let dense = dense_layers(&mut root, &[inputs * height * width, 256, 256, config.classes])?;
+        let dense = dense_layers(&mut root, &[inputs * height * width, dense[0], dense[1], config.classes])?;
         Ok(Self { input: config.input, pairs, dense, parameters })
     }
 

@@ -47,7 +47,8 @@ impl FastaiHead {
     /// # Errors  if the input does not fit or candle fails.
     pub fn forward(&self, x: &Tensor, context: &mut Context<'_>) -> candle_core::Result<Tensor> {
         let layout = context.layout;
-        let x = Tensor::cat(&[lth_kernels::global_max_pool(x, layout)?, lth_kernels::global_avg_pool(x, layout)?], 1)?;
+        let (max, mean) = (lth_kernels::global_max_pool(x, layout)?, lth_kernels::global_avg_pool(x, layout)?);
+        let x = lth_kernels::concat(&max, &mean, 1)?;
         let x = self.norm2.forward(&x, After::default(), context)?;
         let x = self.dropout3.forward(&x, context)?;
         let x = lth_kernels::relu(&self.linear4.forward(&x, context)?)?;
@@ -72,14 +73,17 @@ pub(super) enum BuiltHead {
 }
 
 impl BuiltHead {
-    pub(super) fn new(root: &mut Builder<'_>, head: Head, channels: usize, classes: usize) -> Result<Self, Error> {
-        const HIDDEN: usize = 512;
+    pub(super) fn new(
+        root: &mut Builder<'_>,
+        head: Head,
+        [channels, hidden, classes]: [usize; 3],
+    ) -> Result<Self, Error> {
         Ok(match head {
             Head::Fc => {
                 let bias = Some(Init::torch_bias(channels));
                 Self::Fc(Linear::new(&mut root.at("fc"), channels, classes, Init::TORCH, bias)?)
             }
-            Head::Fastai => Self::Fastai(Box::new(FastaiHead::new(&mut root.at("head"), channels, HIDDEN, classes)?)),
+            Head::Fastai => Self::Fastai(Box::new(FastaiHead::new(&mut root.at("head"), channels, hidden, classes)?)),
         })
     }
 

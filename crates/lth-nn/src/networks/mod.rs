@@ -10,7 +10,7 @@ pub use conv_net::{ConvNet, ConvNetConfig, ConvNetDepth};
 pub(crate) use head::in_head;
 pub use head::{FastaiHead, Head};
 pub use lenet::{LeNet, LeNetConfig};
-pub use resnet::{Freeze, ResNet, ResNetConfig};
+pub use resnet::{Freeze, ResNet, ResNetConfig, ResNetWidths};
 pub use vgg::{Vgg, VggConfig, VggDepth};
 
 use candle_core::Tensor;

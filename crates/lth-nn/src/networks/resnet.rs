@@ -72,34 +72,65 @@ pub struct ResNet {
     parameters: Parameters,
 }
 
+/// How many channels a [`ResNet`] has where they are free to choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResNetWidths {
+    /// Outputs of the four stages; the first is the stem's, too.
+    pub streams: [usize; 4],
+    /// Between the two convolutions of each block, in order.
+    pub inner: Vec<usize>,
+    /// Between the linear layers of fastai's head.
+    pub hidden: usize,
+}
+
+impl ResNetWidths {
+    /// The usual ones: 64, 128, 256 and 512 channels, a stage's in all of its blocks.
+    pub fn usual(config: &ResNetConfig) -> Self {
+        let streams = [64, 128, 256, ResNet::FEATURES];
+        let inner =
+            config.blocks.iter().zip(streams).flat_map(|(&n_blocks, width)| std::iter::repeat_n(width, n_blocks));
+        Self { streams, inner: inner.collect(), hidden: 512 }
+    }
+}
+
 impl ResNet {
-    /// Channels that enter the head.
+    /// Channels that enter the head, unless the network has widths of its own.
     pub const FEATURES: usize = 512;
 
     /// A new network.
     /// # Errors  if a stage has no block or there are no classes.
     pub fn new(config: &ResNetConfig, setup: &Setup) -> Result<Self, Error> {
+        Self::with_widths(config, &ResNetWidths::usual(config), setup)
+    }
+
+    /// A new network with widths of its own.
+    /// # Errors  as `new`, and if there are not as many inner widths as blocks.
+    pub fn with_widths(config: &ResNetConfig, widths: &ResNetWidths, setup: &Setup) -> Result<Self, Error> {
         check_classes(config.classes)?;
         if config.blocks.contains(&0) {
             let got = format!("{:?}", config.blocks);
             return Err(Error::Config { what: "blocks of the stages", got, expected: "at least 1 each" });
         }
+        if widths.inner.len() != config.blocks.iter().sum::<usize>() {
+            let got = widths.inner.len().to_string();
+            return Err(Error::Config { what: "number of inner widths", got, expected: "one for each block" });
+        }
         let mut parameters = Parameters::new();
         let mut root = Builder::new(setup, &mut parameters);
-        let conv1 = Conv2d::new(&mut root.at("conv1"), &convolution(3, 64, 7, 2))?;
-        let bn1 = BatchNorm::new(&mut root.at("bn1"), 64, 0.)?;
+        let mut inputs = widths.streams[0];
+        let conv1 = Conv2d::new(&mut root.at("conv1"), &convolution(3, inputs, 7, 2))?;
+        let bn1 = BatchNorm::new(&mut root.at("bn1"), inputs, 0.)?;
         let mut stages = Vec::new();
-        let mut inputs = 64;
-        for (stage_idx, &n_blocks) in config.blocks.iter().enumerate() {
-            let outputs = 64 << stage_idx;
-            for block_idx in 0..n_blocks {
+        let mut inner = widths.inner.iter();
+        for (stage_idx, (&n_blocks, &outputs)) in config.blocks.iter().zip(&widths.streams).enumerate() {
+            for (block_idx, &inner) in inner.by_ref().take(n_blocks).enumerate() {
                 let stride = if stage_idx > 0 && block_idx == 0 { 2 } else { 1 };
                 let mut builder = root.at(format!("layer{}.{block_idx}", stage_idx + 1));
-                stages.push(Block::new(&mut builder, inputs, outputs, stride)?);
+                stages.push(Block::new(&mut builder, [inputs, inner, outputs], stride)?);
                 inputs = outputs;
             }
         }
-        let head = BuiltHead::new(&mut root, config.head, Self::FEATURES, config.classes)?;
+        let head = BuiltHead::new(&mut root, config.head, [inputs, widths.hidden, config.classes])?;
         Ok(Self { conv1, bn1, stages, head, layout: config.layout, parameters })
     }
 
@@ -193,10 +224,10 @@ struct Downsample {
 }
 
 impl Block {
-    fn new(builder: &mut Builder<'_>, inputs: usize, outputs: usize, stride: usize) -> Result<Self, Error> {
-        let conv1 = Conv2d::new(&mut builder.at("conv1"), &convolution(inputs, outputs, 3, stride))?;
-        let bn1 = BatchNorm::new(&mut builder.at("bn1"), outputs, 0.)?;
-        let conv2 = Conv2d::new(&mut builder.at("conv2"), &convolution(outputs, outputs, 3, 1))?;
+    fn new(builder: &mut Builder<'_>, [inputs, inner, outputs]: [usize; 3], stride: usize) -> Result<Self, Error> {
+        let conv1 = Conv2d::new(&mut builder.at("conv1"), &convolution(inputs, inner, 3, stride))?;
+        let bn1 = BatchNorm::new(&mut builder.at("bn1"), inner, 0.)?;
+        let conv2 = Conv2d::new(&mut builder.at("conv2"), &convolution(inner, outputs, 3, 1))?;
         let bn2 = BatchNorm::new(&mut builder.at("bn2"), outputs, 0.)?;
         let downsample = if stride == 1 && inputs == outputs {
             None

@@ -1,9 +1,9 @@
 //! The linear layer.
 
 use crate::composed;
-use crate::conv::{self, Conv2dParams};
+use crate::conv;
+use crate::elementwise::add_bias;
 use crate::error::{expect_rank, expect_shape};
-use crate::layout::Layout;
 use crate::pattern::Pattern;
 use candle_core::{DType, Result, Tensor};
 
@@ -30,13 +30,9 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, pattern: Optio
         let masked = pattern.map(|pattern| pattern.apply(op, weight)).transpose()?;
         return composed::linear(x, masked.as_ref().unwrap_or(weight), bias);
     }
-    // A 1×1 convolution of pictures of one pixel, samples innermost.
-    let params = Conv2dParams { layout: Layout::Chwn, ..Default::default() };
-    let features = x.t()?.contiguous()?.reshape((inputs, 1, 1, n))?;
-    let weight = weight.contiguous()?.reshape((outputs, inputs, 1, 1))?;
-    let y = conv::unchecked(&features, &weight, pattern, &params)?.reshape((outputs, n))?.t()?;
+    let y = conv::op::product(&x.contiguous()?, &weight.contiguous()?, pattern)?;
     match bias {
-        Some(bias) => y.broadcast_add(bias),
-        None => y.contiguous(),
+        Some(bias) => add_bias(&y, bias),
+        None => Ok(y),
     }
 }

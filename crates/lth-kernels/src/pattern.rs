@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{DType, Result, Tensor};
 
 use crate::composed;
+use crate::conv::flat::FlatProgram;
 use crate::conv::program::{Program, ProgramKey};
 use crate::conv::{Direction, Float, Geometry, Number};
 use crate::error::Error;
@@ -22,7 +23,8 @@ struct Inner {
     bits: Vec<u8>,
     n_kept: usize,
     /// The lists for the shapes seen so far, the newest last.
-    programs: Mutex<Vec<(ProgramKey, Arc<Program>)>>,
+    programs: Cache<Program>,
+    flat_programs: Cache<FlatProgram>,
 }
 
 /// Shapes that a pattern keeps lists for: forward and backward of two batch sizes, in training and in evaluation.
@@ -41,7 +43,9 @@ impl Pattern {
         let bits = mask.flatten_all()?.to_vec1::<u8>()?;
         let n_kept = bits.iter().filter(|&&bit| bit != 0).count();
         let mask = mask.contiguous()?.copy()?.detach();
-        Ok(Pattern { inner: Arc::new(Inner { mask, bits, n_kept, programs: Mutex::default() }) })
+        Ok(Pattern {
+            inner: Arc::new(Inner { mask, bits, n_kept, programs: Mutex::default(), flat_programs: Mutex::default() }),
+        })
     }
 
     /// The kept fraction, in [0, 1]; 1 for an empty mask.
@@ -78,18 +82,31 @@ impl Pattern {
 
     /// The lists for one direction of a convolution, made at the first call.
     pub(crate) fn program<T: Number>(&self, geometry: &Geometry, direction: Direction) -> Arc<Program> {
-        let kernels = T::kernels();
-        let key = ProgramKey { geometry: *geometry, direction, set: kernels.set, lanes: kernels.lanes };
-        // A panic elsewhere leaves complete entries only.
-        let mut programs = self.inner.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, program)) = programs.iter().find(|(one, _)| *one == key) {
-            return program.clone();
-        }
-        let program = Arc::new(Program::new::<T>(geometry, direction, &self.inner.bits, self.density()));
-        if programs.len() == MAX_PROGRAMS {
-            programs.remove(0);
-        }
-        programs.push((key, program.clone()));
-        program
+        cached(&self.inner.programs, ProgramKey::new::<T>(geometry, direction), || {
+            Program::new::<T>(geometry, direction, &self.inner.bits, self.density())
+        })
     }
+
+    /// The lists for a small batch, made at the first call.
+    pub(crate) fn flat_program<T: Number>(&self, geometry: &Geometry) -> Arc<FlatProgram> {
+        cached(&self.inner.flat_programs, ProgramKey::new::<T>(geometry, Direction::Forward), || {
+            FlatProgram::new::<T>(geometry, &self.inner.bits)
+        })
+    }
+}
+
+type Cache<P> = Mutex<Vec<(ProgramKey, Arc<P>)>>;
+
+fn cached<P>(programs: &Cache<P>, key: ProgramKey, make: impl FnOnce() -> P) -> Arc<P> {
+    // A panic elsewhere leaves complete entries only.
+    let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, program)) = programs.iter().find(|(one, _)| *one == key) {
+        return program.clone();
+    }
+    let program = Arc::new(make());
+    if programs.len() == MAX_PROGRAMS {
+        programs.remove(0);
+    }
+    programs.push((key, program.clone()));
+    program
 }

@@ -89,6 +89,15 @@ pub(crate) fn choose(g: &Geometry, density: f64, pass: Pass, set: InstructionSet
     if sparse < dense { Kernel::Sparse } else { Kernel::Dense }
 }
 
+/// As [`choose`] where the kept values are packed already: a dense kernel would read all weights, which counts where
+/// few positions share them.
+pub(crate) fn choose_packed(g: &Geometry, density: f64, pass: Pass, set: InstructionSet) -> Kernel {
+    let [dense, sparse] = costs(g, density, pass, set);
+    let n_weights = (g.weights_per_group() * g.groups) as f64;
+    let fetch = 6.0 * density * n_weights;
+    if sparse - fetch < dense + n_weights { Kernel::Sparse } else { Kernel::Dense }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,17 +4,20 @@
 //! - `kernel`: the inner loops for every instruction set
 //! - `dense`, `dense_weight`: the dense drivers
 //! - `lattice`, `program`, `sparse`: a mask made into lists, and the drivers that walk them
-//! - `unfold`: small batches in `[N, C, H, W]`
+//! - `flat`, `unfold`: small batches in `[N, C, H, W]`
 //! - `cost`: dense or sparse
 //! - `op`: candle's operators
+//! - `packed`: inference, where the weight no longer changes
 
 mod cost;
 mod dense;
 mod dense_weight;
+pub(crate) mod flat;
 mod geometry;
 mod kernel;
 mod lattice;
-mod op;
+pub(crate) mod op;
+mod packed;
 pub(crate) mod program;
 mod scratch;
 mod sparse;
@@ -25,6 +28,7 @@ pub(crate) use self::geometry::{Direction, Geometry};
 pub(crate) use self::kernel::simd::Float;
 pub use self::kernel::table::InstructionSet;
 pub(crate) use self::kernel::table::Number;
+pub use self::packed::PackedConv2d;
 use crate::composed;
 use crate::error::{Error, expect_rank};
 use crate::layout::{Layout, to_layout};
@@ -68,28 +72,6 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>, params: &C
     if let Some(pattern) = pattern {
         pattern.expect_fits(op, weight)?;
     }
-    compute(op, x, weight, pattern, params, geometry)
-}
-
-/// [`conv2d`] for a weight that was reshaped: `pattern` has its elements, whatever its shape.
-pub(crate) fn unchecked(
-    x: &Tensor,
-    weight: &Tensor,
-    pattern: Option<&Pattern>,
-    params: &Conv2dParams,
-) -> Result<Tensor> {
-    let op = "linear";
-    compute(op, x, weight, pattern, params, geometry(op, x.dims(), weight.dims(), params)?)
-}
-
-fn compute(
-    op: &'static str,
-    x: &Tensor,
-    weight: &Tensor,
-    pattern: Option<&Pattern>,
-    params: &Conv2dParams,
-    geometry: Geometry,
-) -> Result<Tensor> {
     let layout = params.layout;
     let Geometry { batch, in_channels, out_channels, output, .. } = geometry;
     if batch * in_channels * out_channels == 0 {

@@ -13,6 +13,7 @@ use super::scratch::with_buffers;
 use super::{dense, dense_weight, sparse, unfold};
 use crate::layout::{Layout as Order, to_layout};
 use crate::pattern::Pattern;
+use crate::tape;
 
 /// The convolution of `x` in `layout` with `weight`, both contiguous, of one type, on the CPU.
 pub(super) fn convolve(
@@ -22,13 +23,37 @@ pub(super) fn convolve(
     pattern: Option<&Pattern>,
     layout: Order,
 ) -> Result<Tensor> {
-    x.apply_op2(weight, Forward { geometry, pattern: pattern.cloned(), layout })
+    tape::apply2(x, weight, Forward { geometry, pattern: pattern.cloned(), layout })
+}
+
+/// `x` [N, I] times the transpose of `weight` [O, I], both contiguous, of one type, on the CPU.
+pub(crate) fn product(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>) -> Result<Tensor> {
+    let ((batch, in_channels), out_channels) = (x.dims2()?, weight.dim(0)?);
+    let geometry = Geometry {
+        batch,
+        in_channels,
+        out_channels,
+        groups: 1,
+        input: [1, 1],
+        kernel: [1, 1],
+        output: [1, 1],
+        stride: [1, 1],
+        padding: [0, 0],
+        dilation: [1, 1],
+    };
+    tape::apply2(x, weight, Product { geometry, pattern: pattern.cloned() })
 }
 
 struct Forward {
     geometry: Geometry,
     pattern: Option<Pattern>,
     layout: Order,
+}
+
+/// A linear layer: a convolution of pictures of one pixel.
+struct Product {
+    geometry: Geometry,
+    pattern: Option<Pattern>,
 }
 
 struct InputGradient {
@@ -60,14 +85,54 @@ impl CustomOp2 for Forward {
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let chwn = |t: &Tensor| to_layout(&t.detach(), self.layout, Order::Chwn)?.contiguous();
-        let grad = chwn(grad)?;
+        gradients(&self.geometry, self.pattern.as_ref(), self.layout, x, w, grad)
+    }
+}
+
+/// The gradients that are asked for; `x` and `grad` in `layout`.
+fn gradients(
+    geometry: &Geometry,
+    pattern: Option<&Pattern>,
+    layout: Order,
+    x: &Tensor,
+    w: &Tensor,
+    grad: &Tensor,
+) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    let chwn = |t: &Tensor| to_layout(&t.detach(), layout, Order::Chwn)?.contiguous();
+    let grad = chwn(grad)?;
+    let (geometry, pattern) = (*geometry, pattern.cloned());
+    let of_x = || {
+        let grad = grad.apply_op2_no_bwd(w, &InputGradient { geometry, pattern: pattern.clone() })?;
+        to_layout(&grad, Order::Chwn, layout)
+    };
+    let of_w = || chwn(x)?.apply_op2_no_bwd(&grad, &WeightGradient { geometry, pattern: pattern.clone() });
+    Ok((x.track_op().then(of_x).transpose()?, w.track_op().then(of_w).transpose()?))
+}
+
+impl CustomOp2 for Product {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (g, pattern) = (&self.geometry, self.pattern.as_ref());
+        let shape = (g.batch, g.out_channels).into();
+        both(self.name(), (x, lx), (w, lw), shape, &Unfolded { geometry: g, pattern })
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        // Samples innermost: [I, N] is what a convolution of one pixel takes.
+        let transposed = |t: &Tensor| t.detach().t()?.contiguous();
         let (geometry, pattern) = (self.geometry, self.pattern.clone());
+        let grad = transposed(grad)?;
         let of_x = || {
-            let grad = grad.apply_op2_no_bwd(w, &InputGradient { geometry, pattern: pattern.clone() })?;
-            to_layout(&grad, Order::Chwn, self.layout)
+            let dx = grad.apply_op2_no_bwd(w, &InputGradient { geometry, pattern: pattern.clone() })?;
+            dx.reshape((geometry.in_channels, geometry.batch))?.t()?.contiguous()
         };
-        let of_w = || chwn(x)?.apply_op2_no_bwd(&grad, &WeightGradient { geometry, pattern: pattern.clone() });
+        let of_w = || {
+            let gradient = WeightGradient { geometry, pattern: pattern.clone() };
+            transposed(x)?.apply_op2_no_bwd(&grad, &gradient)?.reshape(w.shape())
+        };
         Ok((x.track_op().then(of_x).transpose()?, w.track_op().then(of_w).transpose()?))
     }
 }
@@ -143,29 +208,24 @@ impl Compute for Unfolded<'_> {
     fn compute<T: Number>(&self, x: &[T], weight: &[T], out: &mut [MaybeUninit<T>]) {
         let g = self.geometry;
         let inner = unfold::unfolded(g);
+        let set = T::kernels().set;
+        if let Some(pattern) = self.pattern
+            // Several pictures of one position would leave the vectors empty.
+            && (g.batch == 1 || g.n_outputs() > 1)
+            && cost::choose(&inner, pattern.density(), Pass::Map(Direction::Forward), set) == Kernel::Sparse
+        {
+            let program = pattern.flat_program::<T>(g);
+            return with_buffers::<T, _>(program.n_entries(), 0, |values, _| {
+                program.pack(weight, values);
+                program.apply(values, x, out);
+            });
+        }
         let apply = Apply { geometry: &inner, pattern: self.pattern, direction: Direction::Forward };
-        let several = if g.batch > 1 { out.len() } else { 0 };
-        with_buffers::<T, _>(inner.in_channels * inner.batch, several, |columns, by_channel| {
+        with_buffers::<T, _>(inner.in_channels * inner.batch, 0, |columns, _| {
             unfold::unfold(g, x, columns);
-            if g.batch == 1 {
-                return apply.compute(columns, weight, out);
-            }
-            apply.compute(columns, weight, as_uninit(by_channel));
-            let positions = g.n_outputs();
-            for (n, picture) in out.chunks_exact_mut(g.out_channels * positions).enumerate() {
-                for (o, to) in picture.chunks_exact_mut(positions).enumerate() {
-                    let from = &by_channel[(o * g.batch + n) * positions..][..positions];
-                    to.iter_mut().zip(from).for_each(|(to, &from)| _ = to.write(from));
-                }
-            }
+            unfold::by_picture(g, out, |out| apply.compute(columns, weight, out));
         });
     }
-}
-
-fn as_uninit<T>(slice: &mut [T]) -> &mut [MaybeUninit<T>] {
-    let (pointer, len) = (slice.as_mut_ptr().cast(), slice.len());
-    // SAFETY: `MaybeUninit<T>` has the layout of T, and the kernels write only whole numbers into it.
-    unsafe { std::slice::from_raw_parts_mut(pointer, len) }
 }
 
 struct ForWeight<'a> {

@@ -179,6 +179,13 @@ pub(crate) struct ProgramKey {
     pub(crate) lanes: usize,
 }
 
+impl ProgramKey {
+    pub(crate) fn new<T: Number>(geometry: &Geometry, direction: Direction) -> Self {
+        let kernels = T::kernels();
+        Self { geometry: *geometry, direction, set: kernels.set, lanes: kernels.lanes }
+    }
+}
+
 /// A mask's lists for one direction of a convolution.
 #[derive(Debug)]
 pub(crate) struct Program {

@@ -34,6 +34,13 @@ fn as_numbers<T: Float>(lines: &mut Vec<Line>, len: usize) -> &mut [T] {
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<T>(), len) }
 }
 
+/// The same memory for writers that take memory without contents.
+pub(crate) fn as_uninit<T: Float>(slice: &mut [T]) -> &mut [MaybeUninit<T>] {
+    let (pointer, len) = (slice.as_mut_ptr().cast(), slice.len());
+    // SAFETY: `MaybeUninit<T>` has the layout of T, and the kernels write whole numbers into it and nothing else.
+    unsafe { std::slice::from_raw_parts_mut(pointer, len) }
+}
+
 /// A pointer that tasks share; each writes its own part.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<T>(*mut T);

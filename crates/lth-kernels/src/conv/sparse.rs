@@ -16,25 +16,55 @@ const FETCH: usize = 1 << 14;
 
 /// The forward pass or the input gradient (whichever the program is of): writes all of `target`.
 pub(crate) fn apply<T: Number>(program: &Program, weight: &[T], source: &[T], target: &mut [MaybeUninit<T>]) {
-    let map = &program.map;
-    let g = &map.geometry;
-    assert_eq!(source.len(), map.depth * g.groups * map.source[0] * map.source[1] * g.batch);
-    assert_eq!(target.len(), map.rows * g.groups * map.target[0] * map.target[1] * g.batch);
-    assert_eq!(weight.len(), g.weights_per_group() * g.groups);
-    let kernels = T::kernels();
+    check(program, weight.len(), source.len(), target.len());
     let out = Shared::of_uninit(target);
     for class in &program.classes {
         with_buffers::<T, _>(class.positions.len(), 0, |values, _| {
             fetch(&class.positions, weight, values);
-            let values = &*values;
-            let plan = Plan::new(class, map, kernels);
-            let n_tasks = plan.n_row_ranges * class.tiling.n_tiles[0] * plan.n_batch_parts * g.groups;
-            let work = class.positions.len() * class.tiling.class.target.size.iter().product::<usize>() * g.batch;
-            for_each_task(n_tasks, work + out_work(map), |task| {
-                plan.forward(task, map, class, kernels, values, source, out);
-            });
+            apply_class(program, class, values, source, out);
         });
     }
+}
+
+/// The kept weights in the order of the program's lists.
+pub(crate) fn packed<T: Number>(program: &Program, weight: &[T]) -> Vec<Vec<T>> {
+    let of = |positions: &[u32]| positions.iter().map(|&position| weight[position as usize]).collect();
+    program.classes.iter().map(|class| of(&class.positions)).collect()
+}
+
+/// [`apply`] for a weight that was [`packed`] before.
+pub(crate) fn apply_packed<T: Number>(
+    program: &Program,
+    values: &[Vec<T>],
+    source: &[T],
+    target: &mut [MaybeUninit<T>],
+) {
+    let g = &program.map.geometry;
+    check(program, g.weights_per_group() * g.groups, source.len(), target.len());
+    let out = Shared::of_uninit(target);
+    for (class, values) in program.classes.iter().zip(values) {
+        assert_eq!(values.len(), class.positions.len());
+        apply_class(program, class, values, source, out);
+    }
+}
+
+fn check(program: &Program, weight: usize, source: usize, target: usize) {
+    let map = &program.map;
+    let g = &map.geometry;
+    assert_eq!(source, map.depth * g.groups * map.source[0] * map.source[1] * g.batch);
+    assert_eq!(target, map.rows * g.groups * map.target[0] * map.target[1] * g.batch);
+    assert_eq!(weight, g.weights_per_group() * g.groups);
+}
+
+fn apply_class<T: Number>(program: &Program, class: &ClassProgram, values: &[T], source: &[T], out: Shared<T>) {
+    let (map, kernels) = (&program.map, T::kernels());
+    let g = &map.geometry;
+    let plan = Plan::new(class, map, kernels);
+    let n_tasks = plan.n_row_ranges * class.tiling.n_tiles[0] * plan.n_batch_parts * g.groups;
+    let work = class.positions.len() * class.tiling.class.target.size.iter().product::<usize>() * g.batch;
+    for_each_task(n_tasks, work + out_work(map), |task| {
+        plan.forward(task, map, class, kernels, values, source, out);
+    });
 }
 
 /// The gradient of the kept weights; all others become exactly zero. `program` is of the forward direction.
@@ -44,11 +74,9 @@ pub(crate) fn weight_gradient<T: Number>(
     output_grad: &[T],
     grad: &mut [MaybeUninit<T>],
 ) {
+    check(program, grad.len(), input.len(), output_grad.len());
     let map = &program.map;
     let g = &map.geometry;
-    assert_eq!(input.len(), map.depth * g.groups * map.source[0] * map.source[1] * g.batch);
-    assert_eq!(output_grad.len(), map.rows * g.groups * map.target[0] * map.target[1] * g.batch);
-    assert_eq!(grad.len(), g.weights_per_group() * g.groups);
     let kernels = T::kernels();
     grad.fill(MaybeUninit::new(T::default()));
     for class in &program.classes {

@@ -4,9 +4,11 @@
 //! is a 1×1 convolution whose "batch" are the columns, so the same dense and sparse kernels run it, and the weight
 //! needs no rearranging.
 
+use std::mem::MaybeUninit;
+
 use super::geometry::Geometry;
 use super::kernel::table::Number;
-use super::scratch::{Shared, for_each_task};
+use super::scratch::{Shared, as_uninit, for_each_task, with_buffers};
 
 /// The 1×1 convolution that is left after unfolding.
 pub(crate) fn unfolded(g: &Geometry) -> Geometry {
@@ -27,6 +29,9 @@ pub(crate) fn unfolded(g: &Geometry) -> Geometry {
 pub(crate) fn unfold<T: Number>(g: &Geometry, x: &[T], columns: &mut [T]) {
     assert_eq!(x.len(), g.batch * g.in_channels * g.n_inputs());
     assert_eq!(columns.len(), g.in_channels * g.n_taps() * g.batch * g.n_outputs());
+    if g.n_taps() == 1 && g.n_inputs() == 1 && g.n_outputs() == 1 {
+        return transpose(x, g.in_channels, columns, |to, &value| *to = value);
+    }
     let per_channel = g.n_taps() * g.batch * g.n_outputs();
     let work = columns.len();
     let out = Shared::new(columns);
@@ -62,4 +67,43 @@ pub(crate) fn unfold<T: Number>(g: &Geometry, x: &[T], columns: &mut [T]) {
             }
         }
     });
+}
+
+/// Runs `compute`, which writes `[channel, picture, position]`, and brings that into `[picture, channel, position]`.
+pub(crate) fn by_picture<T: Number>(
+    g: &Geometry,
+    out: &mut [MaybeUninit<T>],
+    compute: impl FnOnce(&mut [MaybeUninit<T>]),
+) {
+    if g.batch == 1 {
+        return compute(out);
+    }
+    with_buffers::<T, _>(out.len(), 0, |by_channel, _| {
+        compute(as_uninit(by_channel));
+        let positions = g.n_outputs();
+        if positions == 1 {
+            return transpose(by_channel, g.batch, out, |to, &value| _ = to.write(value));
+        }
+        for (n, picture) in out.chunks_exact_mut(g.out_channels * positions).enumerate() {
+            for (o, to) in picture.chunks_exact_mut(positions).enumerate() {
+                let from = &by_channel[(o * g.batch + n) * positions..][..positions];
+                to.iter_mut().zip(from).for_each(|(to, &from)| _ = to.write(from));
+            }
+        }
+    });
+}
+
+/// Gives every element of `from`, rows of `width`, to its place in the transposed `to`.
+fn transpose<A, B>(from: &[A], width: usize, to: &mut [B], put: impl Fn(&mut B, &A)) {
+    const BLOCK: usize = 16;
+    let height = from.len() / width;
+    for y0 in (0..height).step_by(BLOCK) {
+        for x0 in (0..width).step_by(BLOCK) {
+            for x in x0..(x0 + BLOCK).min(width) {
+                for y in y0..(y0 + BLOCK).min(height) {
+                    put(&mut to[x * height + y], &from[y * width + x]);
+                }
+            }
+        }
+    }
 }

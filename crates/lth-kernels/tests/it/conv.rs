@@ -2,7 +2,9 @@
 
 use crate::common::{assert_close, assert_gradients, noise, noise32, values};
 use candle_core::{DType, Device, Result, Tensor, Var};
-use lth_kernels::{Conv2dParams, InstructionSet, Kernel, Layout, Pattern, conv2d, conv2d_kernels, linear, to_layout};
+use lth_kernels::{
+    Conv2dParams, InstructionSet, Kernel, Layout, PackedConv2d, Pattern, conv2d, conv2d_kernels, linear, to_layout,
+};
 use proptest::prelude::*;
 
 const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Chwn];
@@ -292,5 +294,53 @@ fn the_choice_of_kernels_is_visible() -> Result<()> {
     assert_eq!(at(0.1)?.dense_multiplications, 46 * 46 * 64 * 64 * 64);
     let error = conv2d_kernels(&[1, 2, 3], &[1, 1, 1, 1], 0.5, &p).expect_err("rank 3").to_string();
     assert!(error.contains("expected rank 4"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn packed_convolution_is_convolution_bias_residual_and_relu() -> Result<()> {
+    let p = params((2, 1), (1, 1), (1, 1), 2);
+    let shape = [10, 4, 3, 3];
+    let (weight, bias) = (noise32(2, &shape), noise32(3, &[10]));
+    for (batch, density) in [(1, 0.1), (6, 0.3), (33, 0.1), (1, 1.0), (20, 0.0)] {
+        let pattern = Pattern::new(&mask(4, &shape, density))?;
+        for layout in LAYOUTS {
+            let p = Conv2dParams { layout, ..p };
+            let x = to_layout(&noise32(1, &[batch, 8, 7, 6]), Layout::Nchw, layout)?;
+            for pattern in [None, Some(&pattern)] {
+                let plain = conv2d(&x, &weight, pattern, &p)?;
+                let residual = noise32(5, plain.dims());
+                let axis = if layout == Layout::Nchw { (1, 10, 1, 1) } else { (10, 1, 1, 1) };
+                let biased = plain.broadcast_add(&bias.reshape(axis)?)?;
+                for relu in [false, true] {
+                    let packed = PackedConv2d::new(&weight, Some(&bias), pattern, relu, &p)?;
+                    // Twice: packing happens at the first call of a shape.
+                    for _ in 0..2 {
+                        for residual in [None, Some(&residual)] {
+                            let sum = residual.map_or_else(|| Ok(biased.clone()), |residual| &biased + residual)?;
+                            let expected = if relu { sum.maximum(0.0)? } else { sum };
+                            assert_close(&packed.forward(&x, residual)?, &expected, 1e-6);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn packed_convolution_names_what_does_not_fit() -> Result<()> {
+    let weight = noise32(1, &[4, 2, 3, 3]);
+    let p = Conv2dParams::default();
+    let error = |result: Result<PackedConv2d>| result.map(|_| ()).expect_err("refused").to_string();
+    let wide = weight.to_dtype(DType::F64)?;
+    assert!(error(PackedConv2d::new(&wide, None, None, false, &p)).contains("`weight` has type F64"));
+    let bias = noise32(2, &[3]);
+    assert!(error(PackedConv2d::new(&weight, Some(&bias), None, false, &p)).contains("expected [4]"));
+    let conv = PackedConv2d::new(&weight, None, None, false, &p)?;
+    let x = noise32(3, &[1, 2, 5, 5]);
+    let refused = conv.forward(&x, Some(&x)).expect_err("a residual of another shape").to_string();
+    assert!(refused.contains("`residual` has shape [1, 2, 5, 5], expected [1, 4, 3, 3]"), "{refused}");
     Ok(())
 }

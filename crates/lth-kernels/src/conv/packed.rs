@@ -1,0 +1,267 @@
+//! Convolution for inference: the weight no longer changes, so its kept values are packed once.
+
+use std::mem::MaybeUninit;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout as Strides, Result, Shape, Tensor};
+
+use super::cost::{self, Kernel, Pass};
+use super::flat::FlatProgram;
+use super::geometry::{Direction, Geometry};
+use super::kernel::table::Number;
+use super::program::{Program, ProgramKey};
+use super::scratch::{Shared, for_each_task, with_buffers};
+use super::{Conv2dParams, dense, geometry, native_layout, sparse, unfold};
+use crate::error::{expect_dtype, expect_rank, expect_shape};
+use crate::layout::{Layout, to_layout};
+use crate::pattern::Pattern;
+
+/// A convolution with a constant f32 weight on the CPU, followed by bias, residual and ReLU in one pass. It has no
+/// backward pass; for training see [`conv2d`](super::conv2d).
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use lth_kernels::{Conv2dParams, PackedConv2d, Pattern};
+///
+/// # fn main() -> candle_core::Result<()> {
+/// let weight = Tensor::ones((4, 3, 3, 3), DType::F32, &Device::Cpu)?;
+/// let mask = Tensor::ones((4, 3, 3, 3), DType::U8, &Device::Cpu)?;
+/// let bias = Tensor::full(-20f32, 4, &Device::Cpu)?;
+/// let params = Conv2dParams { padding: (1, 1), ..Default::default() };
+/// let conv = PackedConv2d::new(&weight, Some(&bias), Some(&Pattern::new(&mask)?), true, &params)?;
+/// let y = conv.forward(&Tensor::ones((1, 3, 4, 4), DType::F32, &Device::Cpu)?, None)?;
+/// assert_eq!(y.get(0)?.get(0)?.get(0)?.to_vec1::<f32>()?, [0.0, 0.0, 0.0, 0.0]);
+/// assert_eq!(y.get(0)?.get(0)?.get(1)?.to_vec1::<f32>()?, [0.0, 7.0, 7.0, 0.0]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct PackedConv2d {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    weight_shape: Vec<usize>,
+    weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    pattern: Option<Pattern>,
+    relu: bool,
+    params: Conv2dParams,
+    /// The newest last.
+    packed: Mutex<Vec<Arc<Packed>>>,
+}
+
+#[derive(Debug)]
+struct Packed {
+    key: ProgramKey,
+    lists: Lists,
+}
+
+#[derive(Debug)]
+enum Lists {
+    Chwn(Arc<Program>, Vec<Vec<f32>>),
+    Nchw(Arc<FlatProgram>, Vec<f32>),
+}
+
+/// Shapes whose packed values are kept.
+const MAX_SHAPES: usize = 4;
+
+impl PackedConv2d {
+    /// `weight` [O, I / groups, KH, KW] and `bias` [O] are copied. Where `pattern` has zeros the weight counts as 0.
+    ///
+    /// # Errors
+    /// If a tensor is not f32 or has a wrong shape.
+    pub fn new(
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        pattern: Option<&Pattern>,
+        relu: bool,
+        params: &Conv2dParams,
+    ) -> Result<Self> {
+        let op = "PackedConv2d::new";
+        expect_rank(op, "weight", weight, 4)?;
+        expect_dtype(op, "weight", weight, DType::F32)?;
+        if let Some(bias) = bias {
+            expect_dtype(op, "bias", bias, DType::F32)?;
+            expect_shape(op, "bias", bias, &weight.dims()[..1])?;
+        }
+        if let Some(pattern) = pattern {
+            pattern.expect_fits(op, weight)?;
+        }
+        let values = weight.flatten_all()?.to_vec1::<f32>()?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                weight_shape: weight.dims().to_vec(),
+                weight: pattern.map_or_else(|| values.clone(), |pattern| pattern.masked(&values)),
+                bias: bias.map(Tensor::to_vec1).transpose()?,
+                pattern: pattern.cloned(),
+                relu,
+                params: *params,
+                packed: Mutex::default(),
+            }),
+        })
+    }
+
+    /// `relu(conv(x) + bias + residual)`, without the parts that were not asked for, in `x`'s layout.
+    ///
+    /// # Errors
+    /// If `x` does not fit the weight, or `residual` the output.
+    pub fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let op = "PackedConv2d::forward";
+        let params = &self.inner.params;
+        expect_rank(op, "x", x, 4)?;
+        expect_dtype(op, "x", x, DType::F32)?;
+        let geometry = geometry(op, x.dims(), &self.inner.weight_shape, params)?;
+        let layout = native_layout(geometry.batch, params.layout);
+        let into = |t: &Tensor| to_layout(&t.detach(), params.layout, layout)?.contiguous();
+        let residual = match residual {
+            Some(residual) => {
+                let g = &geometry;
+                let shape = params.layout.shape(g.batch, g.out_channels, g.output[0], g.output[1]);
+                expect_shape(op, "residual", residual, &shape)?;
+                expect_dtype(op, "residual", residual, DType::F32)?;
+                Some(into(residual)?)
+            }
+            None => None,
+        };
+        let run = Run { inner: &self.inner, geometry, layout };
+        let y = match residual {
+            // Added by the finishing pass, which reads it beside the sums.
+            Some(residual) => into(x)?.apply_op2_no_bwd(&residual, &run)?,
+            None => into(x)?.apply_op1_no_bwd(&run)?,
+        };
+        to_layout(&y, layout, params.layout)
+    }
+}
+
+struct Run<'a> {
+    inner: &'a Inner,
+    geometry: Geometry,
+    layout: Layout,
+}
+
+impl Run<'_> {
+    fn run(&self, x: &[f32], residual: Option<&[f32]>) -> (CpuStorage, Shape) {
+        let g = &self.geometry;
+        let len = g.batch * g.out_channels * g.n_outputs();
+        let mut out: Vec<f32> = Vec::with_capacity(len);
+        let spare = &mut out.spare_capacity_mut()[..len];
+        self.inner.apply(g, self.layout, x, spare);
+        // SAFETY: the kernels have written all `len` elements.
+        unsafe { out.set_len(len) };
+        self.finish(&mut out, residual);
+        (CpuStorage::F32(out), Shape::from(&self.layout.shape(g.batch, g.out_channels, g.output[0], g.output[1])))
+    }
+
+    /// Adds bias and residual and cuts at 0, in place.
+    fn finish(&self, out: &mut [f32], residual: Option<&[f32]>) {
+        let g = &self.geometry;
+        let relu = self.inner.relu;
+        if self.inner.bias.is_none() && residual.is_none() && !relu {
+            return;
+        }
+        // In both layouts a channel's numbers lie together, for the whole batch or for a picture.
+        let per_block = match self.layout {
+            Layout::Chwn => g.n_outputs() * g.batch,
+            Layout::Nchw => g.n_outputs(),
+        };
+        let (n_blocks, work) = (out.len().checked_div(per_block).unwrap_or(0), out.len() * 4);
+        let shared = Shared::new(out);
+        for_each_task(n_blocks, work, |block| {
+            // SAFETY: blocks are disjoint parts of `out`.
+            let out = unsafe { std::slice::from_raw_parts_mut(shared.at(block * per_block), per_block) };
+            let bias = self.inner.bias.as_ref().map_or(0.0, |bias| bias[block % g.out_channels]);
+            // Not `max`: a NaN stays a NaN.
+            let end = |v: f32| if relu && v <= 0.0 { 0.0 } else { v };
+            match residual {
+                Some(residual) => {
+                    let residual = &residual[block * per_block..][..per_block];
+                    out.iter_mut().zip(residual).for_each(|(out, residual)| *out = end(*out + bias + residual));
+                }
+                None => out.iter_mut().for_each(|out| *out = end(*out + bias)),
+            }
+        });
+    }
+}
+
+impl Inner {
+    fn apply(&self, g: &Geometry, layout: Layout, x: &[f32], out: &mut [MaybeUninit<f32>]) {
+        let inner = match layout {
+            Layout::Chwn => *g,
+            Layout::Nchw => unfold::unfolded(g),
+        };
+        let set = f32::kernels().set;
+        if let Some(pattern) = &self.pattern
+            && cost::choose_packed(&inner, pattern.density(), Pass::Map(Direction::Forward), set) == Kernel::Sparse
+        {
+            return match &self.packed(pattern, g, layout).lists {
+                Lists::Chwn(program, values) => sparse::apply_packed(program, values, x, out),
+                Lists::Nchw(program, values) => program.apply(values, x, out),
+            };
+        }
+        match layout {
+            Layout::Chwn => dense::apply(g, Direction::Forward, &self.weight, x, out),
+            Layout::Nchw => with_buffers::<f32, _>(inner.in_channels * inner.batch, 0, |columns, _| {
+                unfold::unfold(g, x, columns);
+                unfold::by_picture(g, out, |out| {
+                    dense::apply(&inner, Direction::Forward, &self.weight, columns, out);
+                });
+            }),
+        }
+    }
+
+    fn packed(&self, pattern: &Pattern, g: &Geometry, layout: Layout) -> Arc<Packed> {
+        let key = ProgramKey::new::<f32>(g, Direction::Forward);
+        // A panic elsewhere leaves complete entries only. A shape is only ever computed in one layout.
+        let mut all = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(packed) = all.iter().find(|one| one.key == key) {
+            return packed.clone();
+        }
+        let lists = match layout {
+            Layout::Chwn => {
+                let program = pattern.program::<f32>(g, Direction::Forward);
+                let values = sparse::packed(&program, &self.weight);
+                Lists::Chwn(program, values)
+            }
+            Layout::Nchw => {
+                let program = pattern.flat_program::<f32>(g);
+                let mut values = vec![0.0; program.n_entries()];
+                program.pack(&self.weight, &mut values);
+                Lists::Nchw(program, values)
+            }
+        };
+        let packed = Arc::new(Packed { key, lists });
+        if all.len() == MAX_SHAPES {
+            all.remove(0);
+        }
+        all.push(packed.clone());
+        packed
+    }
+}
+
+fn numbers<'a>(storage: &'a CpuStorage, strides: &Strides) -> Result<&'a [f32]> {
+    let op = "PackedConv2d::forward";
+    let (from, to) = strides.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op })?;
+    Ok(&storage.as_slice::<f32>()?[from..to])
+}
+
+impl CustomOp1 for Run<'_> {
+    fn name(&self) -> &'static str {
+        "packed conv2d"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, strides: &Strides) -> Result<(CpuStorage, Shape)> {
+        Ok(self.run(numbers(x, strides)?, None))
+    }
+}
+
+impl CustomOp2 for Run<'_> {
+    fn name(&self) -> &'static str {
+        "packed conv2d with residual"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Strides, r: &CpuStorage, lr: &Strides) -> Result<(CpuStorage, Shape)> {
+        Ok(self.run(numbers(x, lx)?, Some(numbers(r, lr)?)))
+    }
+}

@@ -7,7 +7,7 @@ use crate::error::{expect_rank, expect_shape};
 use crate::pattern::Pattern;
 use candle_core::{DType, Result, Tensor};
 
-/// `x · weightᵀ + bias`: [N, O] from `x` [N, I], `weight` [O, I], `bias` [O]. Where `pattern` has
+/// `x · weightᵀ + bias`: `[N, O]` from `x` `[N, I]`, `weight` `[O, I]`, `bias` `[O]`. Where `pattern` has
 /// zeros the weight counts as 0 and its gradient is 0.
 ///
 /// # Errors

@@ -45,6 +45,8 @@ struct Coefficients {
 
 const MAP: Coefficients =
     Coefficients { dense: 1.15, dense_vector: 20.0, sparse: 1.6, sparse_vector: 60.0, entry: 6.0 };
+/// A strided input gradient is several small convolutions that each pack the gradient.
+const STRIDED_GRADIENT: Coefficients = Coefficients { sparse: 4.0, sparse_vector: 130.0, ..MAP };
 const WEIGHT: Coefficients =
     Coefficients { dense: 1.25, dense_vector: 40.0, sparse: 3.2, sparse_vector: 60.0, entry: 6.0 };
 
@@ -71,6 +73,9 @@ pub(crate) fn multiplications(g: &Geometry) -> u64 {
 /// The costs of the dense and the sparse kernel.
 pub(crate) fn costs(g: &Geometry, density: f64, pass: Pass, set: InstructionSet) -> [f64; 2] {
     let (map, by) = match pass {
+        Pass::Map(Direction::InputGradient) if g.stride != [1, 1] => {
+            (g.map(Direction::InputGradient), STRIDED_GRADIENT)
+        }
         Pass::Map(direction) => (g.map(direction), MAP),
         Pass::WeightGradient => (g.map(Direction::Forward), WEIGHT),
     };

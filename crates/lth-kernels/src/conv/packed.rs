@@ -68,7 +68,7 @@ enum Lists {
 const MAX_SHAPES: usize = 4;
 
 impl PackedConv2d {
-    /// `weight` [O, I / groups, KH, KW] and `bias` [O] are copied. Where `pattern` has zeros the weight counts as 0.
+    /// `weight` `[O, I / groups, KH, KW]` and `bias` `[O]` are copied. Where `pattern` has zeros the weight counts as 0.
     ///
     /// # Errors
     /// If a tensor is not f32 or has a wrong shape.

@@ -87,11 +87,8 @@ fn connections(streams: &[Stream]) -> Connections {
 fn unsettle(parameters: &Parameters) -> Result<()> {
     let mut values = BTreeMap::new();
     for (idx, (name, parameter)) in parameters.iter().enumerate().filter(|(_, (_, p))| p.var().rank() == 1) {
-        let centre = if name.ends_with("running_var") || parameter.role() == Role::Norm && name.ends_with("weight") {
-            1.
-        } else {
-            0.
-        };
+        let is_scale = parameter.role() == Role::Norm && name.ends_with("weight");
+        let centre = if is_scale || name.ends_with("running_var") { 1. } else { 0. };
         values.insert(name.to_owned(), wave(parameter.var().dims(), idx as f64)?.affine(0.1, centre)?);
     }
     Ok(parameters.restore(&values)?)
@@ -144,13 +141,8 @@ mod tests {
         let masks = if is_tied {
             prune(network.parameters(), &streams, 4, Granularity::Filter)?
         } else {
-            let untied: Vec<_> = streams
-                .iter()
-                .map(|s| (s, s.producers.iter()))
-                .flat_map(|(s, producers)| {
-                    producers.map(|producer| Stream { producers: vec![producer.clone()], ..s.clone() })
-                })
-                .collect();
+            let alone = |producer: &String| Stream { producers: vec![producer.clone()], ..Stream::default() };
+            let untied: Vec<_> = streams.iter().flat_map(|stream| &stream.producers).map(alone).collect();
             prune(network.parameters(), &untied, 4, Granularity::Filter)?
         };
         let x = wave(&[2, 3, 33, 40], 0.5)?;
@@ -182,11 +174,9 @@ mod tests {
         unsettle(network.parameters())?;
         let streams = ResNet::streams(&config);
         // Of the convolutions inside of blocks alone: a stream has several readers, which would have to agree.
-        let inner: Vec<_> = streams.iter().filter(|s| s.producers.len() == 1).collect();
-        let readers: Vec<_> = inner
-            .iter()
-            .map(|s| Stream { producers: s.consumers.iter().map(|c| c.name.clone()).collect(), ..Stream::default() })
-            .collect();
+        let inner = streams.iter().filter(|stream| stream.producers.len() == 1);
+        let reader = |consumer: &lth_nn::Place| Stream { producers: vec![consumer.name.clone()], ..Stream::default() };
+        let readers: Vec<_> = inner.flat_map(|stream| &stream.consumers).map(reader).collect();
         let masks = prune(network.parameters(), &readers, 4, Granularity::SharedKernel)?;
         assert_eq!(masks.len(), 8);
         let x = wave(&[2, 3, 32, 32], 0.5)?;

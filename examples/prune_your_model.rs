@@ -15,7 +15,7 @@ use lth_mask::{MaskSet, Scope, Selection, select};
 fn main() -> Result<()> {
     // A model as anyone would write it, trained as anyone would train it.
     let varmap = VarMap::new();
-    let model = model(VarBuilder::from_varmap(&varmap, DType::F32, &Device::Cpu))?;
+    let model = model(&VarBuilder::from_varmap(&varmap, DType::F32, &Device::Cpu))?;
     let (train, test) = Digits::load()?.split(0.2, 42);
     let (train, test) = (train.tensors(&Device::Cpu)?, test.tensors(&Device::Cpu)?);
     fit(&model, &varmap, &train, 40, None)?;
@@ -44,7 +44,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn model(builder: VarBuilder<'_>) -> Result<Sequential> {
+fn model(builder: &VarBuilder<'_>) -> Result<Sequential> {
     let (hidden, last) = (linear(64, 100, builder.pp("hidden"))?, linear(100, 10, builder.pp("last"))?);
     Ok(seq().add(hidden).add_fn(Tensor::relu).add(last))
 }

@@ -1,5 +1,6 @@
 //! What a person sees while a command runs.
 
+use std::io::Write;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -19,7 +20,7 @@ impl Console {
     /// A line of the results.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
         let text = text.as_ref();
-        self.bars.suspend(|| if self.json { eprintln!("{text}") } else { println!("{text}") });
+        self.bars.suspend(|| if self.json { eprintln!("{text}") } else { print_line(text) });
     }
 
     /// A line about what is going on.
@@ -31,7 +32,7 @@ impl Console {
     /// The JSON that `--json` asked for.
     pub(crate) fn json(&self, text: &str) {
         if self.json {
-            self.bars.suspend(|| println!("{text}"));
+            self.bars.suspend(|| print_line(text));
         }
     }
 
@@ -51,4 +52,9 @@ impl Console {
         bar.enable_steady_tick(Duration::from_millis(250));
         bar
     }
+}
+
+/// As `println`, which panics when the reader has gone: `cargo xtask inspect FILE | head`.
+fn print_line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -47,7 +47,7 @@ struct Report {
     metadata: BTreeMap<String, String>,
     n_tensors: usize,
     n_values: u64,
-    /// Values that are neither weights of a layer nor a number at all, as what they are.
+    /// Entries of the file that could not become a tensor, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     skipped: Vec<String>,
     /// Of a ticket: what its masks prune. The layers count zeros in the weights themselves.

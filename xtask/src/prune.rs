@@ -155,7 +155,7 @@ struct Report<'a> {
 pub(crate) fn run(options: &Options) -> Result {
     let console = Console::new(options.json);
     let criterion = criterion(options)?;
-    let outputs = outputs(options)?;
+    let masks_output = masks_output(options)?;
     let mut weights = Weights::read(&options.input).data()?;
     let initial = options.initial.as_deref().map(|path| Weights::read(path).data()).transpose()?;
 
@@ -189,7 +189,7 @@ pub(crate) fn run(options: &Options) -> Result {
         weights.metadata.clear();
     }
     weights.metadata.insert("format".to_owned(), "pt".to_owned());
-    masks.save(&outputs.masks).data()?;
+    masks.save(&masks_output).data()?;
     weights.write(&options.output).data()?;
 
     let layers = masks.stats();
@@ -197,7 +197,7 @@ pub(crate) fn run(options: &Options) -> Result {
         let report = Report {
             input: &options.input,
             output: &options.output,
-            masks: outputs.masks,
+            masks: masks_output,
             criterion: criterion.name(),
             selection: &selection,
             sparsity: masks.sparsity(),
@@ -207,7 +207,7 @@ pub(crate) fn run(options: &Options) -> Result {
     } else {
         console.line(layers.to_string());
         console.line(format!("weights: {}", options.output.display()));
-        console.line(format!("masks:   {}", outputs.masks.display()));
+        console.line(format!("masks:   {}", masks_output.display()));
     }
     Ok(())
 }
@@ -239,12 +239,8 @@ fn criterion(options: &Options) -> Result<Box<dyn Criterion>> {
     )))
 }
 
-struct Outputs {
-    masks: PathBuf,
-}
-
-/// Where the results go, if nothing is in the way.
-fn outputs(options: &Options) -> Result<Outputs> {
+/// Where the masks go, if nothing is in the way of them or of OUT.
+fn masks_output(options: &Options) -> Result<PathBuf> {
     let output = &options.output;
     if output.extension().is_none_or(|extension| extension != "safetensors") {
         return Err(Failure::usage(format!("OUT is {}, expected a name that ends in .safetensors", output.display())));
@@ -264,7 +260,7 @@ fn outputs(options: &Options) -> Result<Outputs> {
             there.display()
         )));
     }
-    Ok(Outputs { masks })
+    Ok(masks)
 }
 
 /// The weights of layers.

@@ -1,1 +1,58 @@
-fn main() {}
+//! The project's commands: `cargo xtask reproduce`, and those that open what it leaves behind.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a binary talks to its user
+
+mod bench;
+mod console;
+mod failure;
+mod inspect;
+mod prune;
+mod reproduce;
+mod system;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Find, test and keep lottery tickets.
+///
+/// Results go to standard output, progress and logs to standard error. Exit codes: 0 done, 2 wrong usage, 3 data or
+/// network, 4 training failed.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Reproduce(Box<reproduce::Options>),
+    Inspect(inspect::Options),
+    Prune(prune::Options),
+    Bench(Box<bench::Options>),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("LTH_LOG").unwrap_or_else(|_| "warn,lth_data=info".into()),
+        )
+        .init();
+    let outcome = match cli.command {
+        Command::Reproduce(options) => reproduce::run(&options),
+        Command::Inspect(options) => inspect::run(&options),
+        Command::Prune(options) => prune::run(&options),
+        Command::Bench(options) => bench::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code()
+        }
+    }
+}

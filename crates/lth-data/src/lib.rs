@@ -46,6 +46,8 @@ mod archive;
 mod cache;
 mod crop;
 mod decode;
+#[cfg(feature = "digits")]
+pub mod digits;
 #[cfg(feature = "download")]
 pub mod download;
 mod error;

@@ -49,7 +49,7 @@ pub use error::Error;
 pub use init::{Fan, Init};
 pub use layers::{After, BatchNorm, Conv2d, Conv2dConfig, Dropout, Linear, Patterns, Sparse};
 pub use networks::{
-    ConvNet, ConvNetConfig, ConvNetDepth, FastaiHead, Freeze, Head, LeNet, LeNetConfig, ResNet, ResNetConfig, ResNetWidths,
-    TappedNetwork, Vgg, VggConfig, VggDepth,
+    ConvNet, ConvNetConfig, ConvNetDepth, FastaiHead, Freeze, Head, LeNet, LeNetConfig, ResNet, ResNetConfig,
+    ResNetWidths, TappedNetwork, Vgg, VggConfig, VggDepth,
 };
 pub use weights::{LoadReport, Part, Skipped, Weights};

@@ -54,9 +54,9 @@ pub(crate) struct Options {
     /// Pictures in a training batch [default: 64; 32 for toy-pets]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) batch_size: Option<u32>,
-    /// Height and width of the pictures that the network sees
-    #[arg(long, value_name = "PIXELS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(32..=1024))]
-    pub(crate) image_size: u32,
+    /// Height and width of the pictures that the network sees [default: 64; 32 for toy-pets]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(32..=1024))]
+    pub(crate) image_size: Option<u32>,
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,
@@ -248,7 +248,7 @@ impl Options {
             seeds: (self.seed..=last_seed).collect(),
             epochs: self.epochs.unwrap_or(Epochs::NOTEBOOK),
             batch_size: self.batch_size.map_or(if toys { 32 } else { 64 }, |n| n as usize),
-            image_size: self.image_size as usize,
+            image_size: self.image_size.map_or(if toys { 32 } else { 64 }, |n| n as usize),
             device: self.device,
             optimizer_state: self.optimizer_state,
             controls: !self.no_controls,

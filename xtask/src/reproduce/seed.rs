@@ -271,7 +271,7 @@ impl SeedRun<'_> {
         let path = self.run_dir.prepare_file(&name).data()?;
         let config = self.loader.config();
         let masks = if pruning.is_some() { MaskSet::from_tensors(masks).training()? } else { MaskSet::new() };
-        let ticket = Ticket {
+        let mut ticket = Ticket {
             header: TicketHeader {
                 stage,
                 network: NetworkInfo {
@@ -285,12 +285,15 @@ impl SeedRun<'_> {
                 pruning,
                 seed: self.seed,
                 dataset: self.dataset.clone(),
-                parent,
+                parent: None,
             },
             tensors,
             masks,
         };
-        let content = ticket.write(&path).data()?;
+        // The ticket that a search leaves is the one that the next fit trains: nothing is its own parent.
+        let content = ticket.content_sha256().training()?;
+        ticket.header.parent = parent.filter(|parent| *parent != content);
+        ticket.write(&path).data()?;
         Ok(Written { record: file_record(name, &path)?, content })
     }
 }

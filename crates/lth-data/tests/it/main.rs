@@ -3,6 +3,8 @@
 mod archives;
 mod batches;
 mod caching;
+#[cfg(feature = "digits")]
+mod digits;
 #[cfg(feature = "download")]
 mod download;
 mod folders;

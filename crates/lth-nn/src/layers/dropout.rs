@@ -39,6 +39,6 @@ impl Dropout {
                 .take(x.elem_count())
                 .collect();
         let noise = Tensor::from_vec(noise, x.shape(), &candle_core::Device::Cpu)?;
-        x * noise.to_dtype(x.dtype())?.to_device(x.device())?
+        lth_kernels::multiply_by(x, &noise.to_dtype(x.dtype())?.to_device(x.device())?)
     }
 }

@@ -1,0 +1,113 @@
+//! This project's network, dense or with a random mask.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use lth_mask::{Mask, MaskSet, random_like};
+use lth_nn::{Freeze, Head, ResNet, ResNetConfig, Setup};
+use lth_train::{Network, Optimizer, OptimizerConfig, Parameters, Pass};
+
+use super::options::Figure;
+
+/// Height and width of the pictures.
+pub(crate) const SIDE: usize = 64;
+pub(crate) const CLASSES: usize = 2;
+pub(crate) const LEARNING_RATE: f64 = 1e-3;
+const SEED: u64 = 42;
+
+/// A batch of noise with labels 0, 1, 0, …: about normal, from a fixed generator.
+pub(crate) fn batch(n: usize) -> candle_core::Result<(Tensor, Tensor)> {
+    let x = noise(&[n, 3, SIDE, SIDE], 1)?;
+    let labels: Vec<u32> = (0..n).map(|i| (i % CLASSES) as u32).collect();
+    Ok((x, Tensor::from_vec(labels, n, &Device::Cpu)?))
+}
+
+/// Values with mean 0 and variance 1, about normal.
+pub(crate) fn noise(shape: &[usize], seed: u64) -> candle_core::Result<Tensor> {
+    let mut state = seed;
+    let mut uniform = || {
+        // Knuth's MMIX generator: its upper bits are good enough to fill tensors with.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32
+    };
+    // Three uniform values have variance 1/4.
+    let values = (0..shape.iter().product()).map(|_| 2. * (uniform() + uniform() + uniform() - 1.5)).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+/// Masks that prune a uniform random choice of each convolution's weights.
+pub(crate) fn masks(parameters: &Parameters, sparsity: f64) -> anyhow::Result<MaskSet> {
+    let mut first = MaskSet::new();
+    for (name, parameter) in parameters.prunable(&[4]) {
+        let n = parameter.var().elem_count();
+        let zeros = (sparsity * n as f64).round() as usize;
+        first.insert(name, Mask::from_fn(parameter.var().dims(), |i| i >= zeros)?);
+    }
+    Ok(random_like(&first, SEED))
+}
+
+/// A network that is trained or evaluated step by step.
+pub(crate) struct Ours {
+    network: ResNet,
+    optimizer: Optimizer,
+    masks: BTreeMap<String, Tensor>,
+    batch: (Tensor, Tensor),
+    is_training: bool,
+    n_steps: u64,
+}
+
+impl Ours {
+    pub(crate) fn new(figure: Figure, sparsity: f64) -> anyhow::Result<Self> {
+        let mut network = ResNet::new(&ResNetConfig::resnet18(CLASSES, Head::Fastai), &Setup::new(SEED))?;
+        if figure == Figure::TrainFrozen {
+            network.freeze(Freeze::Body);
+        }
+        let mut tensors = BTreeMap::new();
+        if sparsity > 0. {
+            tensors = masks(network.parameters(), sparsity)?.to_tensors(&Device::Cpu)?;
+            network.parameters().apply_masks(&tensors)?;
+            network.set_masks(&tensors)?;
+        }
+        Ok(Self {
+            network,
+            optimizer: Optimizer::new(OptimizerConfig::adam()),
+            masks: tensors,
+            batch: batch(figure.batch())?,
+            is_training: figure.is_training(),
+            n_steps: 0,
+        })
+    }
+
+    pub(crate) fn step(&mut self) -> anyhow::Result<()> {
+        let (x, target) = &self.batch;
+        if !self.is_training {
+            self.network.forward(x, &Pass::eval())?;
+            return Ok(());
+        }
+        let logits = self.network.forward(x, &Pass::train(SEED, self.n_steps))?;
+        let loss = lth_kernels::cross_entropy(&logits, target)?;
+        let value = loss.to_scalar::<f32>()?;
+        anyhow::ensure!(value.is_finite(), "the loss is {value}");
+        let gradients = lth_kernels::backward(&loss)?;
+        drop((logits, loss));
+        self.optimizer.step(LEARNING_RATE, self.network.parameters(), &gradients, &self.masks)?;
+        self.n_steps += 1;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_random_mask_prunes_the_same_share_of_every_convolution() -> anyhow::Result<()> {
+        let network = ResNet::new(&ResNetConfig::resnet18(CLASSES, Head::Fastai), &Setup::new(SEED))?;
+        let masks = masks(network.parameters(), 0.9)?;
+        assert_eq!(masks.len(), 20);
+        for (name, mask) in masks.iter() {
+            assert!((mask.sparsity() - 0.9).abs() < 1e-3, "{name}: {}", mask.sparsity());
+        }
+        Ok(())
+    }
+}

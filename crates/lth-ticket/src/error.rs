@@ -57,16 +57,18 @@ pub enum Error {
         names: Vec<String>,
     },
 
-    /// A file could not be read or written.
-    #[error("{what} {}: {source}", path.display())]
-    Io {
-        /// "reading", "writing".
-        what: &'static str,
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
         /// The file.
         path: PathBuf,
         /// The system's word.
         source: std::io::Error,
     },
+
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] lth_runs::Error),
 
     /// A file is no ticket, or a damaged one.
     #[error("{} is no intact ticket: {reason}", path.display())]
@@ -83,9 +85,9 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { what, path, source }
+        move |source| Self::Read { path, source }
     }
 
     pub(crate) fn damaged(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {

@@ -1,13 +1,12 @@
 //! The ticket as a file.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use lth_mask::MaskSet;
+use lth_train::write_safetensors;
 use safetensors::{SafeTensors, View};
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{Error, TicketHeader};
@@ -74,7 +73,7 @@ impl Ticket {
         if !self.masks.is_empty() {
             self.masks.save(&masks_path(path))?;
         }
-        write_safetensors(path, &self.tensors, metadata)?;
+        lth_runs::write_atomic(path, |out| write_safetensors(out, &self.tensors, &metadata))?;
         Ok(content)
     }
 
@@ -84,7 +83,7 @@ impl Ticket {
     /// `lth-nn`'s loader.
     /// # Errors  if a file cannot be read or is damaged.
     pub fn read(path: &Path, device: &Device) -> Result<Self, Error> {
-        let bytes = std::fs::read(path).map_err(Error::io("reading", path))?;
+        let bytes = std::fs::read(path).map_err(Error::read(path))?;
         let damaged = |reason: &dyn std::fmt::Display| Error::damaged(path, reason);
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(&error))?;
         let mut metadata: BTreeMap<String, String> =
@@ -128,47 +127,6 @@ impl Ticket {
         }
         Ok(())
     }
-}
-
-/// A safetensors file with sorted metadata. The crate's own writer takes a `HashMap`, so that equal content would give
-/// different bytes from run to run.
-fn write_safetensors(
-    path: &Path,
-    tensors: &BTreeMap<String, Tensor>,
-    metadata: BTreeMap<String, String>,
-) -> Result<(), Error> {
-    #[derive(Serialize)]
-    #[serde(untagged)]
-    enum Entry<'a> {
-        Metadata(BTreeMap<String, String>),
-        Tensor { dtype: safetensors::Dtype, shape: &'a [usize], data_offsets: [usize; 2] },
-    }
-    let damaged = |error: &dyn std::fmt::Display| Error::damaged(path, error);
-    let mut header = BTreeMap::from([("__metadata__", Entry::Metadata(metadata))]);
-    let mut offset = 0;
-    for (name, tensor) in tensors {
-        let (dtype, shape, length) = (View::dtype(&tensor), tensor.dims(), View::data_len(&tensor));
-        header.insert(name, Entry::Tensor { dtype, shape, data_offsets: [offset, offset + length] });
-        offset += length;
-    }
-    let mut header = serde_json::to_vec(&header).map_err(|error| damaged(&error))?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let file = tempfile::NamedTempFile::new_in(folder)?;
-        let mut out = std::io::BufWriter::new(file);
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(&header)?;
-        for tensor in tensors.values() {
-            out.write_all(&View::data(&tensor))?;
-        }
-        let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(Error::io("writing", path))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -40,6 +40,7 @@ mod hook;
 mod network;
 mod optimizer;
 mod parameters;
+mod safetensors_file;
 mod state;
 mod trainer;
 
@@ -49,5 +50,6 @@ pub use hook::{Event, Fit, Hook, HookState};
 pub use network::{ModuleNetwork, Network, Pass};
 pub use optimizer::{Optimizer, OptimizerConfig};
 pub use parameters::{Parameter, Parameters, Role};
+pub use safetensors_file::write_safetensors;
 pub use state::{Counters, Position, Smooth, State};
 pub use trainer::{Data, EpochMetrics, FitConfig, Trainer};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Tensor};
-use lth_train::{Parameter, Parameters};
+use lth_train::{Parameter, Parameters, write_safetensors};
 use safetensors::tensor::{SafeTensors, View};
 
 use crate::Error;
@@ -86,33 +86,10 @@ impl Weights {
     }
 
     /// The content of the safetensors file that [`Weights::write`] writes.
-    ///
-    /// The safetensors crate would write the header fields in a random order.
     /// # Errors  if a tensor cannot be brought to the CPU.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        let mut data = Vec::new();
-        let mut header = serde_json::Map::new();
-        if !self.metadata.is_empty() {
-            header.insert("__metadata__".to_owned(), serde_json::json!(self.metadata));
-        }
-        // Wide elements first, as the format advises, so that every tensor is aligned; one type needs no order.
-        let mut tensors: Vec<_> = self.tensors.iter().collect();
-        tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(candle_core::Tensor::dtype(tensor).size_in_bytes()));
-        for (name, tensor) in tensors {
-            let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
-            let start = data.len();
-            data.extend_from_slice(&View::data(&tensor));
-            let dtype = safetensors::Dtype::from(tensor.dtype());
-            let entry = serde_json::json!({
-                "dtype": dtype, "shape": tensor.dims(), "data_offsets": [start, data.len()],
-            });
-            header.insert(name.clone(), entry);
-        }
-        let mut header = serde_json::Value::Object(header).to_string().into_bytes();
-        header.resize(header.len().next_multiple_of(8), b' ');
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.append(&mut header);
-        bytes.append(&mut data);
+        let mut bytes = Vec::new();
+        write_safetensors(&mut bytes, &self.tensors, &self.metadata).map_err(candle_core::Error::wrap)?;
         Ok(bytes)
     }
 

@@ -15,6 +15,12 @@ use crate::console::Console;
 const BATCH: usize = 64;
 const SPARSITIES: [f64; 8] = [0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3];
 
+/// The model's constants: forward and input gradient, input gradient of a strided layer, weight gradient.
+const NAMES: [&str; 3] = ["MAP", "STRIDED_GRADIENT", "WEIGHT"];
+const MAP: usize = 0;
+const STRIDED_GRADIENT: usize = 1;
+const WEIGHT: usize = 2;
+
 /// A measured time and what the pass did.
 #[derive(Clone, Copy, Debug)]
 struct Sample<const N: usize> {
@@ -36,7 +42,7 @@ pub(crate) fn run(options: &Options, console: &Console) -> anyhow::Result<()> {
         InstructionSet::Neon => 4.,
         _ => 8.,
     };
-    let (mut map, mut weight) = (PassSamples::default(), PassSamples::default());
+    let mut samples = [PassSamples::default(), PassSamples::default(), PassSamples::default()];
     let mut shapes = Vec::new();
     let convolutions: Vec<Convolution> = resnet18()
         .into_iter()
@@ -56,12 +62,13 @@ pub(crate) fn run(options: &Options, console: &Console) -> anyhow::Result<()> {
             let work = kernels.dense_multiplications as f64 / lanes;
             let density = 1. - sparsity;
             let sparse_does = [work * density, moved, density * conv.n_weights() as f64];
-            for (is_map, kernel, time) in [
-                (true, kernels.forward, Some(times.forward)),
-                (true, kernels.input_gradient, times.input_gradient),
-                (false, kernels.weight_gradient, times.weight_gradient),
+            let input_gradient = if conv.stride == 1 { MAP } else { STRIDED_GRADIENT };
+            for (pass, kernel, time) in [
+                (MAP, kernels.forward, Some(times.forward)),
+                (input_gradient, kernels.input_gradient, times.input_gradient),
+                (WEIGHT, kernels.weight_gradient, times.weight_gradient),
             ] {
-                let samples = if is_map { &mut map } else { &mut weight };
+                let samples = &mut samples[pass];
                 let Some(time) = time.filter(|&time| time > 0.) else { continue };
                 if sparsity == 0. {
                     samples.dense.push(Sample { does: [work, moved], time });
@@ -75,12 +82,17 @@ pub(crate) fn run(options: &Options, console: &Console) -> anyhow::Result<()> {
     bar.finish_and_clear();
 
     // One multiplication of one vector in the fastest layer.
-    let unit = map.dense.iter().map(|sample| sample.time / sample.does[0]).fold(f64::INFINITY, f64::min);
+    let unit = samples[MAP].dense.iter().map(|sample| sample.time / sample.does[0]).fold(f64::INFINITY, f64::min);
     console.line(format!(
         "// Fitted with {set:?} on one thread, batch {BATCH}, ResNet-18's shapes; a unit is {:.4} ns.",
         1e6 * unit
     ));
-    for (name, samples) in [("MAP", &map), ("WEIGHT", &weight)] {
+    for (name, samples) in NAMES.into_iter().zip(&samples) {
+        if samples.dense.len() < 2 || samples.sparse.len() < 3 {
+            console
+                .line(format!("// {name}: the sparse kernel ran in too few of the measurements; keep what is there."));
+            continue;
+        }
         let (dense, sparse) = (least_squares(&samples.dense), least_squares(&samples.sparse));
         let [dense_work, dense_vector] = dense.map(|c| c / unit);
         let [sparse_work, sparse_vector, entry] = sparse.map(|c| c / unit);
@@ -146,9 +158,8 @@ fn solve<const N: usize>(rows: &[[f64; N]], used: impl Fn(usize) -> bool) -> Opt
         for k in 0..N {
             if k != i {
                 let factor = matrix[k][i] / matrix[i][i];
-                for j in i..N {
-                    matrix[k][j] -= factor * matrix[i][j];
-                }
+                let row = matrix[i];
+                matrix[k].iter_mut().zip(row).for_each(|(value, above)| *value -= factor * above);
                 right[k] -= factor * right[i];
             }
         }

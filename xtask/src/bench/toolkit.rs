@@ -38,7 +38,10 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<ToolkitRow>> {
     let scores = magnitudes(&weights(&convolutions)?)?;
     let n_weights: usize = convolutions.iter().map(Convolution::n_weights).sum();
     let mut rows = Vec::new();
-    let times = rounds(options.rounds, || Ok(drop(black_box(select(&scores, SPARSITY, &global())?))))?;
+    let times = rounds(options.rounds, || {
+        black_box(select(&scores, SPARSITY, &global())?);
+        Ok(())
+    })?;
     let extra = if options.no_peak { None } else { peak::of_selection(options.threads)? };
     rows.push(ToolkitRow {
         extra_memory: extra.map(|bytes| bytes as f64 / (4 * n_weights) as f64),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Tensor};
 use lth_train::{Parameter, Parameters, write_safetensors};
-use safetensors::tensor::{SafeTensors, View};
+use safetensors::tensor::SafeTensors;
 
 use crate::Error;
 use crate::networks::in_head;

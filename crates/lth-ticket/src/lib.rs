@@ -19,7 +19,8 @@
 //! let network = ModuleNetwork::new(candle_nn::linear(8, 2, builder)?, &variables)?;
 //! let x = Tensor::arange(0f32, 32., &Device::Cpu)?.reshape((4, 8))?.sin()?;
 //! let y = Tensor::new(&[0u32, 1, 1, 0], &Device::Cpu)?;
-//! let batches = || std::iter::repeat_n(Ok::<_, candle_core::Error>((x.clone(), y.clone())), 5);
+//! let (x, y) = (&x, &y);
+//! let batches = || (0..5).map(move |_| Ok::<_, candle_core::Error>((x.clone(), y.clone())));
 //! let data = Data { train: |_epoch| batches(), n_train_batches: 5, valid: batches };
 //!
 //! // To 50 % in three jumps from epoch 1 on; after each jump the kept weights go back to their initial values.

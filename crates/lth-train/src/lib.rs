@@ -52,4 +52,4 @@ pub use optimizer::{Optimizer, OptimizerConfig};
 pub use parameters::{Parameter, Parameters, Role};
 pub use safetensors_file::write_safetensors;
 pub use state::{Counters, Position, Smooth, State};
-pub use trainer::{Data, EpochMetrics, FitConfig, Trainer};
+pub use trainer::{Data, EpochMetrics, FitConfig, Trainer, WriteState};

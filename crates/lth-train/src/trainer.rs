@@ -21,6 +21,9 @@ pub struct Data<T, V> {
     pub valid: V,
 }
 
+/// Takes a [`State`] to write it down.
+pub type WriteState<'a> = dyn Fn(&State) -> Result<(), BoxError> + 'a;
+
 /// How long and how fast.
 #[derive(Clone, Copy)]
 pub struct FitConfig<'a> {
@@ -32,7 +35,7 @@ pub struct FitConfig<'a> {
     /// Learning rate as a function of progress in [0, 1): steps taken / steps of the fit.
     pub learning_rate: &'a dyn Fn(f64) -> f64,
     /// Given the whole state after every epoch, to be written down by whoever wants to resume.
-    pub checkpoint: Option<&'a dyn Fn(&State) -> Result<(), BoxError>>,
+    pub checkpoint: Option<&'a WriteState<'a>>,
 }
 
 impl FitConfig<'_> {

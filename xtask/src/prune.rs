@@ -230,7 +230,7 @@ fn criterion(options: &Options) -> Result<Box<dyn Criterion>> {
     }
     let can = |input: Input| matches!(input, Input::Weight | Input::Initial | Input::Previous);
     let all = lth_criteria::all(options.seed);
-    let names = all.iter().filter(|other| other.requires().iter().all(can)).map(|other| other.name());
+    let names = all.iter().filter(|other| other.requires().iter().all(can)).map(lth_criteria::Criterion::name);
     let names: Vec<&str> = names.collect();
     Err(Failure::usage(format!(
         "criterion `{}` needs the {missing}, which a checkpoint does not hold; those that need no data are {}",

@@ -71,7 +71,7 @@ impl Ticket {
         metadata.insert(VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
         // Masks first: a ticket that is there has its masks.
         if !self.masks.is_empty() {
-            self.masks.save(&masks_path(path))?;
+            self.masks.save(masks_path(path))?;
         }
         lth_runs::write_atomic(path, |out| write_safetensors(out, &self.tensors, &metadata))?;
         Ok(content)
@@ -99,7 +99,7 @@ impl Ticket {
             .collect();
         drop(bytes);
         let masks = match &header.pruning {
-            Some(_) => MaskSet::load(&masks_path(path))?,
+            Some(_) => MaskSet::load(masks_path(path))?,
             None => MaskSet::new(),
         };
         let ticket = Self { header, tensors, masks };

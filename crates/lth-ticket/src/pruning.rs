@@ -47,7 +47,7 @@ impl PruningConfig {
 /// the same masks come out, so that is time lost. Masks are nested while the sparsity rises.
 pub struct Pruning<'a> {
     config: PruningConfig,
-    notify: Option<Box<dyn FnMut(&Notice) + 'a>>,
+    notify: Option<Notify<'a>>,
     plan: Option<SparsityPlan>,
     progress: Progress,
     saved: BTreeMap<String, Tensor>,
@@ -55,6 +55,8 @@ pub struct Pruning<'a> {
     previous: BTreeMap<String, Tensor>,
     gradients: BTreeMap<String, Tensor>,
 }
+
+type Notify<'a> = Box<dyn FnMut(&Notice) + 'a>;
 
 /// What the hook remembers besides tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -42,7 +42,7 @@ pub(crate) fn open(options: &Options, settings: &Settings, console: &Console) ->
         let downloader = downloader(options, &cache)?;
         let fetched = download(console, |notify| downloader.fetch_any(&pets(), notify))
             .context("the pictures could not be downloaded")
-            .map_err(|error| offline_hint(error, "give them with --archive FILE… or --data-dir DIR"))?;
+            .map_err(|error| offline_hint(&error, "give them with --archive FILE… or --data-dir DIR"))?;
         record.source = came_from(&fetched);
         record.checked = Checked::Published;
         if let Some(mirror) = downloader.mirror() {
@@ -108,7 +108,7 @@ pub(crate) fn weights(
             let fetched = download(console, |notify| downloader.fetch_resnet18(&Hub::from_env(), notify))
                 .context("the ImageNet weights could not be downloaded")
                 .map_err(|error| {
-                    offline_hint(error, "give them with --weights FILE, or start from random ones with --weights none")
+                    offline_hint(&error, "give them with --weights FILE, or start from random ones with --weights none")
                 })?;
             let has_sums = downloader.mirror().is_some_and(|mirror| mirror.sums.is_some());
             let checked = if has_sums { Checked::Mirror } else { Checked::Published };
@@ -172,7 +172,7 @@ fn download<T>(
             console.note(format!("checking {name}"));
         }
         Event::SetAside { path } => {
-            console.note(format!("the file there was another one: set aside as {}", path.display()))
+            console.note(format!("the file there was another one: set aside as {}", path.display()));
         }
         _ => {}
     });
@@ -196,7 +196,7 @@ fn came_from(files: &[Fetched]) -> String {
 }
 
 /// Says what works without a network.
-fn offline_hint(error: anyhow::Error, alternative: &str) -> Failure {
+fn offline_hint(error: &anyhow::Error, alternative: &str) -> Failure {
     let said = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
     Failure::new(
         Kind::Data,

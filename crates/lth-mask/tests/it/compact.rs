@@ -154,10 +154,10 @@ mod plain {
     }
 }
 
-fn masks(w: &Weights, pattern: &str, sparsity: f64, selection: Selection) -> Result<MaskSet> {
+fn masks(w: &Weights, pattern: &str, sparsity: f64, selection: &Selection) -> Result<MaskSet> {
     let chosen = w.iter().filter(|(name, w)| w.rank() > 1 && lth_mask::matches(pattern, name));
     let scores: BTreeMap<_, _> = chosen.map(|(name, w)| Ok((name.clone(), w.abs()?))).collect::<Result<_>>()?;
-    select(&scores, sparsity, &selection)
+    select(&scores, sparsity, selection)
 }
 
 /// Masks a network as the plan says, compacts it, and compares what both compute.
@@ -189,7 +189,7 @@ fn filters() -> Selection {
 #[test]
 fn a_residual_network_computes_the_same() -> Result<()> {
     let (w, connections) = (residual::weights()?, residual::connections());
-    let all = masks(&w, "*conv*", 0.5, filters())?;
+    let all = masks(&w, "*conv*", 0.5, &filters())?;
     let plan = check(&connections, &all, w.clone(), residual::forward)?;
     assert_eq!(plan.kept("layer2.0").map(<[usize]>::len), Some(6));
     // What either writer of the stream keeps is kept.
@@ -208,7 +208,7 @@ fn tied_writers_make_a_residual_stream_smaller() -> Result<()> {
         vec!["layer2.0.conv2.weight".to_owned(), "layer2.0.downsample.0.weight".to_owned()],
     ];
     let selection = Selection { tied, keep_dense: vec!["fc.weight".to_owned()], ..filters() };
-    let plan = check(&connections, &masks(&w, "*", 0.5, selection)?, w, residual::forward)?;
+    let plan = check(&connections, &masks(&w, "*", 0.5, &selection)?, w, residual::forward)?;
     let kept = |name| plan.kept(name).map(<[usize]>::len);
     assert_eq!(
         [kept("layer1"), kept("layer2"), kept("layer1.0"), kept("layer2.0")],
@@ -221,13 +221,13 @@ fn tied_writers_make_a_residual_stream_smaller() -> Result<()> {
 #[test]
 fn a_flattened_and_depthwise_network_computes_the_same() -> Result<()> {
     let (w, connections) = (plain::weights()?, plain::connections());
-    let plan = check(&connections, &masks(&w, "conv1*", 0.5, filters())?, w.clone(), plain::forward)?;
+    let plan = check(&connections, &masks(&w, "conv1*", 0.5, &filters())?, w.clone(), plain::forward)?;
     assert_eq!(plan.shapes()["fc1.weight"], [10, 48]);
     assert_eq!(plan.shapes()["conv2.weight"], [3, 1, 3, 3]);
-    let depthwise = check(&connections, &masks(&w, "conv2*", 0.3, filters())?, w.clone(), plain::forward)?;
+    let depthwise = check(&connections, &masks(&w, "conv2*", 0.3, &filters())?, w.clone(), plain::forward)?;
     assert_eq!(depthwise.kept("features").map(<[usize]>::len), Some(4));
     let rows = Selection { granularity: Granularity::Row, ..Selection::default() };
-    let hidden = check(&connections, &masks(&w, "fc1*", 0.4, rows)?, w, plain::forward)?;
+    let hidden = check(&connections, &masks(&w, "fc1*", 0.4, &rows)?, w, plain::forward)?;
     assert_eq!(hidden.shapes()["fc2.weight"], [4, 6]);
     Ok(())
 }
@@ -236,7 +236,7 @@ fn a_flattened_and_depthwise_network_computes_the_same() -> Result<()> {
 fn what_nothing_reads_is_cut_and_not_zeroed() -> Result<()> {
     let (w, connections) = (residual::weights()?, residual::connections());
     let inputs = Selection { granularity: Granularity::SharedKernel, ..Selection::default() };
-    let masks = masks(&w, "*.conv2.weight", 0.5, inputs)?;
+    let masks = masks(&w, "*.conv2.weight", 0.5, &inputs)?;
     let plan = check(&connections, &masks, w, residual::forward)?;
     assert_eq!(plan.kept("layer1.0").map(<[usize]>::len), Some(4));
     assert_eq!(plan.masks(), &masks);
@@ -268,7 +268,7 @@ fn one_channel_is_always_kept() -> Result<()> {
 #[test]
 fn a_network_that_is_not_masked_is_refused() -> Result<()> {
     let (mut w, connections) = (plain::weights()?, plain::connections());
-    let masks = masks(&w, "conv1*", 0.5, filters())?;
+    let masks = masks(&w, "conv1*", 0.5, &filters())?;
     let plan = CompactionPlan::new(&connections, &masks, &w)?;
     masks.apply(&mut w)?;
     let error = plan.apply(&w).expect_err("the norm is not masked");

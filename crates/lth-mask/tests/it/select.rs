@@ -141,7 +141,7 @@ fn lamp_shares_the_budget_and_the_scores_choose() -> Result<()> {
 fn ties_between_layers_must_fit() -> Result<()> {
     let scores = scores(&[("a", &[4, 2]), ("b", &[4, 3]), ("c", &[5, 2])])?;
     let tied = |names: &[&str], more: &[&str]| {
-        let list = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
+        let list = |names: &[&str]| names.iter().copied().map(String::from).collect::<Vec<_>>();
         let tied = vec![list(names), list(more)];
         let result = select(&scores, 0.5, &Selection { granularity: Granularity::Row, tied, ..Selection::default() });
         result.map_err(|e| e.to_string())

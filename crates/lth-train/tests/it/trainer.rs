@@ -12,6 +12,7 @@ use lth_train::{
 
 type Linear = ModuleNetwork<candle_nn::Linear>;
 type Batch = candle_core::Result<(Tensor, Tensor)>;
+type Batches = Box<dyn Iterator<Item = Batch>>;
 const N_BATCHES: usize = 3;
 
 /// A linear classifier with fixed starting values.
@@ -42,11 +43,11 @@ fn valid() -> impl Iterator<Item = Batch> {
     (0..2).map(|index| batch(99, index))
 }
 
-fn data() -> Data<impl Fn(u64) -> Box<dyn Iterator<Item = Batch>>, impl Fn() -> Box<dyn Iterator<Item = Batch>>> {
+fn data() -> Data<impl Fn(u64) -> Batches, impl Fn() -> Batches> {
     Data {
-        train: |epoch| Box::new(epoch_of(epoch)) as Box<dyn Iterator<Item = Batch>>,
+        train: |epoch| Box::new(epoch_of(epoch)) as Batches,
         n_train_batches: N_BATCHES,
-        valid: || Box::new(valid()) as Box<dyn Iterator<Item = Batch>>,
+        valid: || Box::new(valid()) as Batches,
     }
 }
 
@@ -176,9 +177,9 @@ fn a_loss_that_is_not_finite_ends_the_fit() -> Result<(), Error> {
     };
     // `valid` has another type than `train` here: box both.
     let poisoned = Data {
-        train: |epoch| Box::new((poisoned.train)(epoch)) as Box<dyn Iterator<Item = Batch>>,
+        train: |epoch| Box::new((poisoned.train)(epoch)) as Batches,
         n_train_batches: N_BATCHES,
-        valid: || Box::new((poisoned.valid)()) as Box<dyn Iterator<Item = Batch>>,
+        valid: || Box::new((poisoned.valid)()) as Batches,
     };
     match trainer.fit(&FitConfig::new(1), &poisoned, &mut []) {
         Err(Error::LossNotFinite { epoch: 0, batch: 1, loss }) => assert!(loss.is_nan()),

@@ -30,7 +30,7 @@ pub(crate) struct Options {
     /// Read the pictures from this unpacked folder
     #[arg(long, value_name = "DIR", conflicts_with = "mirror")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Download from URL/<file name>; URL/SHA256SUMS, if there, replaces the built-in checksums
+    /// Download from URL/FILE; URL/SHA256SUMS, if there, replaces the built-in checksums
     #[arg(long, value_name = "URL")]
     pub(crate) mirror: Option<String>,
     /// Starting weights: imagenet, none, or a file [default: imagenet; none for toy-pets and folder]
@@ -75,7 +75,7 @@ pub(crate) struct Options {
     /// Leave damaged pictures out instead of ending with exit code 3
     #[arg(long)]
     pub(crate) skip_damaged: bool,
-    /// Folder for the run [default: the next free runs/<dataset>-seed<N>]
+    /// Folder for the run [default: the next free runs/DATASET-seedN]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Replace the run that --out holds

@@ -68,7 +68,9 @@ mod real;
 mod tape;
 
 pub use activation::relu;
-pub use conv::{Conv2dKernels, Conv2dParams, InstructionSet, Kernel, PackedConv2d, conv2d, conv2d_kernels};
+pub use conv::{
+    Conv2dKernels, Conv2dParams, InstructionSet, Kernel, PackedConv2d, PackedLinear, conv2d, conv2d_kernels,
+};
 pub use elementwise::{add_bias, concat, multiply_by};
 pub use error::Error;
 pub use layout::{Layout, to_layout};

@@ -1,8 +1,10 @@
 //! Dense or sparse: a pure function of shape, density and instruction set.
 //!
-//! Costs are in multiplications of one vector at full speed. They were fitted to single-thread times of every layer
-//! of ResNet-18 (batch 64, 64×64 pictures) at densities 0.02 to 1 with AVX-512; dividing the work by the vector's
-//! lanes carries them over to the other instruction sets. Nothing here looks at a clock.
+//! Costs are in multiplications of one vector at full speed. `cargo xtask bench --fit-cost-model` measures the layers of
+//! ResNet-18 on one thread with either kernel and prints the coefficients, and what the choice loses. Nothing here looks
+//! at a clock.
+
+use std::cell::Cell;
 
 use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::InstructionSet;
@@ -15,6 +17,25 @@ pub enum Kernel {
     Dense,
     /// Only kept weights are multiplied.
     Sparse,
+}
+
+thread_local! {
+    static FORCED: Cell<Option<Kernel>> = const { Cell::new(None) };
+}
+
+impl Kernel {
+    /// Runs `work` with masked convolutions called from this thread on this kernel, whatever the cost model says, to
+    /// test it and to measure what the model chooses between.
+    pub fn run<R>(self, work: impl FnOnce() -> R) -> R {
+        struct Restore(Option<Kernel>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                FORCED.set(self.0);
+            }
+        }
+        let _restore = Restore(FORCED.replace(Some(self)));
+        work()
+    }
 }
 
 impl std::fmt::Display for Kernel {
@@ -33,22 +54,97 @@ pub(crate) enum Pass {
     WeightGradient,
 }
 
-/// The coefficients of one pass: per multiplication inside the picture, and per vector of input and output.
+/// The coefficients of one pass: per multiplication inside the picture, per vector of input and output, per weight.
 struct Coefficients {
     dense: f64,
     dense_vector: f64,
+    /// Reading or writing it, and looking whether it is masked.
+    dense_weight: f64,
     sparse: f64,
     sparse_vector: f64,
     /// Per kept weight: fetching its value, or writing its gradient.
     entry: f64,
+    sparse_weight: f64,
 }
 
-const MAP: Coefficients =
-    Coefficients { dense: 1.15, dense_vector: 20.0, sparse: 1.6, sparse_vector: 60.0, entry: 6.0 };
-/// A strided input gradient is several small convolutions that each pack the gradient.
-const STRIDED_GRADIENT: Coefficients = Coefficients { sparse: 4.0, sparse_vector: 130.0, ..MAP };
-const WEIGHT: Coefficients =
-    Coefficients { dense: 1.25, dense_vector: 40.0, sparse: 3.2, sparse_vector: 60.0, entry: 6.0 };
+/// The coefficients of the three kinds of passes.
+struct Model {
+    /// Forward, and the input gradient of a convolution without stride.
+    map: Coefficients,
+    /// The input gradient of a strided one: several small convolutions that each pack the gradient.
+    strided_gradient: Coefficients,
+    weight_gradient: Coefficients,
+}
+
+const AVX512: Model = Model {
+    map: Coefficients {
+        dense: 1.35,
+        dense_vector: 23.7,
+        dense_weight: 2.62,
+        sparse: 2.88,
+        sparse_vector: 62.1,
+        entry: 3.62,
+        sparse_weight: 0.33,
+    },
+    strided_gradient: Coefficients {
+        dense: 1.45,
+        dense_vector: 44.3,
+        dense_weight: 3.94,
+        sparse: 3.8,
+        sparse_vector: 104.8,
+        entry: 15.36,
+        sparse_weight: 2.23,
+    },
+    weight_gradient: Coefficients {
+        dense: 1.33,
+        dense_vector: 37.0,
+        dense_weight: 7.4,
+        sparse: 4.08,
+        sparse_vector: 44.2,
+        entry: 3.75,
+        sparse_weight: 2.49,
+    },
+};
+
+/// Fitted with AVX2, taken for portable code and NEON, too.
+const AVX2: Model = Model {
+    map: Coefficients {
+        dense: 1.5,
+        dense_vector: 25.8,
+        dense_weight: 2.83,
+        sparse: 3.12,
+        sparse_vector: 22.3,
+        entry: 2.48,
+        sparse_weight: 0.44,
+    },
+    strided_gradient: Coefficients {
+        dense: 1.59,
+        dense_vector: 43.7,
+        dense_weight: 3.89,
+        sparse: 3.13,
+        sparse_vector: 42.1,
+        entry: 11.27,
+        sparse_weight: 2.38,
+    },
+    weight_gradient: Coefficients {
+        dense: 1.46,
+        dense_vector: 19.4,
+        dense_weight: 10.11,
+        sparse: 4.91,
+        sparse_vector: 7.5,
+        entry: 1.89,
+        sparse_weight: 3.04,
+    },
+};
+
+/// The model is off by a quarter on average: where the two are close, the dense kernel cannot lose.
+const SPARSE_MUST_COST: f64 = 0.92;
+
+impl InstructionSet {
+    fn model(self) -> Model {
+        if self == Self::Avx512 { AVX512 } else { AVX2 }
+    }
+}
 
 fn lanes(set: InstructionSet) -> f64 {
     match set {
@@ -72,35 +168,42 @@ pub(crate) fn multiplications(g: &Geometry) -> u64 {
 
 /// The costs of the dense and the sparse kernel.
 pub(crate) fn costs(g: &Geometry, density: f64, pass: Pass, set: InstructionSet) -> [f64; 2] {
+    let model = set.model();
     let (map, by) = match pass {
         Pass::Map(Direction::InputGradient) if g.stride != [1, 1] => {
-            (g.map(Direction::InputGradient), STRIDED_GRADIENT)
+            (g.map(Direction::InputGradient), model.strided_gradient)
         }
-        Pass::Map(direction) => (g.map(direction), MAP),
-        Pass::WeightGradient => (g.map(Direction::Forward), WEIGHT),
+        Pass::Map(direction) => (g.map(direction), model.map),
+        Pass::WeightGradient => (g.map(Direction::Forward), model.weight_gradient),
     };
     let vectors = |n: usize| n as f64 * (g.batch as f64 / lanes(set)).ceil();
     let work = inside(&map) * vectors(map.rows * map.depth * g.groups);
     let moved = vectors(g.in_channels * g.n_inputs() + g.out_channels * g.n_outputs());
-    let entries = density * (g.weights_per_group() * g.groups) as f64;
-    let dense = by.dense * work + by.dense_vector * moved;
-    let sparse = by.sparse * work * density + by.sparse_vector * moved + by.entry * entries;
+    let weights = (g.weights_per_group() * g.groups) as f64;
+    let dense = by.dense * work + by.dense_vector * moved + by.dense_weight * weights;
+    let sparse =
+        (by.sparse * work + by.entry * weights) * density + by.sparse_vector * moved + by.sparse_weight * weights;
     [dense, sparse]
 }
 
 /// Which kernel runs a pass over a weight of `density`.
 pub(crate) fn choose(g: &Geometry, density: f64, pass: Pass, set: InstructionSet) -> Kernel {
+    if let Some(forced) = FORCED.get() {
+        return forced;
+    }
     let [dense, sparse] = costs(g, density, pass, set);
-    if sparse < dense { Kernel::Sparse } else { Kernel::Dense }
+    if sparse < SPARSE_MUST_COST * dense { Kernel::Sparse } else { Kernel::Dense }
 }
 
-/// As [`choose`] where the kept values are packed already: a dense kernel would read all weights, which counts where
-/// few positions share them.
+/// As [`choose`] where the kept values are packed already, and the weights masked.
 pub(crate) fn choose_packed(g: &Geometry, density: f64, pass: Pass, set: InstructionSet) -> Kernel {
+    if let Some(forced) = FORCED.get() {
+        return forced;
+    }
     let [dense, sparse] = costs(g, density, pass, set);
-    let n_weights = (g.weights_per_group() * g.groups) as f64;
-    let fetch = 6.0 * density * n_weights;
-    if sparse - fetch < dense + n_weights { Kernel::Sparse } else { Kernel::Dense }
+    let model = set.model();
+    let fetch = model.map.entry * density * (g.weights_per_group() * g.groups) as f64;
+    if sparse - fetch < SPARSE_MUST_COST * dense { Kernel::Sparse } else { Kernel::Dense }
 }
 
 #[cfg(test)]

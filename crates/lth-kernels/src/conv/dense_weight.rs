@@ -17,11 +17,12 @@ const PANEL_ROWS: usize = 256;
 /// Output channels whose sums one task holds.
 const MAX_ROW_RANGE: usize = 72;
 
-/// Writes the gradient of every weight.
+/// Writes the gradient of every weight; exact zeros where `kept` is 0.
 pub(crate) fn weight_gradient<T: Number>(
     geometry: &Geometry,
     input: &[T],
     output_grad: &[T],
+    kept: Option<&[u8]>,
     grad: &mut [MaybeUninit<T>],
 ) {
     let kernels = T::kernels();
@@ -29,6 +30,7 @@ pub(crate) fn weight_gradient<T: Number>(
     assert_eq!(input.len(), geometry.in_channels * geometry.n_inputs() * geometry.batch);
     assert_eq!(output_grad.len(), geometry.out_channels * geometry.n_outputs() * geometry.batch);
     assert_eq!(grad.len(), geometry.weights_per_group() * geometry.groups);
+    assert!(kept.is_none_or(|kept| kept.len() == grad.len()));
     let plan = Plan::new(&map, kernels);
     let n_tasks = geometry.groups * plan.column_blocks.len() * plan.n_row_ranges * plan.n_parts;
     let n_weights = grad.len();
@@ -38,7 +40,7 @@ pub(crate) fn weight_gradient<T: Number>(
             let (block, rest) = (rest % plan.column_blocks.len(), rest / plan.column_blocks.len());
             let (part, group) = (rest % plan.n_parts, rest / plan.n_parts);
             let out = Shared::from_pointer(out.at(part * n_weights));
-            plan.run(&map, kernels, group, plan.column_blocks[block], range, part, input, output_grad, out);
+            plan.run(&map, kernels, group, plan.column_blocks[block], range, part, input, output_grad, kept, out);
         });
     };
     if plan.n_parts == 1 {
@@ -51,7 +53,7 @@ pub(crate) fn weight_gradient<T: Number>(
             for part in 1..plan.n_parts {
                 sum += parts[part * n_weights + at];
             }
-            to.write(sum);
+            to.write(if kept.is_some_and(|kept| kept[at] == 0) { T::default() } else { sum });
         }
     });
 }
@@ -130,6 +132,7 @@ impl Plan {
         part: usize,
         input: &[T],
         output_grad: &[T],
+        kept: Option<&[u8]>,
         grad: Shared<T>,
     ) {
         let g = &map.geometry;
@@ -213,6 +216,14 @@ impl Plan {
                 // SAFETY: inside this task's rows and columns of the gradient, which no other task writes, and inside
                 // the row of `sums`.
                 unsafe { interleave(sums.as_ptr(), width, grad.at(to), columns.len(), n_taps) };
+                if let Some(kept) = kept {
+                    let len = columns.len() * n_taps;
+                    // SAFETY: what was written just now.
+                    let grad = unsafe { std::slice::from_raw_parts_mut(grad.at(to), len) };
+                    for (grad, &kept) in grad.iter_mut().zip(&kept[to..to + len]) {
+                        *grad = if kept == 0 { T::default() } else { *grad };
+                    }
+                }
             }
         });
     }

@@ -28,7 +28,7 @@ pub(crate) use self::geometry::{Direction, Geometry};
 pub(crate) use self::kernel::simd::Float;
 pub use self::kernel::table::InstructionSet;
 pub(crate) use self::kernel::table::Number;
-pub use self::packed::PackedConv2d;
+pub use self::packed::{PackedConv2d, PackedLinear};
 use crate::composed;
 use crate::error::{Error, expect_rank};
 use crate::layout::{Layout, to_layout};

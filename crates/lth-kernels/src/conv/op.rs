@@ -237,16 +237,13 @@ impl Compute for ForWeight<'_> {
     fn compute<T: Number>(&self, x: &[T], grad: &[T], out: &mut [MaybeUninit<T>]) {
         let g = self.geometry;
         let Some(pattern) = self.pattern else {
-            return dense_weight::weight_gradient(g, x, grad, out);
+            return dense_weight::weight_gradient(g, x, grad, None, out);
         };
         match cost::choose(g, pattern.density(), Pass::WeightGradient, T::kernels().set) {
             Kernel::Sparse => {
                 sparse::weight_gradient(&pattern.program::<T>(g, Direction::Forward), x, grad, out);
             }
-            Kernel::Dense => {
-                dense_weight::weight_gradient(g, x, grad, out);
-                pattern.zero_pruned(out);
-            }
+            Kernel::Dense => dense_weight::weight_gradient(g, x, grad, Some(pattern.bits()), out),
         }
     }
 }

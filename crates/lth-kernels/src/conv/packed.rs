@@ -38,6 +38,7 @@ use crate::pattern::Pattern;
 #[derive(Clone, Debug)]
 pub struct PackedConv2d {
     inner: Arc<Inner>,
+    layout: Layout,
 }
 
 #[derive(Debug)]
@@ -81,6 +82,18 @@ impl PackedConv2d {
     ) -> Result<Self> {
         let op = "PackedConv2d::new";
         expect_rank(op, "weight", weight, 4)?;
+        Self::of_values(op, weight, bias, pattern, relu, params)
+    }
+
+    /// As `new`, with a weight of rank 2 for pictures of one pixel, too.
+    fn of_values(
+        op: &'static str,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        pattern: Option<&Pattern>,
+        relu: bool,
+        params: &Conv2dParams,
+    ) -> Result<Self> {
         expect_dtype(op, "weight", weight, DType::F32)?;
         if let Some(bias) = bias {
             expect_dtype(op, "bias", bias, DType::F32)?;
@@ -90,17 +103,29 @@ impl PackedConv2d {
             pattern.expect_fits(op, weight)?;
         }
         let values = weight.flatten_all()?.to_vec1::<f32>()?;
+        let mut weight_shape = weight.dims().to_vec();
+        weight_shape.resize(4, 1);
         Ok(Self {
             inner: Arc::new(Inner {
-                weight_shape: weight.dims().to_vec(),
-                weight: pattern.map_or_else(|| values.clone(), |pattern| pattern.masked(&values)),
+                weight_shape,
+                weight: match pattern {
+                    Some(pattern) => pattern.masked(&values).into_owned(),
+                    None => values,
+                },
                 bias: bias.map(Tensor::to_vec1).transpose()?,
                 pattern: pattern.cloned(),
                 relu,
                 params: *params,
                 packed: Mutex::default(),
             }),
+            layout: params.layout,
         })
+    }
+
+    /// The same convolution for feature maps in another layout; both share what is packed.
+    #[must_use]
+    pub fn with_layout(&self, layout: Layout) -> Self {
+        Self { inner: self.inner.clone(), layout }
     }
 
     /// `relu(conv(x) + bias + residual)`, without the parts that were not asked for, in `x`'s layout.
@@ -109,7 +134,7 @@ impl PackedConv2d {
     /// If `x` does not fit the weight, or `residual` the output.
     pub fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let op = "PackedConv2d::forward";
-        let params = &self.inner.params;
+        let params = &Conv2dParams { layout: self.layout, ..self.inner.params };
         expect_rank(op, "x", x, 4)?;
         expect_dtype(op, "x", x, DType::F32)?;
         let geometry = geometry(op, x.dims(), &self.inner.weight_shape, params)?;
@@ -132,6 +157,46 @@ impl PackedConv2d {
             None => into(x)?.apply_op1_no_bwd(&run)?,
         };
         to_layout(&y, layout, params.layout)
+    }
+}
+
+/// A linear layer with a constant f32 weight on the CPU, followed by bias and ReLU: what [`PackedConv2d`] is for pictures
+/// of one pixel.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use lth_kernels::PackedLinear;
+///
+/// # fn main() -> candle_core::Result<()> {
+/// let weight = Tensor::new(&[[1f32, 2.], [-1., 0.]], &Device::Cpu)?;
+/// let y = PackedLinear::new(&weight, None, None, true)?.forward(&Tensor::new(&[[3f32, 4.]], &Device::Cpu)?)?;
+/// assert_eq!(y.to_vec2::<f32>()?, [[11., 0.]]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct PackedLinear(PackedConv2d);
+
+impl PackedLinear {
+    /// `weight` `[O, I]` and `bias` `[O]` are copied. Where `pattern` has zeros the weight counts as 0.
+    ///
+    /// # Errors
+    /// If a tensor is not f32 or has a wrong shape.
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>, pattern: Option<&Pattern>, relu: bool) -> Result<Self> {
+        let op = "PackedLinear::new";
+        expect_rank(op, "weight", weight, 2)?;
+        PackedConv2d::of_values(op, weight, bias, pattern, relu, &Conv2dParams::default()).map(Self)
+    }
+
+    /// The output `[N, O]` for `x` `[N, I]`.
+    ///
+    /// # Errors
+    /// If `x` does not fit the weight.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        expect_rank("PackedLinear::forward", "x", x, 2)?;
+        let (n, inputs) = x.dims2()?;
+        let y = self.0.forward(&x.reshape((n, inputs, 1, 1))?, None)?;
+        y.reshape((n, y.elem_count() / n.max(1)))
     }
 }
 

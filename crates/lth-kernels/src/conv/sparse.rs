@@ -11,6 +11,8 @@ use super::scratch::{Shared, for_each_task, with_buffers};
 /// Bytes of panel, and of sums or gradients, that one task may hold in its L2 cache.
 const PANEL_BYTES: usize = 896 << 10;
 const SUMS_BYTES: usize = 320 << 10;
+/// Rows of the weight whose gradients one task writes.
+const ROW_BLOCK: usize = 8;
 /// Entries whose values one task fetches.
 const FETCH: usize = 1 << 14;
 
@@ -78,7 +80,9 @@ pub(crate) fn weight_gradient<T: Number>(
     let map = &program.map;
     let g = &map.geometry;
     let kernels = T::kernels();
-    grad.fill(MaybeUninit::new(T::default()));
+    let n_weights = grad.len();
+    let grad = Shared::of_uninit(grad);
+    // Forward, a convolution has one class, and a row of its weight lies together.
     for class in &program.classes {
         let plan = Plan::new(class, map, kernels);
         let n_entries = class.positions.len();
@@ -91,13 +95,25 @@ pub(crate) fn weight_gradient<T: Number>(
             for_each_task(n_tasks, work + out_work(map), |task| {
                 plan.dots(task, map, class, kernels, input, output_grad, shared);
             });
-            for (entry, &position) in class.positions.iter().enumerate() {
-                let mut sum = T::default();
-                for part in 0..plan.n_batch_parts {
-                    sum += sums[part * n_entries + entry];
+            let sums = &*sums;
+            let n_rows = map.rows * g.groups;
+            let n_blocks = n_rows.div_ceil(ROW_BLOCK);
+            for_each_task(n_blocks, n_weights, |block| {
+                for row in block * ROW_BLOCK..n_rows.min((block + 1) * ROW_BLOCK) {
+                    // SAFETY: a row of the weight, which no other task writes.
+                    let grad = unsafe { std::slice::from_raw_parts_mut(grad.at(row * map.weight_row), map.weight_row) };
+                    grad.fill(T::default());
+                    let (group, row_in_group) = (row / map.rows, row % map.rows);
+                    for chunk in 0..class.tiling.n_chunks {
+                        let segments = &class.segments[class.segment_index(map, group, chunk, row_in_group)..];
+                        for entry in segments[0] as usize..segments[class.tiling.n_segments] as usize {
+                            let parts = (0..plan.n_batch_parts).map(|part| sums[part * n_entries + entry]);
+                            let at = class.positions[entry] as usize - row * map.weight_row;
+                            grad[at] = parts.fold(T::default(), |sum, part| sum + part);
+                        }
+                    }
                 }
-                grad[position as usize].write(sum);
-            }
+            });
         });
     }
 }

@@ -160,7 +160,7 @@ fn check<T: Number + From<f32> + Into<f64>>(
     });
     let weight_gradient = written(weight.len(), |out| match &forward {
         Some(program) => sparse::weight_gradient(program, &x, &grad, out),
-        None => dense_weight::weight_gradient(g, &x, &grad, out),
+        None => dense_weight::weight_gradient(g, &x, &grad, None, out),
     });
     let name = format!("density {density:?}, {:?}:", InstructionSet::active());
     assert_close(&format!("{name} output"), g, &output, &expected.output, tolerance);

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 
 use crate::crop::{Square, training_draw};
 use crate::error::{Error, Result};
-use crate::normalise::Normalisation;
+use crate::normalise::{Normalisation, normalise};
 use crate::pictures::Pictures;
 use crate::random::{Purpose, permutation, stream};
 use crate::resize::Resizer;
@@ -196,13 +196,13 @@ impl Shared {
             let square = Square::largest(info.width, info.height, u);
             let same_every_time = epoch.is_none() || info.width == info.height;
             if let Some(kept) = self.kept.find(idx).filter(|_| same_every_time) {
-                self.normalise(kept, x);
+                normalise(&self.tables, kept, x);
                 continue;
             }
             self.pictures.read(idx, &mut workbench.bytes)?;
             let Workbench { resizer, bytes } = workbench;
             resizer.resize(bytes, info.width, self.pictures.n_channels(), square, &mut resized);
-            self.normalise(&resized, x);
+            normalise(&self.tables, &resized, x);
             if same_every_time {
                 self.kept.keep(idx, &resized);
             }
@@ -213,17 +213,6 @@ impl Shared {
     /// Bytes of a resized picture, which is also its number of values.
     fn picture_len(&self) -> usize {
         self.pictures.n_channels() * self.config.image_size * self.config.image_size
-    }
-
-    /// Bytes with the channels innermost become values with the channels outermost.
-    fn normalise(&self, bytes: &[u8], x: &mut [f32]) {
-        let n_channels = self.tables.len();
-        let n_pixels = bytes.len() / n_channels;
-        for ((channel, table), x) in self.tables.iter().enumerate().zip(x.chunks_exact_mut(n_pixels)) {
-            for (x, byte) in x.iter_mut().zip(bytes[channel..].iter().step_by(n_channels)) {
-                *x = table[usize::from(*byte)];
-            }
-        }
     }
 
     fn tensors(&self, prepared: Prepared) -> Result<(Tensor, Tensor)> {

@@ -39,6 +39,7 @@ mod error;
 mod init;
 mod layers;
 mod networks;
+mod packed;
 mod random;
 mod weights;
 
@@ -52,4 +53,5 @@ pub use networks::{
     ConvNet, ConvNetConfig, ConvNetDepth, FastaiHead, Freeze, Head, LeNet, LeNetConfig, ResNet, ResNetConfig,
     ResNetWidths, TappedNetwork, Vgg, VggConfig, VggDepth,
 };
+pub use packed::PackedNetwork;
 pub use weights::{LoadReport, Part, Skipped, Weights};

@@ -79,6 +79,17 @@ pub enum Error {
         reason: String,
     },
 
+    /// A ticket was given where a trained network is needed.
+    #[error(
+        "{} is a ticket, the rewound weights that training starts from, and its answers mean nothing yet: give the \
+         trained network that came of it (in a run's folder: NAME.trained.safetensors)",
+        path.display()
+    )]
+    Untrained {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// A saved hook state is not this hook's.
     #[error("the saved state of the pruning hook does not fit: {0}")]
     State(String),

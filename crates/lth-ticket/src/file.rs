@@ -9,7 +9,7 @@ use lth_train::write_safetensors;
 use safetensors::{SafeTensors, View};
 use sha2::{Digest, Sha256};
 
-use crate::{Error, TicketHeader};
+use crate::{Error, Stage, TicketHeader};
 
 /// Masked weights under the network's own names, the masks, and what they are.
 ///
@@ -109,6 +109,16 @@ impl Ticket {
             return Err(damaged(&format!("its content has SHA-256 {got}, its header says {content}")));
         }
         Ok(ticket)
+    }
+
+    /// [`Ticket::read`] for a file that must hold a trained network.
+    /// # Errors  as `read`, and if the file holds a ticket.
+    pub fn read_trained(path: &Path, device: &Device) -> Result<Self, Error> {
+        let ticket = Self::read(path, device)?;
+        match ticket.header.stage {
+            Stage::Trained => Ok(ticket),
+            Stage::Ticket => Err(Error::Untrained { path: path.to_owned() }),
+        }
     }
 
     /// Says what does not fit together, if anything.

@@ -51,6 +51,16 @@ impl BatchNorm {
         })
     }
 
+    /// What an evaluation pass does to each channel: a factor, then a shift.
+    /// # Errors  if the values are not f32 or candle fails.
+    pub(crate) fn factor_and_shift(&self) -> candle_core::Result<(Tensor, Tensor)> {
+        let [weight, bias, mean, var] =
+            [&self.weight, &self.bias, &self.running_mean, &self.running_var].map(|one| one.var().as_detached_tensor());
+        let factor = (weight / (var + EPS)?.sqrt()?)?;
+        let shift = (bias - (mean * &factor)?)?;
+        Ok((factor, shift))
+    }
+
     /// The normalised `x`, then what `after` asks for.
     /// # Errors  if the input does not fit, has one value per channel in training, or candle fails.
     pub fn forward(&self, x: &Tensor, after: After<'_>, context: &Context<'_>) -> candle_core::Result<Tensor> {

@@ -1,9 +1,9 @@
 use candle_core::Tensor;
-use lth_kernels::{Conv2dParams, Layout, Pattern};
+use lth_kernels::{Conv2dParams, Layout, PackedConv2d, Pattern};
 use lth_train::{Parameter, Role};
 
 use super::{Patterns, Sparse};
-use crate::{Builder, Context, Error, Init};
+use crate::{BatchNorm, Builder, Context, Error, Init};
 
 /// The shape of a [`Conv2d`] and how it starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,18 +50,33 @@ impl Conv2d {
         })
     }
 
+    /// The layer as inference computes it, together with the `norm` and the ReLU that follow it.
+    /// # Errors  if the values are not f32 or candle fails.
+    pub(crate) fn packed(&self, norm: Option<&BatchNorm>, relu: bool) -> candle_core::Result<PackedConv2d> {
+        let mut weight = self.weight.var().as_detached_tensor();
+        let mut bias = self.bias.as_ref().map(|bias| bias.var().as_detached_tensor());
+        if let Some(norm) = norm {
+            let (factor, shift) = norm.factor_and_shift()?;
+            weight = weight.broadcast_mul(&factor.reshape(((), 1, 1, 1))?)?;
+            bias = Some(match bias {
+                Some(bias) => ((bias * factor)? + shift)?,
+                None => shift,
+            });
+        }
+        PackedConv2d::new(&weight, bias.as_ref(), self.pattern.as_ref(), relu, &self.params(Layout::Nchw))
+    }
+
+    fn params(&self, layout: Layout) -> Conv2dParams {
+        let (stride, padding) = ((self.stride, self.stride), (self.padding, self.padding));
+        Conv2dParams { stride, padding, layout, ..Conv2dParams::default() }
+    }
+
     /// The output for feature maps in the context's layout.
     /// # Errors  if the input does not fit or candle fails.
     pub fn forward(&self, x: &Tensor, context: &mut Context<'_>) -> candle_core::Result<Tensor> {
         context.show(&self.name, x)?;
-        let params = Conv2dParams {
-            stride: (self.stride, self.stride),
-            padding: (self.padding, self.padding),
-            layout: context.layout,
-            ..Conv2dParams::default()
-        };
         let weight = self.weight.tensor(&context.pass);
-        let y = lth_kernels::conv2d(x, &weight, self.pattern.as_ref(), &params)
+        let y = lth_kernels::conv2d(x, &weight, self.pattern.as_ref(), &self.params(context.layout))
             .map_err(|error| error.context(format!("layer `{}`", self.name)))?;
         let Some(bias) = &self.bias else { return Ok(y) };
         let bias = bias.tensor(&context.pass);

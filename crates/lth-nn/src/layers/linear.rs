@@ -1,9 +1,9 @@
 use candle_core::Tensor;
-use lth_kernels::Pattern;
+use lth_kernels::{PackedLinear, Pattern};
 use lth_train::{Parameter, Role};
 
 use super::{Patterns, Sparse};
-use crate::{Builder, Context, Error, Init};
+use crate::{BatchNorm, Builder, Context, Error, Init};
 
 /// A linear layer: `weight` [outputs, inputs] and, if wanted, `bias` with one value per output.
 #[derive(Clone, Debug)]
@@ -30,6 +30,23 @@ impl Linear {
             bias: bias.map(|init| builder.parameter("bias", &[outputs], init, Role::Bias)).transpose()?,
             pattern: None,
         })
+    }
+
+    /// The layer as inference computes it, together with the `norm` before it and the ReLU after it.
+    /// # Errors  if the values are not f32 or candle fails.
+    pub(crate) fn packed(&self, norm: Option<&BatchNorm>, relu: bool) -> candle_core::Result<PackedLinear> {
+        let mut weight = self.weight.var().as_detached_tensor();
+        let mut bias = self.bias.as_ref().map(|bias| bias.var().as_detached_tensor());
+        if let Some(norm) = norm {
+            let (factor, shift) = norm.factor_and_shift()?;
+            let shift = weight.matmul(&shift.unsqueeze(1)?)?.squeeze(1)?;
+            weight = weight.broadcast_mul(&factor.unsqueeze(0)?)?;
+            bias = Some(match bias {
+                Some(bias) => (bias + shift)?,
+                None => shift,
+            });
+        }
+        PackedLinear::new(&weight, bias.as_ref(), self.pattern.as_ref(), relu)
     }
 
     /// The output [N, outputs] for `x` [N, inputs].

@@ -4,9 +4,13 @@ use candle_core::Tensor;
 use lth_kernels::{Layout, Pool2dParams};
 use lth_train::{Network, Parameters, Pass};
 
-use super::lenet::{dense_forward, dense_layers};
+use super::lenet::{dense_forward, dense_layers, dense_packed};
 use super::{TappedNetwork, check_classes, check_images};
+use crate::packed::{PackedNetwork, Step};
 use crate::{Builder, Context, Conv2d, Conv2dConfig, Error, Init, Linear, Patterns, Setup, Sparse, Tap};
+
+/// After each pair of convolutions.
+const POOL: Pool2dParams = Pool2dParams { kernel: (2, 2), stride: (2, 2), padding: (0, 0), layout: Layout::Nchw };
 
 /// How many convolutions a [`ConvNet`] has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,6 +102,20 @@ impl ConvNet {
         Ok(Self { input: config.input, pairs, dense, parameters })
     }
 
+    /// The network for inference, with its weights and masks as they are now.
+    /// # Errors  if its values are not f32 or candle fails.
+    pub fn packed(&self) -> Result<PackedNetwork, Error> {
+        let mut steps = Vec::new();
+        for pair in &self.pairs {
+            for conv in pair {
+                steps.push(Step::Conv(conv.packed(None, true)?));
+            }
+            steps.push(Step::MaxPool(POOL));
+        }
+        steps.extend(dense_packed(&self.dense)?);
+        Ok(PackedNetwork::new(steps, None))
+    }
+
     fn run(&self, x: &Tensor, pass: &Pass, tap: Option<Tap<'_>>) -> candle_core::Result<Tensor> {
         let (channels, height, width) = self.input;
         let n = check_images(x, channels)?;
@@ -106,13 +124,12 @@ impl ConvNet {
         }
         let layout = Layout::for_batch(n, x.device());
         let mut context = Context::new(pass, layout, tap);
-        let pool = Pool2dParams { kernel: (2, 2), stride: (2, 2), padding: (0, 0), layout };
         let mut x = lth_kernels::to_layout(x, Layout::Nchw, layout)?;
         for pair in &self.pairs {
             for conv in pair {
                 x = lth_kernels::relu(&conv.forward(&x, &mut context)?)?;
             }
-            x = lth_kernels::max_pool2d(&x, &pool)?;
+            x = lth_kernels::max_pool2d(&x, &Pool2dParams { layout, ..POOL })?;
         }
         let x = lth_kernels::to_layout(&x, layout, Layout::Nchw)?.flatten_from(1)?;
         dense_forward(&self.dense, &x, &mut context)

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use crate::packed::Step;
 use crate::{After, BatchNorm, Builder, Context, Dropout, Error, Init, Linear, Patterns, Sparse};
 
 /// Which head a network gets.
@@ -92,6 +93,19 @@ impl BuiltHead {
             Self::Fc(linear) => linear.forward(&lth_kernels::global_avg_pool(x, context.layout)?, context),
             Self::Fastai(head) => head.forward(x, context),
         }
+    }
+}
+
+impl BuiltHead {
+    pub(super) fn packed(&self) -> candle_core::Result<Vec<Step>> {
+        Ok(match self {
+            Self::Fc(linear) => vec![Step::Average, Step::Linear(linear.packed(None, false)?)],
+            Self::Fastai(head) => vec![
+                Step::MaxAndAverage,
+                Step::Linear(head.linear4.packed(Some(&head.norm2), true)?),
+                Step::Linear(head.linear8.packed(Some(&head.norm6), false)?),
+            ],
+        })
     }
 }
 

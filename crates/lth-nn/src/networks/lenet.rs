@@ -5,6 +5,7 @@ use lth_kernels::Layout;
 use lth_train::{Network, Parameters, Pass};
 
 use super::{TappedNetwork, check_classes};
+use crate::packed::{PackedNetwork, Step};
 use crate::{Builder, Context, Error, Init, Linear, Patterns, Setup, Sparse, Tap};
 
 /// The widths of a [`LeNet`].
@@ -43,6 +44,12 @@ impl LeNet {
         let mut root = Builder::new(setup, &mut parameters);
         let layers = dense_layers(&mut root, &[config.inputs, config.hidden.0, config.hidden.1, config.classes])?;
         Ok(Self { layers, parameters })
+    }
+
+    /// The network for inference, with its weights and masks as they are now.
+    /// # Errors  if its values are not f32 or candle fails.
+    pub fn packed(&self) -> Result<PackedNetwork, Error> {
+        Ok(PackedNetwork::new(dense_packed(&self.layers)?, None))
     }
 }
 
@@ -86,4 +93,13 @@ pub(super) fn dense_forward(layers: &[Linear], x: &Tensor, context: &mut Context
         x = layer.forward(&x, context)?;
     }
     Ok(x)
+}
+
+/// The same for inference.
+pub(super) fn dense_packed(layers: &[Linear]) -> candle_core::Result<Vec<Step>> {
+    let mut steps = vec![Step::Flatten];
+    for (idx, layer) in layers.iter().enumerate() {
+        steps.push(Step::Linear(layer.packed(None, idx + 1 < layers.len())?));
+    }
+    Ok(steps)
 }

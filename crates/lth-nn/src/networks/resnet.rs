@@ -8,7 +8,11 @@ use lth_train::{Network, Parameters, Pass, Role};
 
 use super::head::{BuiltHead, in_head};
 use super::{Head, TappedNetwork, check_classes, check_images};
+use crate::packed::{PackedBlock, PackedNetwork, Step};
 use crate::{After, BatchNorm, Builder, Context, Conv2d, Conv2dConfig, Error, Init, Patterns, Setup, Sparse, Tap};
+
+/// Between the stem's convolution and the first block.
+const STEM_POOL: Pool2dParams = Pool2dParams { kernel: (3, 3), stride: (2, 2), padding: (1, 1), layout: Layout::Nchw };
 
 /// Which parameters of a network with body and head stay as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -158,6 +162,17 @@ impl ResNet {
         lth_kernels::to_layout(&x, context.layout, Layout::Nchw)
     }
 
+    /// The network for inference, with its weights and masks as they are now.
+    /// # Errors  if its values are not f32 or candle fails.
+    pub fn packed(&self) -> Result<PackedNetwork, Error> {
+        let mut steps = vec![Step::Conv(self.conv1.packed(Some(&self.bn1), true)?), Step::MaxPool(STEM_POOL)];
+        for block in &self.stages {
+            steps.push(Step::Residual(Box::new(block.packed()?)));
+        }
+        steps.extend(self.head.packed()?);
+        Ok(PackedNetwork::new(steps, self.layout))
+    }
+
     fn context<'a>(&self, x: &Tensor, pass: &Pass, tap: Option<Tap<'a>>) -> candle_core::Result<Context<'a>> {
         let n = check_images(x, 3)?;
         Ok(Context::new(pass, self.layout.unwrap_or_else(|| Layout::for_batch(n, x.device())), tap))
@@ -168,8 +183,7 @@ impl ResNet {
         let x = lth_kernels::to_layout(x, Layout::Nchw, layout)?;
         let x = self.conv1.forward(&x, context)?;
         let x = self.bn1.forward(&x, After::RELU, context)?;
-        let pool = Pool2dParams { kernel: (3, 3), stride: (2, 2), padding: (1, 1), layout };
-        let mut x = lth_kernels::max_pool2d(&x, &pool)?;
+        let mut x = lth_kernels::max_pool2d(&x, &Pool2dParams { layout, ..STEM_POOL })?;
         for block in &self.stages {
             x = block.forward(&x, context)?;
         }
@@ -248,6 +262,17 @@ impl Block {
             Some(Downsample { conv, norm }) => norm.forward(&conv.forward(x, context)?, After::default(), context)?,
         };
         self.bn2.forward(&y, After { residual: Some(&around), relu: true }, context)
+    }
+}
+
+impl Block {
+    fn packed(&self) -> candle_core::Result<PackedBlock> {
+        let around = |way: &Downsample| way.conv.packed(Some(&way.norm), false);
+        Ok(PackedBlock {
+            first: self.conv1.packed(Some(&self.bn1), true)?,
+            second: self.conv2.packed(Some(&self.bn2), true)?,
+            around: self.downsample.as_ref().map(around).transpose()?,
+        })
     }
 }
 

@@ -5,9 +5,13 @@ use lth_kernels::{Layout, Pool2dParams};
 use lth_train::{Network, Parameters, Pass};
 
 use super::{TappedNetwork, check_classes, check_images};
+use crate::packed::{PackedNetwork, Step};
 use crate::{
     After, BatchNorm, Builder, Context, Conv2d, Conv2dConfig, Error, Init, Linear, Patterns, Setup, Sparse, Tap,
 };
+
+/// Between stages.
+const POOL: Pool2dParams = Pool2dParams { kernel: (2, 2), stride: (2, 2), padding: (0, 0), layout: Layout::Nchw };
 
 /// How many layers with weights a [`Vgg`] would have with VGG's original three linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,15 +94,30 @@ impl Vgg {
         Ok(Self { stages, classifier, parameters })
     }
 
+    /// The network for inference, with its weights and masks as they are now.
+    /// # Errors  if its values are not f32 or candle fails.
+    pub fn packed(&self) -> Result<PackedNetwork, Error> {
+        let mut steps = Vec::new();
+        for (idx, stage) in self.stages.iter().enumerate() {
+            if idx > 0 {
+                steps.push(Step::MaxPool(POOL));
+            }
+            for (conv, norm) in stage {
+                steps.push(Step::Conv(conv.packed(Some(norm), true)?));
+            }
+        }
+        steps.extend([Step::Average, Step::Linear(self.classifier.packed(None, false)?)]);
+        Ok(PackedNetwork::new(steps, None))
+    }
+
     fn run(&self, x: &Tensor, pass: &Pass, tap: Option<Tap<'_>>) -> candle_core::Result<Tensor> {
         let n = check_images(x, 3)?;
         let layout = Layout::for_batch(n, x.device());
         let mut context = Context::new(pass, layout, tap);
-        let pool = Pool2dParams { kernel: (2, 2), stride: (2, 2), padding: (0, 0), layout };
         let mut x = lth_kernels::to_layout(x, Layout::Nchw, layout)?;
         for (idx, stage) in self.stages.iter().enumerate() {
             if idx > 0 {
-                x = lth_kernels::max_pool2d(&x, &pool)?;
+                x = lth_kernels::max_pool2d(&x, &Pool2dParams { layout, ..POOL })?;
             }
             for (conv, norm) in stage {
                 let y = conv.forward(&x, &mut context)?;

@@ -1,6 +1,7 @@
 //! Integration tests of lth-nn.
 
 mod golden;
+mod inference;
 mod named;
 mod networks;
 mod randomness;

@@ -13,7 +13,7 @@ use lth_train::{Network, Pass};
 use crate::named::{Result, fill, input, relative_error};
 
 /// Keeps about a tenth of every weight, spread irregularly.
-fn masks(network: &dyn Network) -> Result<BTreeMap<String, Tensor>> {
+pub(crate) fn masks(network: &dyn Network) -> Result<BTreeMap<String, Tensor>> {
     let mask = |(name, parameter): (&str, &lth_train::Parameter)| {
         let n = parameter.var().elem_count() as u64;
         let keep = (0..n).map(|i| u8::from((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & 0xff < 26));

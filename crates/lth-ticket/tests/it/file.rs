@@ -60,6 +60,19 @@ fn what_is_written_is_read_back() -> Result<(), Error> {
 }
 
 #[test]
+fn a_ticket_is_no_trained_network() -> Result<(), Error> {
+    let (folder, mut ticket) = (folder(), ticket());
+    let path = folder.path().join("a.safetensors");
+    ticket.write(&path)?;
+    assert_eq!(Ticket::read_trained(&path, &Device::Cpu)?.header, ticket.header);
+    ticket.header.stage = Stage::Ticket;
+    ticket.write(&path)?;
+    let error = Ticket::read_trained(&path, &Device::Cpu).expect_err("nothing was trained");
+    assert!(matches!(error, Error::Untrained { .. }) && error.to_string().contains("trained network"), "{error}");
+    Ok(())
+}
+
+#[test]
 fn other_software_sees_the_networks_own_names_and_nothing_else() -> Result<(), Error> {
     let (folder, ticket) = (folder(), ticket());
     let path = folder.path().join("a.safetensors");

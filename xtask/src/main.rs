@@ -4,6 +4,7 @@
 mod bench;
 mod console;
 mod failure;
+mod infer;
 mod inspect;
 mod prune;
 mod reproduce;
@@ -27,6 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Reproduce(Box<reproduce::Options>),
+    Infer(infer::Options),
     Inspect(inspect::Options),
     Prune(prune::Options),
     Bench(Box<bench::Options>),
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         .init();
     let outcome = match cli.command {
         Command::Reproduce(options) => reproduce::run(&options),
+        Command::Infer(options) => infer::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Prune(options) => prune::run(&options),
         Command::Bench(options) => bench::run(&options),

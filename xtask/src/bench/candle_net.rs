@@ -12,7 +12,7 @@ use candle_nn::{
 };
 
 use super::options::Figure;
-use super::ours::{CLASSES, LEARNING_RATE, batch};
+use super::ours::{CLASSES, LEARNING_RATE, SIDE, batch};
 
 type Result<T> = candle_core::Result<T>;
 
@@ -45,7 +45,7 @@ impl Candle {
             network = ResNet::new(&VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu), false)?;
             None
         };
-        Ok(Self { network, optimizer, batch: batch(figure.batch())? })
+        Ok(Self { network, optimizer, batch: batch(figure.batch(), SIDE)? })
     }
 
     pub(crate) fn step(&mut self) -> anyhow::Result<()> {

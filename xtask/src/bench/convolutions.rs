@@ -1,7 +1,5 @@
 //! The convolutions of ResNets, by name.
 
-use super::ours::SIDE;
-
 /// One convolution without bias and with padding kernel / 2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Convolution {
@@ -35,24 +33,24 @@ impl Convolution {
     }
 }
 
-/// ResNet-18's 20 convolutions.
-pub(crate) fn resnet18() -> Vec<Convolution> {
-    resnet([2, 2, 2, 2], 1)
+/// ResNet-18's 20 convolutions, for pictures of `side`×`side`.
+pub(crate) fn resnet18(side: usize) -> Vec<Convolution> {
+    resnet([2, 2, 2, 2], 1, side)
 }
 
 /// ResNet-50's 53 convolutions.
-pub(crate) fn resnet50() -> Vec<Convolution> {
-    resnet([3, 4, 6, 3], 4)
+pub(crate) fn resnet50(side: usize) -> Vec<Convolution> {
+    resnet([3, 4, 6, 3], 4, side)
 }
 
 /// `expansion` 1: blocks of two 3×3 convolutions; more: of 1×1, 3×3 and a widening 1×1. Source: He et al. 2016, table 1.
-fn resnet(blocks: [usize; 4], expansion: usize) -> Vec<Convolution> {
+fn resnet(blocks: [usize; 4], expansion: usize, side: usize) -> Vec<Convolution> {
     let mut all = Vec::new();
     let mut add = |name: String, inputs, outputs, kernel, stride, side: usize| {
         all.push(Convolution { name, inputs, outputs, kernel, stride, side });
         side.div_ceil(stride)
     };
-    let mut side = add("conv1".to_owned(), 3, 64, 7, 2, SIDE).div_ceil(2);
+    let mut side = add("conv1".to_owned(), 3, 64, 7, 2, side).div_ceil(2);
     let mut inputs = 64;
     for (stage, n_blocks) in blocks.into_iter().enumerate() {
         let (width, outputs) = (64 << stage, (64 << stage) * expansion);
@@ -82,12 +80,13 @@ mod tests {
     use lth_train::{Network, Pass};
 
     use super::*;
+    use crate::bench::ours::SIDE;
 
     #[test]
     fn they_are_those_of_the_network() -> anyhow::Result<()> {
         let network = ResNet::new(&ResNetConfig::resnet18(2, Head::Fastai), &Setup::new(1))?;
         let mut seen = Vec::new();
-        let (x, _) = crate::bench::ours::batch(1)?;
+        let (x, _) = crate::bench::ours::batch(1, SIDE)?;
         network.forward_with_tap(&x, &Pass::eval(), &mut |name, x| {
             if x.rank() == 4 {
                 seen.push((name.to_owned(), x.dims().to_vec()));
@@ -95,11 +94,11 @@ mod tests {
             Ok(())
         })?;
         let mut ours: Vec<_> =
-            resnet18().into_iter().map(|conv| (conv.name, vec![1, conv.inputs, conv.side, conv.side])).collect();
+            resnet18(SIDE).into_iter().map(|conv| (conv.name, vec![1, conv.inputs, conv.side, conv.side])).collect();
         seen.sort();
         ours.sort();
         assert_eq!(seen, ours);
-        for conv in resnet18() {
+        for conv in resnet18(SIDE) {
             let weight = network.parameters().require(&format!("{}.weight", conv.name))?.var().dims().to_vec();
             assert_eq!(weight, conv.weight_shape(), "{}", conv.name);
         }
@@ -108,7 +107,7 @@ mod tests {
 
     #[test]
     fn resnet50_has_23_million_convolution_weights() {
-        let convolutions = resnet50();
+        let convolutions = resnet50(SIDE);
         assert_eq!(convolutions.len(), 53);
         assert_eq!(convolutions.iter().map(Convolution::n_weights).sum::<usize>(), 23_454_912);
     }

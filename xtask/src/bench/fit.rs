@@ -1,9 +1,9 @@
 //! The cost model's coefficients, measured on this machine.
 //!
 //! The model (`lth_kernels`, module `conv::cost`) chooses between the dense and the sparse kernel by a cost that is linear
-//! in what a pass does: multiplications, vectors moved, kept weights visited. Here those coefficients are found by least
-//! squares of relative errors over every shape of ResNet-18. The choice itself cannot be overridden, so the sparse kernel is
-//! seen at the densities where it runs now: start from a model that is willing to choose it.
+//! in what a pass does: multiplications, vectors moved, weights read or written. Here each shape of ResNet-18 is run on
+//! both kernels, in turns, at many densities; least squares of relative errors give the coefficients; and what the model
+//! in force loses by its choices is printed beside them.
 
 use lth_kernels::{InstructionSet, Kernel};
 
@@ -12,11 +12,14 @@ use super::layers::Layer;
 use super::options::Options;
 use crate::console::Console;
 
-const BATCH: usize = 64;
-const SPARSITIES: [f64; 8] = [0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3];
+/// Batches and sides of the pictures: feature maps from 32×32 down to 1×1.
+const INPUTS: [(usize, usize); 2] = [(64, 64), (32, 32)];
+const SPARSITIES: [f64; 7] = [0.98, 0.95, 0.9, 0.8, 0.65, 0.5, 0.3];
+/// Loss beyond which a choice is printed.
+const MUCH: f64 = 0.03;
 
-/// The model's constants: forward and input gradient, input gradient of a strided layer, weight gradient.
-const NAMES: [&str; 3] = ["MAP", "STRIDED_GRADIENT", "WEIGHT"];
+/// The model's three kinds of passes.
+const NAMES: [&str; 3] = ["map", "strided_gradient", "weight_gradient"];
 const MAP: usize = 0;
 const STRIDED_GRADIENT: usize = 1;
 const WEIGHT: usize = 2;
@@ -30,51 +33,83 @@ struct Sample<const N: usize> {
 
 #[derive(Default)]
 struct PassSamples {
-    dense: Vec<Sample<2>>,
-    sparse: Vec<Sample<3>>,
+    dense: Vec<Sample<3>>,
+    sparse: Vec<Sample<4>>,
 }
 
-/// Measures and prints the constants of `conv/cost.rs`.
+/// A pass at a density on both kernels.
+struct Choice {
+    what: String,
+    chosen: Kernel,
+    dense: f64,
+    sparse: f64,
+}
+
+impl Choice {
+    /// By what fraction the chosen kernel is slower than the dense one.
+    fn loss(&self) -> f64 {
+        if self.chosen == Kernel::Sparse { self.sparse / self.dense - 1. } else { 0. }
+    }
+
+    fn time(&self) -> f64 {
+        if self.chosen == Kernel::Sparse { self.sparse } else { self.dense }
+    }
+}
+
+/// Measures and prints the constants of `conv/cost.rs`, for every instruction set of this machine.
 pub(crate) fn run(options: &Options, console: &Console) -> anyhow::Result<()> {
-    let set = InstructionSet::active();
+    for set in [InstructionSet::Avx512, InstructionSet::Avx2, InstructionSet::Neon] {
+        if let Some(fitted) = set.run(|| fit(set, options, console)) {
+            fitted?;
+        }
+    }
+    Ok(())
+}
+
+fn fit(set: InstructionSet, options: &Options, console: &Console) -> anyhow::Result<()> {
     let lanes = match set {
         InstructionSet::Avx512 => 16.,
         InstructionSet::Neon => 4.,
         _ => 8.,
     };
     let mut samples = [PassSamples::default(), PassSamples::default(), PassSamples::default()];
-    let mut shapes = Vec::new();
-    let convolutions: Vec<Convolution> = resnet18()
-        .into_iter()
-        .filter(|conv| {
-            let is_new = !shapes.contains(&conv.shape());
-            shapes.push(conv.shape());
-            is_new
-        })
-        .collect();
-    let bar = console.bar("shapes", (convolutions.len() * (SPARSITIES.len() + 1)) as u64);
-    for conv in &convolutions {
-        let positions = conv.inputs * conv.side.pow(2) + conv.outputs * conv.out_side().pow(2);
-        let moved = (positions * BATCH) as f64 / lanes;
-        for sparsity in std::iter::once(0.).chain(SPARSITIES) {
-            let layer = Layer::new(conv, BATCH, sparsity)?;
-            let (kernels, times) = (layer.kernels()?, layer.time(options.rounds, true)?);
-            let work = kernels.dense_multiplications as f64 / lanes;
+    let mut choices = Vec::new();
+    let mut convolutions: Vec<(usize, Convolution)> = Vec::new();
+    for (batch, side) in INPUTS {
+        for conv in resnet18(side) {
+            if !convolutions.iter().any(|(b, other)| *b == batch && other.shape() == conv.shape()) {
+                convolutions.push((batch, conv));
+            }
+        }
+    }
+    let bar = console.bar(&format!("{set:?}"), (convolutions.len() * SPARSITIES.len()) as u64);
+    for (batch, conv) in &convolutions {
+        let vectors = (*batch as f64 / lanes).ceil();
+        let moved = (conv.inputs * conv.side.pow(2) + conv.outputs * conv.out_side().pow(2)) as f64 * vectors;
+        let n_weights = conv.n_weights() as f64;
+        for sparsity in SPARSITIES {
+            let layer = Layer::new(conv, *batch, sparsity)?;
+            let kernels = layer.kernels()?;
+            let [dense, sparse] = layer.time_both(options.rounds)?;
+            let work = kernels.dense_multiplications as f64 / *batch as f64 * vectors;
             let density = 1. - sparsity;
-            let sparse_does = [work * density, moved, density * conv.n_weights() as f64];
             let input_gradient = if conv.stride == 1 { MAP } else { STRIDED_GRADIENT };
-            for (pass, kernel, time) in [
-                (MAP, kernels.forward, Some(times.forward)),
-                (input_gradient, kernels.input_gradient, times.input_gradient),
-                (WEIGHT, kernels.weight_gradient, times.weight_gradient),
+            for (pass, name, chosen, dense, sparse) in [
+                (MAP, "forward", kernels.forward, Some(dense.forward), Some(sparse.forward)),
+                (input_gradient, "input gradient", kernels.input_gradient, dense.input_gradient, sparse.input_gradient),
+                (WEIGHT, "weight gradient", kernels.weight_gradient, dense.weight_gradient, sparse.weight_gradient),
             ] {
-                let samples = &mut samples[pass];
-                let Some(time) = time.filter(|&time| time > 0.) else { continue };
-                if sparsity == 0. {
-                    samples.dense.push(Sample { does: [work, moved], time });
-                } else if kernel == Kernel::Sparse {
-                    samples.sparse.push(Sample { does: sparse_does, time });
+                let (Some(dense), Some(sparse)) = (dense, sparse) else { continue };
+                // Nobody asks for the gradient of the pictures; a difference of 0 is no measurement.
+                if (conv.name == "conv1" && name == "input gradient") || dense <= 0. || sparse <= 0. {
+                    continue;
                 }
+                let samples = &mut samples[pass];
+                samples.dense.push(Sample { does: [work, moved, n_weights], time: dense });
+                let does = [work * density, moved, density * n_weights, n_weights];
+                samples.sparse.push(Sample { does, time: sparse });
+                let what = format!("{batch} x {} at {} pixels, {name}, density {density:.2}", conv.name, conv.side);
+                choices.push(Choice { what, chosen, dense, sparse });
             }
             bar.inc(1);
         }
@@ -83,22 +118,15 @@ pub(crate) fn run(options: &Options, console: &Console) -> anyhow::Result<()> {
 
     // One multiplication of one vector in the fastest layer.
     let unit = samples[MAP].dense.iter().map(|sample| sample.time / sample.does[0]).fold(f64::INFINITY, f64::min);
-    console.line(format!(
-        "// Fitted with {set:?} on one thread, batch {BATCH}, ResNet-18's shapes; a unit is {:.4} ns.",
-        1e6 * unit
-    ));
+    console.line(format!("// {set:?}, one thread; a unit is {:.4} ns.", 1e6 * unit));
     for (name, samples) in NAMES.into_iter().zip(&samples) {
-        if samples.dense.len() < 2 || samples.sparse.len() < 3 {
-            console
-                .line(format!("// {name}: the sparse kernel ran in too few of the measurements; keep what is there."));
-            continue;
-        }
         let (dense, sparse) = (least_squares(&samples.dense), least_squares(&samples.sparse));
-        let [dense_work, dense_vector] = dense.map(|c| c / unit);
-        let [sparse_work, sparse_vector, entry] = sparse.map(|c| c / unit);
+        let [dense_work, dense_vector, dense_weight] = dense.map(|c| c / unit);
+        let [sparse_work, sparse_vector, entry, sparse_weight] = sparse.map(|c| c / unit);
         console.line(format!(
-            "const {name}: Coefficients = Coefficients {{ dense: {dense_work:.2}, dense_vector: {dense_vector:.1}, \
-             sparse: {sparse_work:.2}, sparse_vector: {sparse_vector:.1}, entry: {entry:.1} }};"
+            "{name}: Coefficients {{ dense: {dense_work:.2}, dense_vector: {dense_vector:.1}, dense_weight: \
+             {dense_weight:.2}, sparse: {sparse_work:.2}, sparse_vector: {sparse_vector:.1}, entry: {entry:.2}, \
+             sparse_weight: {sparse_weight:.2} }},"
         ));
         console.line(format!(
             "// relative error, mean: dense {:.0} % of {} times, sparse {:.0} % of {}",
@@ -106,6 +134,21 @@ pub(crate) fn run(options: &Options, console: &Console) -> anyhow::Result<()> {
             samples.dense.len(),
             100. * error(&samples.sparse, sparse),
             samples.sparse.len()
+        ));
+    }
+    let sum = |of: &dyn Fn(&Choice) -> f64| choices.iter().map(of).sum::<f64>();
+    console.line(format!(
+        "// the model in force: {:.1} ms in all; always dense {:.1}, always the faster one {:.1}",
+        sum(&Choice::time),
+        sum(&|choice| choice.dense),
+        sum(&|choice| choice.dense.min(choice.sparse))
+    ));
+    choices.sort_by(|a, b| b.loss().total_cmp(&a.loss()));
+    for choice in choices.iter().filter(|choice| choice.loss() > MUCH) {
+        let Choice { what, dense, sparse, .. } = choice;
+        console.line(format!(
+            "//   {what}: sparse {sparse:.3} ms, dense {dense:.3}, {:.0} % slower",
+            100. * choice.loss()
         ));
     }
     Ok(())

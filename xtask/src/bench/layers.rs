@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor, Var};
-use lth_kernels::{Conv2dKernels, Conv2dParams, Layout, Pattern, conv2d, conv2d_kernels};
+use lth_kernels::{Conv2dKernels, Conv2dParams, Kernel, Layout, Pattern, conv2d, conv2d_kernels};
 use lth_mask::{Mask, MaskSet, random_like};
 use lth_runs::table::{Align, Table};
 
@@ -24,6 +24,18 @@ pub(crate) struct Passes {
 }
 
 impl Passes {
+    const MOST: Self =
+        Self { forward: f64::INFINITY, input_gradient: Some(f64::INFINITY), weight_gradient: Some(f64::INFINITY) };
+
+    fn least(self, other: Self) -> Self {
+        let least = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a.min(b));
+        Self {
+            forward: self.forward.min(other.forward),
+            input_gradient: least(self.input_gradient, other.input_gradient),
+            weight_gradient: least(self.weight_gradient, other.weight_gradient),
+        }
+    }
+
     fn sum(self) -> f64 {
         self.forward + self.input_gradient.unwrap_or(0.) + self.weight_gradient.unwrap_or(0.)
     }
@@ -75,41 +87,56 @@ impl Layer {
 
     /// The median of each pass.
     pub(crate) fn time(&self, rounds: u32, gradients: bool) -> anyhow::Result<Passes> {
+        let mut all: Vec<Passes> = (0..=rounds).map(|_| self.once(gradients)).collect::<anyhow::Result<_>>()?;
+        // The first does not count.
+        all.remove(0);
+        let median = |of: &dyn Fn(&Passes) -> Option<f64>| {
+            let times: Option<Vec<f64>> = all.iter().map(of).collect();
+            times.map(|times| spread(&times).0)
+        };
+        Ok(Passes {
+            forward: median(&|passes| Some(passes.forward)).unwrap_or_default(),
+            input_gradient: median(&|passes| passes.input_gradient),
+            weight_gradient: median(&|passes| passes.weight_gradient),
+        })
+    }
+
+    /// The least of each pass on the dense and on the sparse kernel, in turns.
+    pub(crate) fn time_both(&self, rounds: u32) -> anyhow::Result<[Passes; 2]> {
+        let mut least = [Passes::MOST; 2];
+        for _ in 0..=rounds {
+            for (kernel, least) in [Kernel::Dense, Kernel::Sparse].into_iter().zip(&mut least) {
+                *least = least.least(kernel.run(|| self.once(true))?);
+            }
+        }
+        Ok(least)
+    }
+
+    fn once(&self, gradients: bool) -> anyhow::Result<Passes> {
         let (x, weight) = (self.x.as_detached_tensor(), self.weight.as_detached_tensor());
-        let forward = median(rounds, || timed(|| self.run(&x, &weight)))?;
+        let (forward, y) = timed(|| self.run(&x, &weight))?;
         if !gradients {
             return Ok(Passes { forward, ..Passes::default() });
         }
         // Backward starts by making a gradient of ones, which is no part of the convolution.
-        let y = self.run(&x, &weight)?;
-        let ones = median(rounds, || timed(|| Ok(y.ones_like()?.contiguous()?)))?;
+        let (ones, _) = timed(|| Ok(y.ones_like()?.contiguous()?))?;
         let backward = |x: &Tensor, weight: &Tensor| {
-            median(rounds, || {
-                let y = self.run(x, weight)?;
-                timed(|| Ok(lth_kernels::backward(&y)?))
-            })
+            let y = self.run(x, weight)?;
+            anyhow::Ok((timed(|| Ok(lth_kernels::backward(&y)?))?.0 - ones).max(0.))
         };
         Ok(Passes {
             forward,
-            input_gradient: Some((backward(&self.x, &weight)? - ones).max(0.)),
-            weight_gradient: Some((backward(&x, &self.weight)? - ones).max(0.)),
+            input_gradient: Some(backward(&self.x, &weight)?),
+            weight_gradient: Some(backward(&x, &self.weight)?),
         })
     }
 }
 
-fn timed<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<f64> {
+/// The milliseconds that `work` takes, and its result.
+fn timed<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(f64, T)> {
     let start = Instant::now();
-    let result = work()?;
-    let taken = 1e3 * start.elapsed().as_secs_f64();
-    black_box(result);
-    Ok(taken)
-}
-
-/// The median of `rounds` after one that does not count.
-fn median(rounds: u32, mut work: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Result<f64> {
-    work()?;
-    let times = (0..rounds).map(|_| work()).collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(spread(&times).0)
+    let result = black_box(work()?);
+    Ok((1e3 * start.elapsed().as_secs_f64(), result))
 }
 
 /// Times of layers of the same shape are taken once.
@@ -123,15 +150,16 @@ pub(crate) fn explain(options: &Options, console: &Console) -> anyhow::Result<()
             continue;
         }
         for &sparsity in &sparsities {
-            explain_at(figure, sparsity, options.rounds, console)?;
+            explain_at(figure, sparsity, options, console)?;
         }
     }
     Ok(())
 }
 
-fn explain_at(figure: Figure, sparsity: f64, rounds: u32, console: &Console) -> anyhow::Result<()> {
-    let gradients = figure.is_training();
-    let batch = figure.batch();
+fn explain_at(figure: Figure, sparsity: f64, options: &Options, console: &Console) -> anyhow::Result<()> {
+    let (rounds, gradients) = (options.rounds, figure.is_training());
+    let batch = if gradients { options.batch_size as usize } else { figure.batch() };
+    let side = options.image_size as usize;
     let mut columns = vec![
         ("layer", Align::Left),
         ("weight", Align::Left),
@@ -149,7 +177,7 @@ fn explain_at(figure: Figure, sparsity: f64, rounds: u32, console: &Console) -> 
     let mut table = Table::new(columns);
     let mut cache = Cache::new();
     let (mut total, mut dense_total) = (0., 0.);
-    let convolutions = resnet18();
+    let convolutions = resnet18(side);
     let bar = console.bar("layers", convolutions.len() as u64);
     for conv in &convolutions {
         let (kernels, passes, dense) = match cache.get(&conv.shape()) {
@@ -193,8 +221,18 @@ fn explain_at(figure: Figure, sparsity: f64, rounds: u32, console: &Console) -> 
         bar.inc(1);
     }
     bar.finish_and_clear();
-    console.line(format!("\nbatch {batch}, sparsity {} %\n\n{}", lossless(100. * sparsity), table.plain()));
-    let (step, dense_step) = (step_time(figure, sparsity, rounds)?, step_time(figure, 0., rounds)?);
+    console.line(format!(
+        "\nbatch {batch}, {side}×{side} pixels, sparsity {} %\n\n{}",
+        lossless(100. * sparsity),
+        table.plain()
+    ));
+    let step_time = |sparsity: f64| -> anyhow::Result<f64> {
+        let mut ours = Ours::with_batch(figure, sparsity, super::ours::batch(batch, side)?)?;
+        (0..2).try_for_each(|_| ours.step())?;
+        let times: Vec<f64> = (0..rounds).map(|_| Ok(timed(|| ours.step())?.0)).collect::<anyhow::Result<_>>()?;
+        Ok(spread(&times).0)
+    };
+    let (step, dense_step) = (step_time(sparsity)?, step_time(0.)?);
     for (what, convolutions, step) in [("masked", total, step), ("dense", dense_total, dense_step)] {
         console.line(format!(
             "{what}: convolutions {} ms of {} ms, {:.1} % outside them",
@@ -204,10 +242,4 @@ fn explain_at(figure: Figure, sparsity: f64, rounds: u32, console: &Console) -> 
         ));
     }
     Ok(())
-}
-
-fn step_time(figure: Figure, sparsity: f64, rounds: u32) -> anyhow::Result<f64> {
-    let mut ours = Ours::new(figure, sparsity)?;
-    ours.step()?;
-    median(rounds, || timed(|| ours.step()))
 }

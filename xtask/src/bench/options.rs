@@ -43,6 +43,14 @@ pub(crate) struct Options {
     /// Print each convolution with its kernels and milliseconds instead
     #[arg(long, conflicts_with_all = ["torch", "fit_cost_model"])]
     pub(crate) explain: bool,
+    /// Height and width of the pictures that --explain looks at
+    #[arg(long, value_name = "PIXELS", default_value_t = 64, requires = "explain",
+        value_parser = clap::value_parser!(u32).range(32..=1024))]
+    pub(crate) image_size: u32,
+    /// Pictures in the training batch that --explain looks at
+    #[arg(long, value_name = "N", default_value_t = 64, requires = "explain",
+        value_parser = clap::value_parser!(u32).range(2..=1024))]
+    pub(crate) batch_size: u32,
     /// Measure the convolution kernels on one thread and print the cost model's coefficients for this machine instead
     #[arg(long, conflicts_with = "torch")]
     pub(crate) fit_cost_model: bool,

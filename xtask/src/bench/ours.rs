@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Module, Tensor};
 use lth_mask::{Mask, MaskSet, random_like};
-use lth_nn::{Freeze, Head, ResNet, ResNetConfig, Setup};
+use lth_nn::{Freeze, Head, PackedNetwork, ResNet, ResNetConfig, Setup};
 use lth_train::{Network, Optimizer, OptimizerConfig, Parameters, Pass};
 
 use super::options::Figure;
@@ -16,8 +16,8 @@ pub(crate) const LEARNING_RATE: f64 = 1e-3;
 const SEED: u64 = 42;
 
 /// A batch of noise with labels 0, 1, 0, …: about normal, from a fixed generator.
-pub(crate) fn batch(n: usize) -> candle_core::Result<(Tensor, Tensor)> {
-    let x = noise(&[n, 3, SIDE, SIDE], 1)?;
+pub(crate) fn batch(n: usize, side: usize) -> candle_core::Result<(Tensor, Tensor)> {
+    let x = noise(&[n, 3, side, side], 1)?;
     let labels: Vec<u32> = (0..n).map(|i| (i % CLASSES) as u32).collect();
     Ok((x, Tensor::from_vec(labels, n, &Device::Cpu)?))
 }
@@ -48,16 +48,29 @@ pub(crate) fn masks(parameters: &Parameters, sparsity: f64) -> anyhow::Result<Ma
 
 /// A network that is trained or evaluated step by step.
 pub(crate) struct Ours {
+    batch: (Tensor, Tensor),
+    work: Work,
+}
+
+enum Work {
+    Training(Box<Training>),
+    Inference(PackedNetwork),
+}
+
+struct Training {
     network: ResNet,
     optimizer: Optimizer,
     masks: BTreeMap<String, Tensor>,
-    batch: (Tensor, Tensor),
-    is_training: bool,
     n_steps: u64,
 }
 
 impl Ours {
     pub(crate) fn new(figure: Figure, sparsity: f64) -> anyhow::Result<Self> {
+        Self::with_batch(figure, sparsity, batch(figure.batch(), SIDE)?)
+    }
+
+    /// With a batch of its own.
+    pub(crate) fn with_batch(figure: Figure, sparsity: f64, batch: (Tensor, Tensor)) -> anyhow::Result<Self> {
         let mut network = ResNet::new(&ResNetConfig::resnet18(CLASSES, Head::Fastai), &Setup::new(SEED))?;
         if figure == Figure::TrainFrozen {
             network.freeze(Freeze::Body);
@@ -68,22 +81,26 @@ impl Ours {
             network.parameters().apply_masks(&tensors)?;
             network.set_masks(&tensors)?;
         }
-        Ok(Self {
-            network,
-            optimizer: Optimizer::new(OptimizerConfig::adam()),
-            masks: tensors,
-            batch: batch(figure.batch())?,
-            is_training: figure.is_training(),
-            n_steps: 0,
-        })
+        let work = if figure.is_training() {
+            let optimizer = Optimizer::new(OptimizerConfig::adam());
+            Work::Training(Box::new(Training { network, optimizer, masks: tensors, n_steps: 0 }))
+        } else {
+            Work::Inference(network.packed()?)
+        };
+        Ok(Self { batch, work })
     }
 
     pub(crate) fn step(&mut self) -> anyhow::Result<()> {
         let (x, target) = &self.batch;
-        if !self.is_training {
-            self.network.forward(x, &Pass::eval())?;
-            return Ok(());
+        match &mut self.work {
+            Work::Training(training) => training.step(x, target),
+            Work::Inference(network) => Ok(network.forward(x).map(drop)?),
         }
+    }
+}
+
+impl Training {
+    fn step(&mut self, x: &Tensor, target: &Tensor) -> anyhow::Result<()> {
         let logits = self.network.forward(x, &Pass::train(SEED, self.n_steps))?;
         let loss = lth_kernels::cross_entropy(&logits, target)?;
         let value = loss.to_scalar::<f32>()?;

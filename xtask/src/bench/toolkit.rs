@@ -9,7 +9,7 @@ use lth_mask::{Scope, Selection, select};
 
 use super::convolutions::{Convolution, resnet18, resnet50};
 use super::options::Options;
-use super::ours::noise;
+use super::ours::{SIDE, noise};
 use super::peak;
 use super::report::{ToolkitRow, spread};
 use crate::system;
@@ -34,7 +34,7 @@ fn global() -> Selection {
 }
 
 pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<ToolkitRow>> {
-    let convolutions = resnet50();
+    let convolutions = resnet50(SIDE);
     let scores = magnitudes(&weights(&convolutions)?)?;
     let n_weights: usize = convolutions.iter().map(Convolution::n_weights).sum();
     let mut rows = Vec::new();
@@ -49,7 +49,7 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Vec<ToolkitRow>> {
     });
     drop(scores);
 
-    let mut weights = weights(&resnet18())?;
+    let mut weights = weights(&resnet18(SIDE))?;
     let masks = select(&magnitudes(&weights)?, SPARSITY, &Selection::default())?;
     let by_name: Vec<_> = weights.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let times = rounds(options.rounds, || Ok(masks.apply_in_place(by_name.iter().copied())?))?;
@@ -77,7 +77,7 @@ fn rounds(n: u32, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Resul
 
 /// Memory at the peak of scoring and selecting beyond what the process and the weights had before, in bytes.
 pub(crate) fn selection_memory() -> anyhow::Result<Option<u64>> {
-    let weights = weights(&resnet50())?;
+    let weights = weights(&resnet50(SIDE))?;
     let Some(before) = system::peak_memory() else { return Ok(None) };
     let masks = select(&magnitudes(&weights)?, SPARSITY, &global())?;
     let after = system::peak_memory();

@@ -159,45 +159,55 @@ multiversion! {
     fn plane_backward[T: Real, const MAX: bool][T, MAX](
         g: &Geometry, x: &[T], y: &[T], dy: &[T], dx: &mut [T],
     ) {
+        /// Values kept in registers at a time; the batch's rest one by one.
         const LANES: usize = 32;
         let factor = T::of(1.0 / (g.kernel.0 * g.kernel.1) as f64);
         let inner = g.inner;
+        let whole = inner - inner % LANES;
         for oh in 0..g.output.0 {
             let (top, bottom) = g.rows(oh);
             for ow in 0..g.output.1 {
                 let (left, right) = g.columns(ow);
                 let out = (oh * g.output.1 + ow) * inner;
-                let mut done = 0;
-                while done < inner {
-                    let n = LANES.min(inner - done);
-                    let (mut rest, mut best) = ([T::ZERO; LANES], [T::ZERO; LANES]);
-                    rest[..n].copy_from_slice(&dy[out + done..out + done + n]);
-                    if MAX {
-                        best[..n].copy_from_slice(&y[out + done..out + done + n]);
-                    }
-                    for r in top..bottom {
-                        for s in left..right {
-                            let at = (r * g.input.1 + s) * inner + done;
-                            if MAX {
-                                let (x, dx) = (&x[at..at + n], &mut dx[at..at + n]);
-                                for l in 0..n {
-                                    let v = x[l];
-                                    let hit = v == best[l] || v.not_a_number();
-                                    dx[l] += if hit { rest[l] } else { T::ZERO };
-                                    rest[l] = if hit { T::ZERO } else { rest[l] };
-                                }
-                            } else {
-                                for (dx, &rest) in dx[at..at + n].iter_mut().zip(&rest) {
-                                    *dx += rest * factor;
-                                }
+                let window = || (top..bottom).flat_map(|r| (left..right).map(move |s| (r * g.input.1 + s) * inner));
+                for part in (0..whole).step_by(LANES) {
+                    let at = out + part;
+                    let chunk = |values: &[T]| values[at..].first_chunk::<LANES>().copied();
+                    let (Some(mut left), Some(y)) = (chunk(dy), chunk(y)) else { continue };
+                    for at in window().map(|at| at + part) {
+                        let Some(dx) = dx[at..].first_chunk_mut::<LANES>() else { continue };
+                        if MAX {
+                            let Some(x) = x[at..].first_chunk::<LANES>() else { continue };
+                            for l in 0..LANES {
+                                (dx[l], left[l]) = handed(dx[l], left[l], x[l], y[l]);
+                            }
+                        } else {
+                            for l in 0..LANES {
+                                dx[l] += left[l] * factor;
                             }
                         }
                     }
-                    done += n;
+                }
+                for l in whole..inner {
+                    let mut left = dy[out + l];
+                    for at in window().map(|at| at + l) {
+                        if MAX {
+                            (dx[at], left) = handed(dx[at], left, x[at], y[out + l]);
+                        } else {
+                            dx[at] += left * factor;
+                        }
+                    }
                 }
             }
         }
     }
+}
+
+/// What a position of a window takes of the gradient that is left, and what stays for the others.
+#[inline(always)]
+fn handed<T: Real>(dx: T, left: T, x: T, largest: T) -> (T, T) {
+    let hit = x == largest || x.not_a_number();
+    (dx + if hit { left } else { T::ZERO }, if hit { T::ZERO } else { left })
 }
 
 /// The input's gradient. `y` is the output; it and `x` are read for [`Reduce::Max`] only.
@@ -213,7 +223,7 @@ pub(super) fn backward<T: Real>(g: &Geometry, reduce: Reduce, x: &[T], y: &[T], 
                     let (x, y) = (&x[here], &y[there.clone()]);
                     plane_backward::<T, true>(g, x, y, &dy[there], dx);
                 }
-                Reduce::Mean => plane_backward::<T, false>(g, &[], &[], &dy[there], dx),
+                Reduce::Mean => plane_backward::<T, false>(g, &[], &dy[there.clone()], &dy[there], dx),
             }
         });
     };

@@ -33,6 +33,13 @@
 //! `f32` and `f64` on the CPU run on the kernels of this crate; every other type and device runs
 //! on candle's own operators (module `composed`), with the same gradients.
 //!
+//! # Zeros
+//! A masked convolution runs on one of three kernels ([`Kernel`]): dense, sparse (kept weights
+//! alone are multiplied), or compact (filters and channels that are pruned whole are left out, the
+//! rest is dense). Which one is a pure function of shape, mask and instruction set. N:M masks run
+//! as unstructured ones of their density: broadcasting weights leaves an N:M kernel nothing to gain.
+//! [`conv2d_kernels`] tells the choice, [`Kernel::run`] overrides it.
+//!
 //! # Fast
 //! [`backward`] gives what `loss.backward()` gives, in fewer passes over memory, where all operators
 //! between loss and variables are of this crate ([`concat()`], [`add_bias`] and [`multiply_by`] are

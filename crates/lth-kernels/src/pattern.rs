@@ -1,12 +1,13 @@
 //! Which weights of a layer are kept.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
 use crate::composed;
+use crate::conv::compact::KeptChannels;
 use crate::conv::flat::FlatProgram;
 use crate::conv::program::{Program, ProgramKey};
 use crate::conv::{Direction, Float, Geometry, Number};
@@ -24,6 +25,8 @@ struct Inner {
     mask: Tensor,
     bits: Vec<u8>,
     n_kept: usize,
+    /// Of a mask with outputs and inputs; found when a convolution first asks.
+    kept_channels: OnceLock<KeptChannels>,
     /// The lists for the shapes seen so far, the newest last.
     programs: Cache<Program>,
     flat_programs: Cache<FlatProgram>,
@@ -46,7 +49,14 @@ impl Pattern {
         let n_kept = bits.iter().filter(|&&bit| bit != 0).count();
         let mask = mask.contiguous()?.copy()?.detach();
         Ok(Pattern {
-            inner: Arc::new(Inner { mask, bits, n_kept, programs: Mutex::default(), flat_programs: Mutex::default() }),
+            inner: Arc::new(Inner {
+                mask,
+                bits,
+                n_kept,
+                kept_channels: OnceLock::new(),
+                programs: Mutex::default(),
+                flat_programs: Mutex::default(),
+            }),
         })
     }
 
@@ -70,6 +80,12 @@ impl Pattern {
     /// A byte for each weight, 0 = pruned.
     pub(crate) fn bits(&self) -> &[u8] {
         &self.inner.bits
+    }
+
+    /// The outputs and inputs of which anything is kept.
+    pub(crate) fn kept_channels(&self) -> Option<&KeptChannels> {
+        let &[outputs, inputs, ..] = self.inner.mask.dims() else { return None };
+        Some(self.inner.kept_channels.get_or_init(|| KeptChannels::new(&self.inner.bits, outputs, inputs)))
     }
 
     /// `weight` with exact zeros at the pruned positions: itself if they are there already, as they are while a masked

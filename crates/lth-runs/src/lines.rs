@@ -28,26 +28,6 @@ pub fn epoch_line(epoch: &EpochRecord) -> String {
     ])
 }
 
-/// "Sparsity at the end of epoch 3: 50.00%"
-pub fn sparsity_line(epoch: usize, sparsity: f64) -> String {
-    format!("Sparsity at the end of epoch {epoch}: {:.2}%", 100.0 * sparsity)
-}
-
-/// "Saving Weights at epoch 1"
-pub fn saving_line(epoch: usize) -> String {
-    format!("Saving Weights at epoch {epoch}")
-}
-
-/// "Resetting weights to their epoch 0 values"
-pub fn resetting_line(rewind_epoch: usize) -> String {
-    format!("Resetting weights to their epoch {rewind_epoch} values")
-}
-
-/// "Final Sparsity: 50.00"
-pub fn final_sparsity_line(sparsity: f64) -> String {
-    format!("Final Sparsity: {:.2}", 100.0 * sparsity)
-}
-
 /// Per-layer sparsity with a row for all; rows in the order given.
 pub fn layer_table(layers: &[LayerRecord]) -> Table {
     let mut table = Table::new([
@@ -106,14 +86,6 @@ mod tests {
     #[test]
     fn thousands_are_grouped() {
         assert_eq!([0, 999, 1000, 11_689_512].map(grouped), ["0", "999", "1,000", "11,689,512"]);
-    }
-
-    #[test]
-    fn percent_only_in_what_is_printed() {
-        assert_eq!(sparsity_line(1, 1.0 / 6.0), "Sparsity at the end of epoch 1: 16.67%");
-        assert_eq!(final_sparsity_line(0.5), "Final Sparsity: 50.00");
-        assert_eq!(resetting_line(1), "Resetting weights to their epoch 1 values");
-        assert_eq!(saving_line(0), "Saving Weights at epoch 0");
     }
 
     #[test]

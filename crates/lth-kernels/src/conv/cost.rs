@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 
+use super::compact::KeptChannels;
 use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::InstructionSet;
 
@@ -17,6 +18,8 @@ pub enum Kernel {
     Dense,
     /// Only kept weights are multiplied.
     Sparse,
+    /// Filters and channels that are pruned whole are left out; every other weight is multiplied.
+    Compact,
 }
 
 thread_local! {
@@ -25,7 +28,8 @@ thread_local! {
 
 impl Kernel {
     /// Runs `work` with masked convolutions called from this thread on this kernel, whatever the cost model says, to
-    /// test it and to measure what the model chooses between.
+    /// test it and to measure what the model chooses between. [`Kernel::Compact`] is [`Kernel::Dense`] where no filter or
+    /// channel is pruned whole.
     pub fn run<R>(self, work: impl FnOnce() -> R) -> R {
         struct Restore(Option<Kernel>);
         impl Drop for Restore {
@@ -43,6 +47,7 @@ impl std::fmt::Display for Kernel {
         f.write_str(match self {
             Self::Dense => "dense",
             Self::Sparse => "sparse",
+            Self::Compact => "compact",
         })
     }
 }
@@ -140,6 +145,9 @@ const AVX2: Model = Model {
 /// The model is off by a quarter on average: where the two are close, the dense kernel cannot lose.
 const SPARSE_MUST_COST: f64 = 0.85;
 
+/// Of a vector that is copied because channels are left out.
+const COPY: f64 = 20.0;
+
 impl InstructionSet {
     fn model(self) -> Model {
         if self == Self::Avx512 { AVX512 } else { AVX2 }
@@ -186,19 +194,44 @@ pub(crate) fn costs(g: &Geometry, density: f64, pass: Pass, set: InstructionSet)
     [dense, sparse]
 }
 
-/// Which kernel runs a pass over a weight of `density`.
-pub(crate) fn choose(g: &Geometry, density: f64, pass: Pass, set: InstructionSet) -> Kernel {
-    if let Some(forced) = FORCED.get() {
-        return forced;
+/// The cost of the dense kernel on what is left when whole channels are left out, and of copying it there and back.
+fn compact_cost(g: &Geometry, kept: &KeptChannels, pass: Pass, set: InstructionSet) -> f64 {
+    let small = kept.geometry(g);
+    let [dense, _] = costs(&small, 1.0, pass, set);
+    let vectors = (g.batch as f64 / lanes(set)).ceil();
+    let of = |g: &Geometry| (g.in_channels * g.n_inputs() + g.out_channels * g.n_outputs()) as f64;
+    dense + COPY * vectors * (of(&small) + of(g)) / 2.0
+}
+
+/// Which kernel runs a pass over a weight of `density` that keeps these channels, if that is known.
+pub(crate) fn choose(
+    g: &Geometry,
+    density: f64,
+    kept: Option<&KeptChannels>,
+    pass: Pass,
+    set: InstructionSet,
+) -> Kernel {
+    let kept = kept.filter(|kept| kept.applies_to(g));
+    match FORCED.get() {
+        Some(Kernel::Compact) if kept.is_none() => return Kernel::Dense,
+        Some(forced) => return forced,
+        None => {}
     }
     let [dense, sparse] = costs(g, density, pass, set);
-    if sparse < SPARSE_MUST_COST * dense { Kernel::Sparse } else { Kernel::Dense }
+    let (best, cost) =
+        if sparse < SPARSE_MUST_COST * dense { (Kernel::Sparse, sparse) } else { (Kernel::Dense, dense) };
+    match kept {
+        Some(kept) if compact_cost(g, kept, pass, set) < cost => Kernel::Compact,
+        _ => best,
+    }
 }
 
 /// As [`choose`] where the kept values are packed already, and the weights masked.
 pub(crate) fn choose_packed(g: &Geometry, density: f64, pass: Pass, set: InstructionSet) -> Kernel {
-    if let Some(forced) = FORCED.get() {
-        return forced;
+    match FORCED.get() {
+        Some(Kernel::Compact) => return Kernel::Dense,
+        Some(forced) => return forced,
+        None => {}
     }
     let [dense, sparse] = costs(g, density, pass, set);
     let model = set.model();
@@ -230,8 +263,8 @@ mod tests {
         for (channels, side) in [(64, 16), (128, 8), (256, 4), (512, 2)] {
             for set in [InstructionSet::Avx512, InstructionSet::Avx2, InstructionSet::Portable] {
                 for pass in [Pass::Map(Direction::Forward), Pass::Map(Direction::InputGradient), Pass::WeightGradient] {
-                    assert_eq!(choose(&layer(channels, side), 1.0, pass, set), Kernel::Dense);
-                    assert_eq!(choose(&layer(channels, side), 0.1, pass, set), Kernel::Sparse);
+                    assert_eq!(choose(&layer(channels, side), 1.0, None, pass, set), Kernel::Dense);
+                    assert_eq!(choose(&layer(channels, side), 0.1, None, pass, set), Kernel::Sparse);
                 }
             }
         }
@@ -241,9 +274,21 @@ mod tests {
     fn sparse_stays_chosen_as_density_falls() {
         let mut sparse_before = false;
         for percent in (0..=100).rev() {
-            let kernel = choose(&layer(64, 16), percent as f64 / 100.0, Pass::WeightGradient, InstructionSet::Avx512);
+            let kernel =
+                choose(&layer(64, 16), percent as f64 / 100.0, None, Pass::WeightGradient, InstructionSet::Avx512);
             assert!(!sparse_before || kernel == Kernel::Sparse, "at {percent} %");
             sparse_before = kernel == Kernel::Sparse;
+        }
+    }
+
+    #[test]
+    fn a_layer_without_half_of_its_filters_runs_compact() {
+        let mut bits = vec![1; 64 * 64 * 9];
+        bits[32 * 64 * 9..].fill(0);
+        let kept = KeptChannels::new(&bits, 64, 64);
+        for pass in [Pass::Map(Direction::Forward), Pass::Map(Direction::InputGradient), Pass::WeightGradient] {
+            let choose = |kept| choose(&layer(64, 16), 0.5, kept, pass, InstructionSet::Avx512);
+            assert_eq!((choose(Some(&kept)), choose(None)), (Kernel::Compact, Kernel::Dense));
         }
     }
 }

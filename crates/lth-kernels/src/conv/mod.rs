@@ -5,10 +5,12 @@
 //! - `dense`, `dense_weight`: the dense drivers
 //! - `lattice`, `program`, `sparse`: a mask made into lists, and the drivers that walk them
 //! - `flat`, `unfold`: small batches in `[N, C, H, W]`
-//! - `cost`: dense or sparse
+//! - `compact`: filters and channels that are pruned whole
+//! - `cost`: which of these runs a layer
 //! - `op`: candle's operators
 //! - `packed`: inference, where the weight no longer changes
 
+pub(crate) mod compact;
 mod cost;
 mod dense;
 mod dense_weight;
@@ -103,7 +105,7 @@ pub struct Conv2dKernels {
 }
 
 /// Which kernels [`conv2d`] picks for an input of shape `x` (in `params.layout`) and a weight of shape `weight` of
-/// which the fraction `density` is kept: a pure function of these and of the instruction set.
+/// which the fraction `density` is kept, spread irregularly: a pure function of these and of the instruction set.
 ///
 /// # Errors
 /// As [`conv2d`].
@@ -120,7 +122,7 @@ pub fn conv2d_kernels(x: &[usize], weight: &[usize], density: f64, params: &Conv
         Layout::Chwn => geometry,
     };
     let set = InstructionSet::active();
-    let choose = |geometry: &Geometry, pass| cost::choose(geometry, density, pass, set);
+    let choose = |geometry: &Geometry, pass| cost::choose(geometry, density, None, pass, set);
     Ok(Conv2dKernels {
         forward: choose(&forward, cost::Pass::Map(Direction::Forward)),
         input_gradient: choose(&geometry, cost::Pass::Map(Direction::InputGradient)),

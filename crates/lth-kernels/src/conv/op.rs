@@ -10,7 +10,7 @@ use super::cost::{self, Kernel, Pass};
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::Number;
 use super::scratch::with_buffers;
-use super::{dense, dense_weight, sparse, unfold};
+use super::{compact, dense, dense_weight, sparse, unfold};
 use crate::layout::{Layout as Order, to_layout};
 use crate::pattern::Pattern;
 use crate::tape;
@@ -190,10 +190,14 @@ impl Compute for Apply<'_> {
         let Some(pattern) = self.pattern else {
             return dense::apply(g, direction, weight, source, out);
         };
-        match cost::choose(g, pattern.density(), Pass::Map(direction), T::kernels().set) {
-            Kernel::Sparse => sparse::apply(&pattern.program::<T>(g, direction), weight, source, out),
-            Kernel::Dense if pattern.density() == 1.0 => dense::apply(g, direction, weight, source, out),
-            Kernel::Dense => dense::apply(g, direction, &pattern.masked(weight), source, out),
+        let kept = pattern.kept_channels();
+        match (cost::choose(g, pattern.density(), kept, Pass::Map(direction), T::kernels().set), kept) {
+            (Kernel::Sparse, _) => sparse::apply(&pattern.program::<T>(g, direction), weight, source, out),
+            (Kernel::Compact, Some(kept)) => {
+                compact::apply(kept, g, direction, &pattern.masked(weight), source, out);
+            }
+            _ if pattern.density() == 1.0 => dense::apply(g, direction, weight, source, out),
+            _ => dense::apply(g, direction, &pattern.masked(weight), source, out),
         }
     }
 }
@@ -212,7 +216,7 @@ impl Compute for Unfolded<'_> {
         if let Some(pattern) = self.pattern
             // Several pictures of one position would leave the vectors empty.
             && (g.batch == 1 || g.n_outputs() > 1)
-            && cost::choose(&inner, pattern.density(), Pass::Map(Direction::Forward), set) == Kernel::Sparse
+            && cost::choose(&inner, pattern.density(), None, Pass::Map(Direction::Forward), set) == Kernel::Sparse
         {
             let program = pattern.flat_program::<T>(g);
             return with_buffers::<T, _>(program.n_entries(), 0, |values, _| {
@@ -239,11 +243,13 @@ impl Compute for ForWeight<'_> {
         let Some(pattern) = self.pattern else {
             return dense_weight::weight_gradient(g, x, grad, None, out);
         };
-        match cost::choose(g, pattern.density(), Pass::WeightGradient, T::kernels().set) {
-            Kernel::Sparse => {
+        let kept = pattern.kept_channels();
+        match (cost::choose(g, pattern.density(), kept, Pass::WeightGradient, T::kernels().set), kept) {
+            (Kernel::Compact, Some(kept)) => compact::weight_gradient(kept, g, x, grad, pattern.bits(), out),
+            (Kernel::Sparse, _) => {
                 sparse::weight_gradient(&pattern.program::<T>(g, Direction::Forward), x, grad, out);
             }
-            Kernel::Dense => dense_weight::weight_gradient(g, x, grad, Some(pattern.bits()), out),
+            _ => dense_weight::weight_gradient(g, x, grad, Some(pattern.bits()), out),
         }
     }
 }

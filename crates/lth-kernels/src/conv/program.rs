@@ -52,7 +52,8 @@ impl Tiling {
         let g = &map.geometry;
         let target_len = map.rows * g.groups * map.target[0] * map.target[1] * g.batch;
         let large_target = target_len * size_of::<T>() > LARGE_TARGET_BYTES;
-        let (shape, unit) = choose_tile(&class, batch_vectors, kernels, entries, large_target);
+        let reuse = (map.rows as f64 / map.depth.max(1) as f64).max(1e-3);
+        let (shape, unit) = choose_tile(&class, batch_vectors, kernels, entries, reuse, large_target);
         let grid = class.target.size;
         let tile = [shape.rows, shape.vectors / unit];
         let n_tiles = [grid[0].div_ceil(tile[0]), grid[1].div_ceil(tile[1])];
@@ -95,12 +96,17 @@ impl Tiling {
     }
 }
 
-/// The tile that costs least for rows of `entries` kept weights, and the vectors of the batch in it.
+/// Copying a vector into the panel, in multiplications of a vector.
+const PACK: f64 = 6.0;
+
+/// The tile that costs least for rows of `entries` kept weights, and the vectors of the batch in it. `reuse`: target
+/// channels for each source channel, which is packed once for all of them.
 fn choose_tile<T>(
     class: &Class,
     batch_vectors: usize,
     kernels: &Kernels<T>,
     entries: f64,
+    reuse: f64,
     large_target: bool,
 ) -> (TileShape, usize) {
     let grid = class.target.size;
@@ -142,7 +148,10 @@ fn choose_tile<T>(
             // Narrow pieces of the batch touch memory in single cache lines, which shows where sums are few and the
             // target is larger than the caches.
             let scattered = if unit < batch_vectors.min(4) { if large_target { 12.0 } else { 2.0 } } else { 0.0 };
-            let cost = cost * entries + scattered;
+            // A panel spans whole rows of the picture; rows above and below a tile are packed for the next one, too.
+            let halo = if shape.cut_unit > 0 { 1.0 } else { (tile[0] as f64 + span(0)) / tile[0] as f64 };
+            let packed = PACK * halo * class.planes.len() as f64 / reuse;
+            let cost = cost * entries + scattered + packed;
             if best.is_none_or(|(least, ..)| cost < least) {
                 best = Some((cost, shape, unit));
             }

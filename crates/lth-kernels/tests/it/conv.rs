@@ -97,6 +97,10 @@ proptest! {
         dilation in (1usize..3, 1usize..3),
         density in prop_oneof![Just(0.0), Just(0.1), Just(0.5), Just(1.0)],
         set in prop_oneof![Just(InstructionSet::Portable), Just(InstructionSet::Avx2), Just(InstructionSet::Avx512)],
+        forced in prop_oneof![
+            Just(None), Just(Some(Kernel::Dense)), Just(Some(Kernel::Sparse)), Just(Some(Kernel::Compact)),
+        ],
+        (outputs, inputs) in (1usize..4, 1usize..4),
         seed in 0u64..1000,
     ) {
         prop_assume!(size.0 + 2 * padding.0 > dilation.0 * (kernel.0 - 1));
@@ -105,13 +109,19 @@ proptest! {
         let x = noise32(seed, &[batch, groups * per_group, size.0, size.1]);
         let shape = [groups * out_per_group, per_group, kernel.0, kernel.1];
         let weight = noise32(seed + 1, &shape);
-        let mask = mask(seed + 2, &shape, density);
+        // Of every few outputs and inputs one is kept, and of these a part.
+        let taps = kernel.0 * kernel.1;
+        let whole = (0..shape.iter().product())
+            .map(|i| u8::from((i / (per_group * taps)).is_multiple_of(outputs) && (i / taps % per_group).is_multiple_of(inputs)));
+        let whole = Tensor::from_iter(whole, &Device::Cpu).unwrap().reshape(&shape).unwrap();
+        let mask = (mask(seed + 2, &shape, density) * whole).unwrap();
         let pattern = Pattern::new(&mask).unwrap();
         let masked = (&weight * mask.to_dtype(DType::F32).unwrap()).unwrap();
         let expected = naive(&x, &masked, &p).unwrap();
         let work = || -> Result<()> {
             for layout in LAYOUTS {
-                let [y, dx, dw] = run(&x, &weight, Some(&pattern), &p, layout)?;
+                let sparse = || run(&x, &weight, Some(&pattern), &p, layout);
+                let [y, dx, dw] = forced.map_or_else(sparse, |kernel| kernel.run(sparse))?;
                 assert_close(&y, &expected, 1e-5);
                 let [dense_y, dense_dx, dense_dw] = run(&x, &masked, None, &p, layout)?;
                 assert_close(&dense_y, &expected, 1e-5);
@@ -146,10 +156,14 @@ fn sparse_equals_dense_in_the_layers_of_a_resnet() -> Result<()> {
         for density in [0.02, 0.1, 0.3] {
             let mask = mask(3, &shape, density);
             let keep = mask.to_dtype(DType::F32)?;
-            let sparse = run(&x, &weight, Some(&Pattern::new(&mask)?), &p, Layout::Chwn)?;
+            let pattern = Pattern::new(&mask)?;
             let [y, dx, dw] = run(&x, &(&weight * &keep)?, None, &p, Layout::Chwn)?;
-            for (sparse, dense) in sparse.iter().zip([y, dx, (dw * keep)?]) {
-                assert_close(sparse, &dense, 1e-5);
+            let expected = [y, dx, (dw * keep)?];
+            for kernel in [Kernel::Dense, Kernel::Sparse] {
+                let masked = kernel.run(|| run(&x, &weight, Some(&pattern), &p, Layout::Chwn))?;
+                for (masked, expected) in masked.iter().zip(&expected) {
+                    assert_close(masked, expected, 1e-5);
+                }
             }
         }
     }
@@ -178,12 +192,15 @@ fn empty_filters_and_channels_give_zeros() -> Result<()> {
     let bits: Vec<u8> = (0..6 * 4 * 9).map(|i| keep(i / 36, i / 9 % 4)).collect();
     let pattern = Pattern::new(&Tensor::from_vec(bits, (6, 4, 3, 3), &Device::Cpu)?)?;
     let p = params((1, 1), (1, 1), (1, 1), 1);
-    let [y, dx, _] = run(&noise32(1, &[32, 4, 5, 5]), &noise32(2, &[6, 4, 3, 3]), Some(&pattern), &p, Layout::Chwn)?;
-    for filter in [0, 3] {
-        assert!(values(&y.narrow(1, filter, 1)?).iter().all(|&v| v == 0.0));
+    let (x, weight) = (noise32(1, &[32, 4, 5, 5]), noise32(2, &[6, 4, 3, 3]));
+    for kernel in [Kernel::Dense, Kernel::Sparse, Kernel::Compact] {
+        let [y, dx, _] = kernel.run(|| run(&x, &weight, Some(&pattern), &p, Layout::Chwn))?;
+        for filter in [0, 3] {
+            assert!(values(&y.narrow(1, filter, 1)?).iter().all(|&v| v == 0.0));
+        }
+        assert!(values(&dx.narrow(1, 1, 1)?).iter().all(|&v| v == 0.0));
+        assert!(values(&dx.narrow(1, 2, 1)?).iter().any(|&v| v != 0.0));
     }
-    assert!(values(&dx.narrow(1, 1, 1)?).iter().all(|&v| v == 0.0));
-    assert!(values(&dx.narrow(1, 2, 1)?).iter().any(|&v| v != 0.0));
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
 use candle_core::{Device, Tensor};
-use lth_nn::{Head, Part, ResNet, ResNetConfig, Setup, Weights};
+use lth_nn::{Part, ResNet, ResNetConfig, Setup, Weights};
 use lth_ticket::Ticket;
 use lth_train::{Network, Pass};
 
@@ -18,11 +18,7 @@ fn main() -> Result<()> {
     let ticket = Ticket::read(Path::new(file), &Device::Cpu)?;
     let info = ticket.header.network;
     ensure!(info.name == "resnet18", "the ticket is of {}, expected resnet18", info.name);
-    let head = match info.head.as_str() {
-        "fc" => Head::Fc,
-        "fastai" => Head::Fastai,
-        other => bail!("head is {other}, expected fc or fastai"),
-    };
+    let head = info.head.parse()?;
     let mut network = ResNet::new(&ResNetConfig::resnet18(info.class_names.len(), head), &Setup::new(0))?;
     Weights { tensors: ticket.tensors, ..Weights::default() }.load_into(network.parameters(), Part::All)?;
     network.set_masks(&ticket.masks.to_tensors(&Device::Cpu)?)?;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use candle_core::{Device, Module, Tensor};
 use clap::Args;
 use lth_data::{Normalisation, Resizer};
-use lth_nn::{Head, PackedNetwork, Part, ResNet, ResNetConfig, Setup, Weights};
+use lth_nn::{PackedNetwork, Part, ResNet, ResNetConfig, Setup, Weights};
 use lth_ticket::Ticket;
 use lth_train::Network;
 use rayon::prelude::*;
@@ -112,11 +112,7 @@ impl Classifier {
         let of_file = || path.display().to_string();
         let network = || {
             ensure!(info.name == "resnet18", "its network is {}, expected resnet18", info.name);
-            let head = match info.head.as_str() {
-                "fc" => Head::Fc,
-                "fastai" => Head::Fastai,
-                other => bail!("its head is {other}, expected fc or fastai"),
-            };
+            let head = info.head.parse()?;
             let range = 1..=MAX_IMAGE_SIZE;
             ensure!(range.contains(&info.image_size), "its image size is {}, expected {range:?}", info.image_size);
             let mut network = ResNet::new(&ResNetConfig::resnet18(info.class_names.len(), head), &Setup::new(0))?;
@@ -173,6 +169,7 @@ mod tests {
     use lth_data::toy_pets::ToyPets;
     use lth_data::{Loader, LoaderConfig, MemoryPictures, Picture, Split};
     use lth_mask::MaskSet;
+    use lth_nn::Head;
     use lth_ticket::{DatasetInfo, NetworkInfo, Stage, TicketHeader};
     use lth_train::Pass;
 

@@ -58,9 +58,12 @@ pub(crate) fn read(
 const GZIP: [u8; 2] = [0x1F, 0x8B];
 
 fn bad(path: &Path, error: &io::Error) -> Error {
+    let text = error.to_string();
     let reason = match error.kind() {
         io::ErrorKind::UnexpectedEof => "cut short".into(),
-        _ => error.to_string(),
+        // Then the message quotes the file's bytes, whatever they are.
+        _ if text.contains(" when getting ") => "an entry has no header that could be read".into(),
+        _ => text,
     };
     Error::BadArchive { path: path.into(), reason }
 }

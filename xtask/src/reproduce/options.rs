@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use lth_nn::Head;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -144,11 +145,11 @@ pub(crate) enum HeadName {
     Fc,
 }
 
-impl HeadName {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Fastai => "fastai",
-            Self::Fc => "fc",
+impl From<HeadName> for Head {
+    fn from(name: HeadName) -> Self {
+        match name {
+            HeadName::Fastai => Self::Fastai,
+            HeadName::Fc => Self::Fc,
         }
     }
 }

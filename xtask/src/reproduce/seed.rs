@@ -13,7 +13,7 @@ use lth_ticket::{DatasetInfo, NetworkInfo, Notice, Pruning, PruningInfo, Stage, 
 use lth_train::{BoxError, Data, Event, Fit, FitConfig, Hook, Network, Optimizer, Parameters, State, Trainer};
 
 use super::fits::{Plan, Start, plans};
-use super::options::{FreezeName, HeadName, OptimizerStateName, Settings};
+use super::options::{FreezeName, OptimizerStateName, Settings};
 use crate::console::Console;
 use crate::failure::{Blame, Failure, Kind, Result};
 use crate::system;
@@ -84,10 +84,7 @@ impl SeedRun<'_> {
 
     fn network(&self) -> Result<ResNet> {
         let classes = self.loader.pictures().classes().len();
-        let head = match self.settings.head {
-            HeadName::Fastai => Head::Fastai,
-            HeadName::Fc => Head::Fc,
-        };
+        let head = self.settings.head.into();
         let setup = Setup { device: self.device.clone(), ..Setup::new(self.seed) };
         let network = ResNet::new(&ResNetConfig::resnet18(classes, head), &setup).training()?;
         if let Some(weights) = self.weights {
@@ -276,7 +273,7 @@ impl SeedRun<'_> {
                 stage,
                 network: NetworkInfo {
                     name: "resnet18".to_owned(),
-                    head: self.settings.head.name().to_owned(),
+                    head: Head::from(self.settings.head).name().to_owned(),
                     image_size: config.image_size,
                     mean: config.normalisation.mean.clone(),
                     std: config.normalisation.std.clone(),

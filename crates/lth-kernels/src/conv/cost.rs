@@ -211,32 +211,36 @@ pub(crate) fn choose(
     pass: Pass,
     set: InstructionSet,
 ) -> Kernel {
+    cheapest(g, costs(g, density, pass, set), kept, pass, set)
+}
+
+/// As [`choose`] for a forward pass whose kept values are packed already.
+pub(crate) fn choose_packed(g: &Geometry, density: f64, kept: Option<&KeptChannels>, set: InstructionSet) -> Kernel {
+    let pass = Pass::Map(Direction::Forward);
+    let [dense, sparse] = costs(g, density, pass, set);
+    let fetch = set.model().map.entry * density * (g.weights_per_group() * g.groups) as f64;
+    cheapest(g, [dense, sparse - fetch], kept, pass, set)
+}
+
+fn cheapest(
+    g: &Geometry,
+    [dense, sparse]: [f64; 2],
+    kept: Option<&KeptChannels>,
+    pass: Pass,
+    set: InstructionSet,
+) -> Kernel {
     let kept = kept.filter(|kept| kept.applies_to(g));
     match FORCED.get() {
         Some(Kernel::Compact) if kept.is_none() => return Kernel::Dense,
         Some(forced) => return forced,
         None => {}
     }
-    let [dense, sparse] = costs(g, density, pass, set);
     let (best, cost) =
         if sparse < SPARSE_MUST_COST * dense { (Kernel::Sparse, sparse) } else { (Kernel::Dense, dense) };
     match kept {
         Some(kept) if compact_cost(g, kept, pass, set) < cost => Kernel::Compact,
         _ => best,
     }
-}
-
-/// As [`choose`] where the kept values are packed already, and the weights masked.
-pub(crate) fn choose_packed(g: &Geometry, density: f64, pass: Pass, set: InstructionSet) -> Kernel {
-    match FORCED.get() {
-        Some(Kernel::Compact) => return Kernel::Dense,
-        Some(forced) => return forced,
-        None => {}
-    }
-    let [dense, sparse] = costs(g, density, pass, set);
-    let model = set.model();
-    let fetch = model.map.entry * density * (g.weights_per_group() * g.groups) as f64;
-    if sparse - fetch < SPARSE_MUST_COST * dense { Kernel::Sparse } else { Kernel::Dense }
 }
 
 #[cfg(test)]

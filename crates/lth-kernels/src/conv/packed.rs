@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout as Strides, Result, Shape, Tensor};
 
-use super::cost::{self, Kernel, Pass};
+use super::cost::{self, Kernel};
 use super::flat::FlatProgram;
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::Number;
 use super::program::{Program, ProgramKey};
 use super::scratch::{Shared, for_each_task, with_buffers};
-use super::{Conv2dParams, dense, geometry, native_layout, sparse, unfold};
+use super::{Conv2dParams, compact, dense, geometry, native_layout, sparse, unfold};
 use crate::error::{expect_dtype, expect_rank, expect_shape};
 use crate::layout::{Layout, to_layout};
 use crate::pattern::Pattern;
@@ -257,13 +257,21 @@ impl Inner {
             Layout::Nchw => unfold::unfolded(g),
         };
         let set = f32::kernels().set;
-        if let Some(pattern) = &self.pattern
-            && cost::choose_packed(&inner, pattern.density(), Pass::Map(Direction::Forward), set) == Kernel::Sparse
-        {
-            return match &self.packed(pattern, g, layout).lists {
-                Lists::Chwn(program, values) => sparse::apply_packed(program, values, x, out),
-                Lists::Nchw(program, values) => program.apply(values, x, out),
-            };
+        if let Some(pattern) = &self.pattern {
+            // A small batch is unfolded first, and its columns are no channels.
+            let kept = pattern.kept_channels().filter(|_| layout == Layout::Chwn);
+            match (cost::choose_packed(&inner, pattern.density(), kept, set), kept) {
+                (Kernel::Sparse, _) => {
+                    return match &self.packed(pattern, g, layout).lists {
+                        Lists::Chwn(program, values) => sparse::apply_packed(program, values, x, out),
+                        Lists::Nchw(program, values) => program.apply(values, x, out),
+                    };
+                }
+                (Kernel::Compact, Some(kept)) => {
+                    return compact::apply(kept, g, Direction::Forward, &self.weight, x, out);
+                }
+                _ => {}
+            }
         }
         match layout {
             Layout::Chwn => dense::apply(g, Direction::Forward, &self.weight, x, out),

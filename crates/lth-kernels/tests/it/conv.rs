@@ -201,6 +201,14 @@ fn empty_filters_and_channels_give_zeros() -> Result<()> {
         assert!(values(&dx.narrow(1, 1, 1)?).iter().all(|&v| v == 0.0));
         assert!(values(&dx.narrow(1, 2, 1)?).iter().any(|&v| v != 0.0));
     }
+    let packed = PackedConv2d::new(&weight, None, Some(&pattern), false, &p)?;
+    for n in [2, 32] {
+        let x = x.narrow(0, 0, n)?;
+        let expected = conv2d(&x, &weight, Some(&pattern), &p)?;
+        for kernel in [Kernel::Dense, Kernel::Sparse, Kernel::Compact] {
+            assert_close(&kernel.run(|| packed.forward(&x, None))?, &expected, 1e-6);
+        }
+    }
     Ok(())
 }
 

@@ -14,6 +14,25 @@ pub enum Head {
     Fastai,
 }
 
+impl Head {
+    /// Its name in files and on command lines: "fc", "fastai".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fc => "fc",
+            Self::Fastai => "fastai",
+        }
+    }
+}
+
+impl std::str::FromStr for Head {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let unknown = || Error::Config { what: "head", got: name.to_owned(), expected: "fc or fastai" };
+        [Self::Fc, Self::Fastai].into_iter().find(|head| head.name() == name).ok_or_else(unknown)
+    }
+}
+
 /// fastai's head for a body of convolutions: maximum and average over positions side by side (in this order), batch
 /// norm, dropout, linear, ReLU, batch norm, dropout, linear; the linear layers without bias.
 ///

@@ -44,6 +44,27 @@ impl Place {
         self.slabs * self.run
     }
 
+    /// Whether a channel's values lie in runs so short that the sums of a run cost more than its values: as in [N, C].
+    fn is_scattered(&self) -> bool {
+        self.slabs > 1 && self.run < LANES
+    }
+
+    /// A channel's values side by side.
+    fn gather<T: Copy>(&self, x: &[T], channel: usize) -> Vec<T> {
+        (0..self.slabs).flat_map(|slab| x[self.slab(channel, slab)].iter().copied()).collect()
+    }
+
+    /// The way back.
+    ///
+    /// # Safety
+    /// The channel's slabs of `to` are nobody else's.
+    unsafe fn scatter<T: Copy>(&self, values: &[MaybeUninit<T>], channel: usize, to: &Blank<'_, T>) {
+        for (slab, values) in values.chunks_exact(self.run.max(1)).enumerate() {
+            // SAFETY: the caller's promise; slabs are disjoint.
+            unsafe { to.part(self.slab(channel, slab)) }.copy_from_slice(values);
+        }
+    }
+
     fn slab(&self, channel: usize, slab: usize) -> Range<usize> {
         let start = channel * self.channel_step + slab * self.slab_step;
         start..start + self.run
@@ -166,6 +187,15 @@ multiversion! {
     }
 }
 
+fn apply_any<T: Real>(x: &[T], residual: Option<&[T]>, relu: bool, a: Affine<T>, y: &mut [MaybeUninit<T>]) {
+    match (residual, relu) {
+        (None, false) => apply::<T, false>(x, a, y),
+        (None, true) => apply::<T, true>(x, a, y),
+        (Some(r), false) => apply_add::<T, false>(x, r, a, y),
+        (Some(r), true) => apply_add::<T, true>(x, r, a, y),
+    }
+}
+
 /// The forward pass: the output and each channel's moments. `affine` turns a channel and its
 /// moments into what is done to it; `measure` says whether moments are wanted (else zeros).
 pub(super) fn forward<T: Real>(
@@ -180,6 +210,17 @@ pub(super) fn forward<T: Real>(
     let moments_out = Shared::new(&mut found);
     let fill = |out: &Blank<'_, T>| {
         for_each(place.channels, place.len(), |c| {
+            if place.is_scattered() {
+                let (x, residual) = (place.gather(x, c), residual.map(|residual| place.gather(residual, c)));
+                let m = if measure { moments(&x) } else { Moments::default() };
+                // SAFETY: each channel is handled by one call.
+                unsafe { moments_out.set(c, m) };
+                let mut y = vec![MaybeUninit::uninit(); x.len()];
+                apply_any(&x, residual.as_deref(), relu, affine(c, m), &mut y);
+                // SAFETY: as above.
+                unsafe { place.scatter(&y, c, out) };
+                return;
+            }
             let mut m = Moments::default();
             if measure {
                 for s in 0..place.slabs {
@@ -193,12 +234,7 @@ pub(super) fn forward<T: Real>(
                 let at = place.slab(c, s);
                 // SAFETY: slabs are disjoint.
                 let y = unsafe { out.part(at.clone()) };
-                match (residual, relu) {
-                    (None, false) => apply::<T, false>(&x[at], a, y),
-                    (None, true) => apply::<T, true>(&x[at], a, y),
-                    (Some(r), false) => apply_add::<T, false>(&x[at.clone()], &r[at], a, y),
-                    (Some(r), true) => apply_add::<T, true>(&x[at.clone()], &r[at], a, y),
-                }
+                apply_any(&x[at.clone()], residual.map(|residual| &residual[at]), relu, a, y);
             }
         });
     };
@@ -304,6 +340,23 @@ multiversion! {
     }
 }
 
+/// The gradients that are wanted, of the output's gradient, the input and the output.
+fn pull_any<T: Real, const GATE: u8>(
+    (dy, x, y): (&[T], &[T], &[T]),
+    a: Affine<T>,
+    pull: Pull<T>,
+    wanted: Wanted,
+    dx: &mut [MaybeUninit<T>],
+    dr: &mut [MaybeUninit<T>],
+) {
+    match (wanted.input, wanted.residual) {
+        (true, true) => pull_both::<T, GATE>(dy, x, y, a, pull, dx, dr),
+        (true, false) => pull_input::<T, GATE>(dy, x, y, a, pull, dx),
+        (false, true) => pull_residual::<T, GATE>(dy, x, y, a, dr),
+        (false, false) => {}
+    }
+}
+
 /// Which gradients are wanted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
@@ -353,11 +406,18 @@ fn gated_backward<T: Real, const GATE: u8>(
     let affine_out = Shared::new(&mut of_affine);
     let channel = |c: usize, dx_out: &Blank<'_, T>, dr_out: &Blank<'_, T>| {
         let (a, inv_std) = affine(c);
+        let scattered = place.is_scattered().then(|| [dy, x, y].map(|values| place.gather(values, c)));
+        // What is summed and written at once: the gathered channel, or each slab of it.
+        let n_pieces = if scattered.is_some() { 1 } else { place.slabs };
+        let piece = |s: usize| match &scattered {
+            Some([dy, x, y]) => (&dy[..], &x[..], &y[..]),
+            None => (&dy[place.slab(c, s)], &x[place.slab(c, s)], &y[place.slab(c, s)]),
+        };
         let (mut plain, mut product) = (0.0, 0.0);
         if wanted.affine || (wanted.input && train) {
-            for s in 0..place.slabs {
-                let at = place.slab(c, s);
-                let part = sums::<T, GATE>(&dy[at.clone()], &x[at.clone()], &y[at], a);
+            for s in 0..n_pieces {
+                let (dy, x, y) = piece(s);
+                let part = sums::<T, GATE>(dy, x, y, a);
                 plain += part.0;
                 product += part.1;
             }
@@ -376,22 +436,23 @@ fn gated_backward<T: Real, const GATE: u8>(
         } else {
             Pull { slope: T::ZERO, offset: T::ZERO }
         };
-        for s in 0..place.slabs {
-            let at = place.slab(c, s);
-            let (dy, x, y) = (&dy[at.clone()], &x[at.clone()], &y[at.clone()]);
-            let empty = 0..0;
-            let (dx_at, dr_at) = match (wanted.input, wanted.residual) {
-                (true, true) => (at.clone(), at),
-                (true, false) => (at, empty),
-                _ => (empty, at),
-            };
-            // SAFETY: slabs are disjoint.
-            let (dx, dr) = unsafe { (dx_out.part(dx_at), dr_out.part(dr_at)) };
-            match (wanted.input, wanted.residual) {
-                (true, true) => pull_both::<T, GATE>(dy, x, y, a, pull, dx, dr),
-                (true, false) => pull_input::<T, GATE>(dy, x, y, a, pull, dx),
-                _ => pull_residual::<T, GATE>(dy, x, y, a, dr),
+        if scattered.is_some() {
+            let (dy, x, y) = piece(0);
+            let blank = |wanted: bool| vec![MaybeUninit::uninit(); if wanted { x.len() } else { 0 }];
+            let (mut dx, mut dr) = (blank(wanted.input), blank(wanted.residual));
+            pull_any::<T, GATE>((dy, x, y), a, pull, wanted, &mut dx, &mut dr);
+            // SAFETY: each channel is handled by one call; what is not wanted is empty.
+            unsafe {
+                place.scatter(&dx, c, dx_out);
+                place.scatter(&dr, c, dr_out);
             }
+            return;
+        }
+        for s in 0..place.slabs {
+            let of = |wanted: bool| if wanted { place.slab(c, s) } else { 0..0 };
+            // SAFETY: slabs are disjoint.
+            let (dx, dr) = unsafe { (dx_out.part(of(wanted.input)), dr_out.part(of(wanted.residual))) };
+            pull_any::<T, GATE>(piece(s), a, pull, wanted, dx, dr);
         }
     };
     let mut residual = Vec::new();

@@ -1,5 +1,6 @@
 //! Work in pieces that depend on sizes only, and buffers that several pieces write to.
 
+use crate::forced::Forced;
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -10,6 +11,16 @@ const ALONE: usize = 1 << 16;
 
 /// Elements of one piece of an element-wise loop: large against a hand-off, small against a cache.
 const PIECE: usize = 1 << 14;
+
+/// Runs `work`, a series of operators, on one of rayon's threads.
+///
+/// Called from outside, every operator would wake rayon's threads and put its own to sleep until they are done; here that
+/// happens once. Results do not depend on it. [`backward`](crate::backward) and the networks of `lth-nn` do so
+/// themselves.
+pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    let forced = Forced::get();
+    rayon::scope(|_| forced.run(work))
+}
 
 /// Runs `task` for 0 to `n`, on rayon's threads if the `work` (elements touched) is worth it.
 pub(crate) fn for_each(n: usize, work: usize, task: impl Fn(usize) + Sync + Send) {

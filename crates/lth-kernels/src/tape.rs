@@ -159,9 +159,13 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
         let inner = nodes.into_iter().filter(|node| !node.is_variable());
         inner.map(|node| Some((node, notes.get(&node.id())?.clone()))).collect()
     };
-    let Some(steps) = steps else {
-        return loss.backward();
-    };
+    match steps {
+        Some(steps) => crate::in_pool(|| walk(loss, steps)),
+        None => crate::in_pool(|| loss.backward()),
+    }
+}
+
+fn walk(loss: &Tensor, steps: Vec<(&Tensor, Note)>) -> Result<GradStore> {
     let mut store = GradStore::default();
     store.insert(loss, loss.ones_like()?.contiguous()?);
     for (y, note) in steps {

@@ -73,11 +73,13 @@ impl Module for PackedNetwork {
             [n, _, _, _] => self.layout.unwrap_or_else(|| Layout::for_batch(*n, x.device())),
             _ => Layout::Nchw,
         };
-        let mut x = if x.rank() == 4 { lth_kernels::to_layout(x, Layout::Nchw, layout)? } else { x.clone() };
-        for step in &self.steps {
-            x = step.forward(&x, layout)?;
-        }
-        Ok(x)
+        lth_kernels::in_pool(|| {
+            let mut x = if x.rank() == 4 { lth_kernels::to_layout(x, Layout::Nchw, layout)? } else { x.clone() };
+            for step in &self.steps {
+                x = step.forward(&x, layout)?;
+            }
+            Ok(x)
+        })
     }
 }
 

@@ -29,7 +29,7 @@
 //!
 //! let optimizer = Optimizer::new(OptimizerConfig::adam());
 //! let mut trainer = Trainer::new(network, optimizer, 42);
-//! let history = trainer.fit(&FitConfig { learning_rate: &|_| 0.1, ..FitConfig::new(20) }, &data, &mut [])?;
+//! let history = trainer.fit(&FitConfig { learning_rate: &|_| 0.1, ..FitConfig::new(100) }, &data, &mut [])?;
 //! assert_eq!(history.last().map(|epoch| epoch.accuracy), Some(1.0));
 //! # Ok(()) }
 //! ```

@@ -100,6 +100,16 @@ impl Optimizer {
         masks: &BTreeMap<String, Tensor>,
     ) -> Result<(), Error> {
         self.n_steps += 1;
+        lth_kernels::in_pool(|| self.move_all(learning_rate, parameters, gradients, masks))
+    }
+
+    fn move_all(
+        &mut self,
+        learning_rate: f64,
+        parameters: &Parameters,
+        gradients: &GradStore,
+        masks: &BTreeMap<String, Tensor>,
+    ) -> Result<(), Error> {
         for (name, parameter) in parameters.trainable() {
             let var = parameter.var();
             let Some(gradient) = gradients.get(var) else { continue };

@@ -4,11 +4,10 @@
 //! ResNet-18 on one thread with either kernel and prints the coefficients, and what the choice loses. Nothing here looks
 //! at a clock.
 
-use std::cell::Cell;
-
 use super::compact::KeptChannels;
 use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::InstructionSet;
+use crate::forced::Forced;
 
 /// What computes a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,23 +21,12 @@ pub enum Kernel {
     Compact,
 }
 
-thread_local! {
-    static FORCED: Cell<Option<Kernel>> = const { Cell::new(None) };
-}
-
 impl Kernel {
     /// Runs `work` with masked convolutions called from this thread on this kernel, whatever the cost model says, to
     /// test it and to measure what the model chooses between. [`Kernel::Compact`] is [`Kernel::Dense`] where no filter or
     /// channel is pruned whole.
     pub fn run<R>(self, work: impl FnOnce() -> R) -> R {
-        struct Restore(Option<Kernel>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                FORCED.set(self.0);
-            }
-        }
-        let _restore = Restore(FORCED.replace(Some(self)));
-        work()
+        Forced { kernel: Some(self), ..Forced::get() }.run(work)
     }
 }
 
@@ -230,7 +218,7 @@ fn cheapest(
     set: InstructionSet,
 ) -> Kernel {
     let kept = kept.filter(|kept| kept.applies_to(g));
-    match FORCED.get() {
+    match Forced::get().kernel {
         Some(Kernel::Compact) if kept.is_none() => return Kernel::Dense,
         Some(forced) => return forced,
         None => {}

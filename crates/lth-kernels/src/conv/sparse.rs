@@ -88,7 +88,6 @@ pub(crate) fn weight_gradient<T: Number>(
         let n_entries = class.positions.len();
         // Every piece of the batch sums for itself; the pieces are added in order at the end.
         with_buffers::<T, _>(n_entries * plan.n_batch_parts, 0, |sums, _| {
-            sums.fill(T::default());
             let shared = Shared::new(sums);
             let n_tasks = plan.n_row_ranges * plan.n_batch_parts * g.groups;
             let work = n_entries * class.tiling.class.target.size.iter().product::<usize>() * g.batch;
@@ -263,7 +262,15 @@ impl<'a> Plan<'a> {
             unreachable!("tilings are made of the kernels' own shapes");
         };
         let n_tiles = tiling.n_tiles[1];
-        let sums = sums.at(part * class.positions.len());
+        let sums = Shared::from_pointer(sums.at(part * class.positions.len()));
+        for chunk in 0..tiling.n_chunks {
+            let end = class.segment_index(map, group, chunk, rows.end - 1) + tiling.n_segments;
+            let from = class.segments[class.segment_index(map, group, chunk, rows.start)] as usize;
+            // SAFETY: entries of these rows and this piece of the batch are summed by this task alone; zero bytes are the
+            // number zero.
+            unsafe { std::ptr::write_bytes(sums.at(from), 0, class.segments[end] as usize - from) };
+        }
+        let sums = sums.at(0);
         with_buffers::<T, _>(self.panel_len(), rows.len() * n_tiles * self.tile_len, |panel, grads| {
             for band in 0..tiling.n_tiles[0] {
                 grads.fill(T::default());

@@ -138,7 +138,7 @@ impl ConvNet {
 
 impl Network for ConvNet {
     fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
-        self.run(x, pass, None)
+        lth_kernels::in_pool(|| self.run(x, pass, None))
     }
 
     fn parameters(&self) -> &Parameters {

@@ -55,7 +55,7 @@ impl LeNet {
 
 impl Network for LeNet {
     fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
-        dense_forward(&self.layers, &x.flatten_from(1)?, &mut Context::nchw(pass))
+        lth_kernels::in_pool(|| dense_forward(&self.layers, &x.flatten_from(1)?, &mut Context::nchw(pass)))
     }
 
     fn parameters(&self) -> &Parameters {

@@ -198,7 +198,7 @@ impl ResNet {
 
 impl Network for ResNet {
     fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
-        self.run(x, self.context(x, pass, None)?)
+        lth_kernels::in_pool(|| self.run(x, self.context(x, pass, None)?))
     }
 
     fn parameters(&self) -> &Parameters {

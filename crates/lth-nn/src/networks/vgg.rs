@@ -130,7 +130,7 @@ impl Vgg {
 
 impl Network for Vgg {
     fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
-        self.run(x, pass, None)
+        lth_kernels::in_pool(|| self.run(x, pass, None))
     }
 
     fn parameters(&self) -> &Parameters {

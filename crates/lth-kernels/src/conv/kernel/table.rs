@@ -1,13 +1,12 @@
 //! The kernels that were compiled for each instruction set, and the choice among them at run time.
 
-use std::cell::Cell;
-
 #[cfg(target_arch = "aarch64")]
 use super::simd::arm::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::x86::{Ymm, Zmm};
 use super::simd::{Float, Lanes, Vector};
 use super::tile::{self, DenseTile, SparseTile};
+use crate::forced::Forced;
 
 /// A set of vector instructions that the kernels were compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,17 +22,13 @@ pub enum InstructionSet {
     Neon,
 }
 
-thread_local! {
-    static FORCED: Cell<Option<InstructionSet>> = const { Cell::new(None) };
-}
-
 impl InstructionSet {
     /// All of them; see [`InstructionSet::is_available`].
     pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Neon];
 
     /// What the kernels use for f32 when called from this thread.
     pub fn active() -> Self {
-        FORCED.get().unwrap_or_else(Self::detect)
+        Forced::get().set.unwrap_or_else(Self::detect)
     }
 
     /// The best set that this machine has.
@@ -59,17 +54,7 @@ impl InstructionSet {
     /// Runs `work` with convolutions called from this thread on `self`, to test and time the paths of other machines;
     /// `None` without running it if this machine does not have the instructions.
     pub fn run<R>(self, work: impl FnOnce() -> R) -> Option<R> {
-        struct Restore(Option<InstructionSet>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                FORCED.set(self.0);
-            }
-        }
-        if !self.is_available() {
-            return None;
-        }
-        let _restore = Restore(FORCED.replace(Some(self)));
-        Some(work())
+        self.is_available().then(|| Forced { set: Some(self), ..Forced::get() }.run(work))
     }
 }
 

@@ -19,6 +19,7 @@ mod imp {
     const M_TRIM_THRESHOLD: c_int = -1;
     const M_TOP_PAD: c_int = -2;
     const M_MMAP_MAX: c_int = -4;
+    const M_ARENA_MAX: c_int = -8;
 
     unsafe extern "C" {
         /// mallopt(3): 1 on success.
@@ -28,8 +29,9 @@ mod imp {
     pub(super) fn keep() -> bool {
         // SAFETY: mallopt takes two numbers, may be called at any time, and locks for itself.
         let set = |parameter, value| unsafe { mallopt(parameter, value) } == 1;
-        // Never return the end of the heap, grow it by 64 MiB at least, and no block outside it.
-        set(M_TRIM_THRESHOLD, c_int::MAX) & set(M_TOP_PAD, 64 << 20) & set(M_MMAP_MAX, 0)
+        // Never return the end of the heap, grow it by 64 MiB at least, no block outside it, and one heap for all threads:
+        // what one has freed another uses.
+        set(M_TRIM_THRESHOLD, c_int::MAX) & set(M_TOP_PAD, 64 << 20) & set(M_MMAP_MAX, 0) & set(M_ARENA_MAX, 1)
     }
 }
 

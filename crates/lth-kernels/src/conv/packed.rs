@@ -138,6 +138,11 @@ impl PackedConv2d {
         expect_rank(op, "x", x, 4)?;
         expect_dtype(op, "x", x, DType::F32)?;
         let geometry = geometry(op, x.dims(), &self.inner.weight_shape, params)?;
+        let Geometry { batch, out_channels, output, .. } = geometry;
+        if batch * out_channels == 0 {
+            let shape = params.layout.shape(batch, out_channels, output[0], output[1]);
+            return Tensor::zeros(&shape, DType::F32, x.device());
+        }
         let layout = native_layout(geometry.batch, params.layout);
         let into = |t: &Tensor| to_layout(&t.detach(), params.layout, layout)?.contiguous();
         let residual = match residual {
@@ -196,7 +201,7 @@ impl PackedLinear {
         expect_rank("PackedLinear::forward", "x", x, 2)?;
         let (n, inputs) = x.dims2()?;
         let y = self.0.forward(&x.reshape((n, inputs, 1, 1))?, None)?;
-        y.reshape((n, y.elem_count() / n.max(1)))
+        y.reshape((n, self.0.inner.weight_shape[0]))
     }
 }
 
@@ -256,6 +261,10 @@ impl Inner {
             Layout::Chwn => *g,
             Layout::Nchw => unfold::unfolded(g),
         };
+        if g.in_channels == 0 {
+            out.fill(MaybeUninit::new(0.0));
+            return;
+        }
         let set = f32::kernels().set;
         if let Some(pattern) = &self.pattern {
             // A small batch is unfolded first, and its columns are no channels.

@@ -3,7 +3,8 @@
 use crate::common::{assert_close, assert_gradients, noise, noise32, values};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use lth_kernels::{
-    Conv2dParams, InstructionSet, Kernel, Layout, PackedConv2d, Pattern, conv2d, conv2d_kernels, linear, to_layout,
+    Conv2dParams, InstructionSet, Kernel, Layout, PackedConv2d, PackedLinear, Pattern, conv2d, conv2d_kernels, linear,
+    to_layout,
 };
 use proptest::prelude::*;
 
@@ -350,6 +351,22 @@ fn packed_convolution_is_convolution_bias_residual_and_relu() -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn packed_layers_take_empty_batches_and_no_channels() -> Result<()> {
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu);
+    let p = Conv2dParams::default();
+    let conv = PackedConv2d::new(&noise32(1, &[4, 3, 3, 3]), None, None, true, &p)?;
+    assert_eq!(conv.forward(&zeros(&[0, 3, 5, 6])?, None)?.dims(), [0, 4, 3, 4]);
+    let linear = PackedLinear::new(&noise32(1, &[4, 3]), None, None, true)?;
+    assert_eq!(linear.forward(&zeros(&[0, 3])?)?.dims(), [0, 4]);
+    let (weight, bias) = (zeros(&[2, 0, 1, 1])?, Tensor::new(&[1f32, -1.], &Device::Cpu)?);
+    for n in [1, 20] {
+        let y = PackedConv2d::new(&weight, Some(&bias), None, true, &p)?.forward(&zeros(&[n, 0, 1, 1])?, None)?;
+        assert_eq!(y.get(n - 1)?.flatten_all()?.to_vec1::<f32>()?, [1., 0.]);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{Kernels, Number, TileShape};
-use super::kernel::tile::SparseTile;
+use super::kernel::tile::{Pitch, SparseTile};
 use super::lattice::{Class, classes};
 use super::scratch::{Shared, for_each_task, with_buffers};
 
@@ -133,6 +133,7 @@ impl FlatProgram {
                                 offsets: self.offsets.as_ptr(),
                                 panel: panel[tile * self.tile_len..].as_ptr(),
                                 row_pitch: 0,
+                                target: Pitch { row: 0, column: kernels.lanes, log_unit: 0 },
                             };
                             let sums = sums[tile * self.tile_len..][..self.tile_len].as_mut_ptr();
                             // SAFETY: the kernel is of this machine's instruction set; an offset plus a position is

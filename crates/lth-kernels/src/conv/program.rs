@@ -20,7 +20,16 @@ const fn l1_bytes(set: InstructionSet) -> usize {
 /// Kept weights that a row should have in a chunk: below it, loading and storing the sums costs more than the work.
 const WANTED_ENTRIES: usize = 16;
 
-const LARGE_TARGET_BYTES: usize = 8 << 20;
+/// What a piece of the batch that is narrower than a position costs in a tile, in multiplications of a vector, by the
+/// target's bytes: pieces touch memory in single cache lines, which shows where the target is larger than the caches.
+fn scattered(unit: usize, target_bytes: usize) -> f64 {
+    match (unit, target_bytes >> 20) {
+        (_, 8..) => 12.0,
+        (1, 4..) => 12.0,
+        (_, 4..) => 1.5,
+        _ => 2.0,
+    }
+}
 
 /// How one class is tiled. All lengths in elements.
 #[derive(Clone, Debug)]
@@ -51,9 +60,9 @@ impl Tiling {
         let entries = density * (map.depth * class.taps.len()) as f64;
         let g = &map.geometry;
         let target_len = map.rows * g.groups * map.target[0] * map.target[1] * g.batch;
-        let large_target = target_len * size_of::<T>() > LARGE_TARGET_BYTES;
+        let target_bytes = target_len * size_of::<T>();
         let reuse = (map.rows as f64 / map.depth.max(1) as f64).max(1e-3);
-        let (shape, unit) = choose_tile(&class, batch_vectors, kernels, entries, reuse, large_target);
+        let (shape, unit) = choose_tile(&class, batch_vectors, kernels, entries, reuse, target_bytes);
         let grid = class.target.size;
         let tile = [shape.rows, shape.vectors / unit];
         let n_tiles = [grid[0].div_ceil(tile[0]), grid[1].div_ceil(tile[1])];
@@ -107,7 +116,7 @@ fn choose_tile<T>(
     kernels: &Kernels<T>,
     entries: f64,
     reuse: f64,
-    large_target: bool,
+    target_bytes: usize,
 ) -> (TileShape, usize) {
     let grid = class.target.size;
     let small = |axis: usize| {
@@ -145,9 +154,7 @@ fn choose_tile<T>(
                 let halo = ((tile[0] as f64 + span(0)) * (tile[1] as f64 + span(1))) / (tile[0] * tile[1]) as f64;
                 waste * (1.0 + 2.0 / registers + 0.1 * (halo - 1.0))
             };
-            // Narrow pieces of the batch touch memory in single cache lines, which shows where sums are few and the
-            // target is larger than the caches.
-            let scattered = if unit < batch_vectors.min(4) { if large_target { 12.0 } else { 2.0 } } else { 0.0 };
+            let scattered = if unit < batch_vectors.min(4) { scattered(unit, target_bytes) } else { 0.0 };
             // A panel spans whole rows of the picture; rows above and below a tile are packed for the next one, too.
             let halo = if shape.cut_unit > 0 { 1.0 } else { (tile[0] as f64 + span(0)) / tile[0] as f64 };
             let packed = PACK * halo * class.planes.len() as f64 / reuse;

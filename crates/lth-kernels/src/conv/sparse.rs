@@ -4,13 +4,13 @@ use std::mem::MaybeUninit;
 
 use super::geometry::Map;
 use super::kernel::table::{Kernels, Number};
-use super::kernel::tile::SparseTile;
+use super::kernel::tile::{Pitch, SparseTile};
 use super::program::{ClassProgram, Program, Tiling};
 use super::scratch::{Shared, for_each_task, with_buffers};
 
 /// Bytes of panel, and of sums or gradients, that one task may hold in its L2 cache.
 const PANEL_BYTES: usize = 896 << 10;
-const SUMS_BYTES: usize = 320 << 10;
+const SUMS_BYTES: usize = 512 << 10;
 /// Rows of the weight whose gradients one task writes.
 const ROW_BLOCK: usize = 8;
 /// Entries whose values one task fetches.
@@ -140,6 +140,8 @@ struct Plan<'a> {
     tiling: &'a Tiling,
     /// Numbers in one tile.
     tile_len: usize,
+    /// How a copied tile lies.
+    own_pitch: Pitch,
     /// Numbers of the batch in one tile.
     width: usize,
     n_batch_parts: usize,
@@ -165,6 +167,7 @@ impl<'a> Plan<'a> {
         Self {
             tiling,
             tile_len,
+            own_pitch: Pitch { row: tiling.shape.vectors * kernels.lanes, column: kernels.lanes, log_unit: 0 },
             width,
             n_batch_parts,
             row_range,
@@ -202,6 +205,8 @@ impl<'a> Plan<'a> {
             unreachable!("tilings are made of the kernels' own shapes");
         };
         let n_tiles = tiling.n_tiles[1];
+        let channel = |row| (group * map.rows + row) * map.target[0] * map.target[1] * map.geometry.batch;
+        let places = self.places(map, part, band);
         with_buffers::<T, _>(self.panel_len(), rows.len() * n_tiles * self.tile_len, |panel, sums| {
             for first_chunk in (0..tiling.n_chunks).step_by(self.chunks_at_once) {
                 let chunks = first_chunk..(first_chunk + self.chunks_at_once).min(tiling.n_chunks);
@@ -215,29 +220,34 @@ impl<'a> Plan<'a> {
                             if chunk > 0 && segments[0] == segments[tiling.n_segments] {
                                 continue;
                             }
+                            let (out, pitch) = match places.direct[tile] {
+                                Some(in_channel) => (target.at(channel(row) + in_channel), places.pitch),
+                                None => {
+                                    let at = ((row - rows.start) * n_tiles + tile) * self.tile_len;
+                                    (sums[at..][..self.tile_len].as_mut_ptr(), self.own_pitch)
+                                }
+                            };
                             let args = SparseTile {
                                 segments: segments.as_ptr(),
                                 offsets: class.offsets.as_ptr(),
                                 panel: panel.as_ptr().wrapping_add(at),
                                 row_pitch: tiling.row_pitch,
+                                target: pitch,
                             };
-                            let out = sums[((row - rows.start) * n_tiles + tile) * self.tile_len..].as_mut_ptr();
                             // SAFETY: the kernel is of this machine's instruction set; the segments end with one
                             // more entry; offsets stay inside the chunk's panel, shifted by a tile of the band;
-                            // `out` has a tile's numbers.
+                            // `out` has a tile's numbers, in the buffer or in this task's own part of the target.
                             unsafe { kernel(&args, values.as_ptr(), out, chunk == 0) };
                         }
                     }
                 }
             }
-            let places = self.places(map, part, band);
             for row in rows.clone() {
                 let sums = &sums[(row - rows.start) * n_tiles * self.tile_len..][..n_tiles * self.tile_len];
-                let channel = (group * map.rows + row) * map.target[0] * map.target[1] * map.geometry.batch;
-                for &Place { in_tiles, in_channel } in &places.all {
+                for &Place { in_tiles, in_channel } in &places.others {
                     let from = &sums[in_tiles..][..places.len];
                     // SAFETY: a position of this task's own part of the target.
-                    unsafe { copy(from.as_ptr(), target.at(channel + in_channel), places.len) };
+                    unsafe { copy(from.as_ptr(), target.at(channel(row) + in_channel), places.len) };
                 }
             }
         });
@@ -262,6 +272,7 @@ impl<'a> Plan<'a> {
             unreachable!("tilings are made of the kernels' own shapes");
         };
         let n_tiles = tiling.n_tiles[1];
+        let channel = |row| (group * map.rows + row) * map.target[0] * map.target[1] * map.geometry.batch;
         let sums = Shared::from_pointer(sums.at(part * class.positions.len()));
         for chunk in 0..tiling.n_chunks {
             let end = class.segment_index(map, group, chunk, rows.end - 1) + tiling.n_segments;
@@ -273,13 +284,14 @@ impl<'a> Plan<'a> {
         let sums = sums.at(0);
         with_buffers::<T, _>(self.panel_len(), rows.len() * n_tiles * self.tile_len, |panel, grads| {
             for band in 0..tiling.n_tiles[0] {
-                grads.fill(T::default());
                 let places = self.places(map, part, band);
+                if !places.others.is_empty() {
+                    grads.fill(T::default());
+                }
                 for row in rows.clone() {
                     let grads = &mut grads[(row - rows.start) * n_tiles * self.tile_len..][..n_tiles * self.tile_len];
-                    let channel = (group * map.rows + row) * map.target[0] * map.target[1] * map.geometry.batch;
-                    for &Place { in_tiles, in_channel } in &places.all {
-                        let from = &output_grad[channel + in_channel..][..places.len];
+                    for &Place { in_tiles, in_channel } in &places.others {
+                        let from = &output_grad[channel(row) + in_channel..][..places.len];
                         let to = &mut grads[in_tiles..][..places.len];
                         // SAFETY: both slices have that many elements.
                         unsafe { copy(from.as_ptr(), to.as_mut_ptr(), places.len) };
@@ -297,13 +309,22 @@ impl<'a> Plan<'a> {
                                 if segments[0] == segments[tiling.n_segments] {
                                     continue;
                                 }
+                                let (grad, pitch) = match places.direct[tile] {
+                                    Some(in_channel) => {
+                                        (output_grad[channel(row) + in_channel..].as_ptr(), places.pitch)
+                                    }
+                                    None => {
+                                        let at = ((row - rows.start) * n_tiles + tile) * self.tile_len;
+                                        (grads[at..][..self.tile_len].as_ptr(), self.own_pitch)
+                                    }
+                                };
                                 let args = SparseTile {
                                     segments: segments.as_ptr(),
                                     offsets: class.offsets.as_ptr(),
                                     panel: panel.as_ptr().wrapping_add(at),
                                     row_pitch: tiling.row_pitch,
+                                    target: pitch,
                                 };
-                                let grad = grads[((row - rows.start) * n_tiles + tile) * self.tile_len..].as_ptr();
                                 // SAFETY: as in `forward`; entries of these rows and this piece of the batch are
                                 // summed by this task alone.
                                 unsafe { kernel(&args, grad, sums) };
@@ -315,24 +336,44 @@ impl<'a> Plan<'a> {
         });
     }
 
-    /// The positions of one band and piece of the batch that exist.
+    /// Where the tiles of one band and piece of the batch lie in a channel of the target.
     fn places(&self, map: &Map, part: usize, band: usize) -> Places {
         let tiling = self.tiling;
         let grid = &tiling.class.target;
+        let batch = map.geometry.batch;
         let n0 = part * self.width;
-        let mut all = Vec::with_capacity(tiling.tile[0] * grid.size[1]);
-        for r in 0..tiling.tile[0].min(grid.size[0] - band * tiling.tile[0]) {
+        let len = self.width.min(batch - n0);
+        let n_rows = tiling.tile[0].min(grid.size[0] - band * tiling.tile[0]);
+        let in_channel = |r: usize, column: usize| {
             let y = grid.origin[0] + grid.step[0] * (band * tiling.tile[0] + r);
-            for column in 0..grid.size[1] {
-                let (tile, l) = (column / tiling.tile[1], column % tiling.tile[1]);
-                let x = grid.origin[1] + grid.step[1] * column;
-                all.push(Place {
-                    in_tiles: tile * self.tile_len + (r * tiling.tile[1] + l) * self.width,
-                    in_channel: (y * map.target[1] + x) * map.geometry.batch + n0,
-                });
+            let x = grid.origin[1] + grid.step[1] * column;
+            (y * map.target[1] + x) * batch + n0
+        };
+        let is_whole =
+            |tile: usize| len == self.width && n_rows == tiling.tile[0] && (tile + 1) * tiling.tile[1] <= grid.size[1];
+        let direct = |tile| is_whole(tile).then(|| in_channel(0, tile * tiling.tile[1]));
+        let mut others = Vec::new();
+        for tile in (0..tiling.n_tiles[1]).filter(|&tile| !is_whole(tile)) {
+            let columns = tile * tiling.tile[1]..((tile + 1) * tiling.tile[1]).min(grid.size[1]);
+            for r in 0..n_rows {
+                for (l, column) in columns.clone().enumerate() {
+                    others.push(Place {
+                        in_tiles: tile * self.tile_len + (r * tiling.tile[1] + l) * self.width,
+                        in_channel: in_channel(r, column),
+                    });
+                }
             }
         }
-        Places { all, len: self.width.min(map.geometry.batch - n0) }
+        Places {
+            direct: (0..tiling.n_tiles[1]).map(direct).collect(),
+            pitch: Pitch {
+                row: grid.step[0] * map.target[1] * batch,
+                column: grid.step[1] * batch,
+                log_unit: tiling.batch_vectors.ilog2(),
+            },
+            others,
+            len,
+        }
     }
 
     /// Copies what the chunks' channels have under one band of tiles, with zeros outside the picture.
@@ -388,16 +429,21 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Where a position's numbers lie in the tiles of a row of channels, and in the channel.
+/// Where the tiles of one band and piece of the batch lie in a channel of the target.
+struct Places {
+    /// Where a tile begins if all of it exists: the kernels read and write it there.
+    direct: Vec<Option<usize>>,
+    pitch: Pitch,
+    /// The positions of all other tiles, which are copied.
+    others: Vec<Place>,
+    /// Numbers at each place: a piece of the batch.
+    len: usize,
+}
+
+/// Where a position's numbers lie in the copied tiles of a row of channels, and in the channel.
 struct Place {
     in_tiles: usize,
     in_channel: usize,
-}
-
-struct Places {
-    all: Vec<Place>,
-    /// Numbers at each place: a piece of the batch.
-    len: usize,
 }
 
 /// Copies `len` elements; the lengths of whole vectors without a call.
@@ -410,6 +456,7 @@ unsafe fn copy<T: Number>(from: *const T, to: *mut T, len: usize) {
     unsafe {
         match len {
             16 => to.cast::<[T; 16]>().write(from.cast::<[T; 16]>().read()),
+            32 => to.cast::<[T; 32]>().write(from.cast::<[T; 32]>().read()),
             8 => to.cast::<[T; 8]>().write(from.cast::<[T; 8]>().read()),
             64 => to.cast::<[T; 64]>().write(from.cast::<[T; 64]>().read()),
             _ => std::ptr::copy_nonoverlapping(from, to, len),

@@ -100,12 +100,31 @@ pub(crate) struct SparseTile<T> {
     pub(crate) offsets: *const u32,
     pub(crate) panel: *const T,
     pub(crate) row_pitch: usize,
+    pub(crate) target: Pitch,
+}
+
+/// Where the vectors of a tile of sums or gradients lie: rows `row` elements apart, columns `column`, and the
+/// `1 << log_unit` vectors of a column one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pitch {
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+    pub(crate) log_unit: u32,
+}
+
+impl Pitch {
+    /// Where vector `l` of row `r` begins.
+    #[inline(always)]
+    fn at<V: Vector>(self, r: usize, l: usize) -> usize {
+        let column = l >> self.log_unit;
+        r * self.row + column * self.column + (l - (column << self.log_unit)) * V::LANES
+    }
 }
 
 /// `out[r][l] (+)= Σ_entry value · panel[offset + r·row_pitch + l]` over `R` rows of `L` vectors.
 ///
 /// # Safety
-/// As [`dense`]; `out` has `R·L` vectors.
+/// As [`dense`]; `out` has `R·L` vectors, placed as `tile.target` says.
 #[inline(always)]
 pub(crate) unsafe fn sparse<V: Vector, const R: usize, const L: usize, const CHAINS: usize>(
     tile: &SparseTile<V::Elem>,
@@ -120,7 +139,7 @@ pub(crate) unsafe fn sparse<V: Vector, const R: usize, const L: usize, const CHA
         if !first {
             for r in 0..R {
                 for l in 0..L {
-                    acc[0][r][l] = V::load(out.add((r * L + l) * V::LANES));
+                    acc[0][r][l] = V::load(out.add(tile.target.at::<V>(r, l)));
                 }
             }
         }
@@ -157,7 +176,7 @@ pub(crate) unsafe fn sparse<V: Vector, const R: usize, const L: usize, const CHA
                 for chain in 1..CHAINS {
                     sum = sum.add(acc[chain][r][l]);
                 }
-                sum.store(out.add((r * L + l) * V::LANES));
+                sum.store(out.add(tile.target.at::<V>(r, l)));
             }
         }
     }
@@ -179,7 +198,7 @@ pub(crate) unsafe fn sparse_dot<V: Vector, const R: usize, const L: usize, const
         let mut g = [[V::zero(); L]; R];
         for r in 0..R {
             for l in 0..L {
-                g[r][l] = V::load(grad.add((r * L + l) * V::LANES));
+                g[r][l] = V::load(grad.add(tile.target.at::<V>(r, l)));
             }
         }
         let mut i = begin;
@@ -234,7 +253,7 @@ pub(crate) unsafe fn sparse_cut<V: Vector, const R: usize, const L: usize, const
         if !first {
             for r in 0..R {
                 for l in 0..L {
-                    acc[r][l] = V::load(out.add((r * L + l) * V::LANES));
+                    acc[r][l] = V::load(out.add(tile.target.at::<V>(r, l)));
                 }
             }
         }
@@ -264,7 +283,7 @@ pub(crate) unsafe fn sparse_cut<V: Vector, const R: usize, const L: usize, const
         class!(8, 1, 1);
         for r in 0..R {
             for l in 0..L {
-                acc[r][l].store(out.add((r * L + l) * V::LANES));
+                acc[r][l].store(out.add(tile.target.at::<V>(r, l)));
             }
         }
     }
@@ -285,7 +304,7 @@ pub(crate) unsafe fn sparse_dot_cut<V: Vector, const R: usize, const L: usize, c
         let mut g = [[V::zero(); L]; R];
         for r in 0..R {
             for l in 0..L {
-                g[r][l] = V::load(grad.add((r * L + l) * V::LANES));
+                g[r][l] = V::load(grad.add(tile.target.at::<V>(r, l)));
             }
         }
         macro_rules! class {

@@ -349,8 +349,10 @@ impl<'a> Plan<'a> {
             let x = grid.origin[1] + grid.step[1] * column;
             (y * map.target[1] + x) * batch + n0
         };
-        let is_whole =
-            |tile: usize| len == self.width && n_rows == tiling.tile[0] && (tile + 1) * tiling.tile[1] <= grid.size[1];
+        // Some shapes have a vector more than their columns need.
+        let is_exact = tiling.shape.vectors == tiling.tile[1] * tiling.batch_vectors;
+        let is_whole_row = is_exact && len == self.width && n_rows == tiling.tile[0];
+        let is_whole = |tile: usize| is_whole_row && (tile + 1) * tiling.tile[1] <= grid.size[1];
         let direct = |tile| is_whole(tile).then(|| in_channel(0, tile * tiling.tile[1]));
         let mut others = Vec::new();
         for tile in (0..tiling.n_tiles[1]).filter(|&tile| !is_whole(tile)) {
@@ -431,7 +433,7 @@ impl<'a> Plan<'a> {
 
 /// Where the tiles of one band and piece of the batch lie in a channel of the target.
 struct Places {
-    /// Where a tile begins if all of it exists: the kernels read and write it there.
+    /// Where a tile begins if all of its vectors exist: the kernels read and write it there.
     direct: Vec<Option<usize>>,
     pitch: Pitch,
     /// The positions of all other tiles, which are copied.

@@ -115,12 +115,17 @@ fn reference(g: &Geometry, x: &[f64], weight: &[f64], grad: &[f64]) -> Reference
     r
 }
 
+/// Elements behind a buffer that nobody may touch: more than a tile has.
+const GUARD: usize = 512;
+
 /// The elements that `compute` writes into a buffer that held NaN.
-fn written<T: Number + From<f32>>(len: usize, compute: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
-    let mut out = vec![MaybeUninit::new(T::from(f32::NAN)); len];
-    compute(&mut out);
+fn written<T: Number + From<f32> + Into<f64>>(len: usize, compute: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
+    let mut out = vec![MaybeUninit::new(T::from(f32::NAN)); len + GUARD];
+    compute(&mut out[..len]);
     // SAFETY: every element was initialised with NaN.
-    out.into_iter().map(|value| unsafe { value.assume_init() }).collect()
+    let mut out: Vec<T> = out.into_iter().map(|value| unsafe { value.assume_init() }).collect();
+    assert!(out.drain(len..).all(|guard| guard.into().is_nan()), "written past the end");
+    out
 }
 
 #[track_caller]

@@ -4,7 +4,7 @@
 
 use std::mem::MaybeUninit;
 
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType};
 
 use super::cost::{self, Kernel, Pass};
 use super::geometry::{Direction, Geometry};
@@ -13,6 +13,7 @@ use super::scratch::with_buffers;
 use super::{compact, dense, dense_weight, sparse, unfold};
 use crate::layout::{Layout as Order, to_layout};
 use crate::pattern::Pattern;
+use crate::real::{tensor, with_real, with_values};
 use crate::tape;
 
 /// The convolution of `x` in `layout` with `weight`, both contiguous, of one type, on the CPU.
@@ -100,6 +101,14 @@ fn gradients(
 ) -> Result<(Option<Tensor>, Option<Tensor>)> {
     let chwn = |t: &Tensor| to_layout(&t.detach(), layout, Order::Chwn)?.contiguous();
     let grad = chwn(grad)?;
+    if let Some(pattern) = pattern
+        && x.track_op()
+        && w.track_op()
+        && with_real!(w.dtype(), T => share_panels::<T>(geometry, pattern))
+    {
+        let (of_x, of_w) = with_real!(w.dtype(), T => sparse_gradients::<T>(geometry, pattern, &chwn(x)?, w, &grad))?;
+        return Ok((Some(to_layout(&of_x, Order::Chwn, layout)?), Some(of_w)));
+    }
     let (geometry, pattern) = (*geometry, pattern.cloned());
     let of_x = || {
         let grad = grad.apply_op2_no_bwd(w, &InputGradient { geometry, pattern: pattern.clone() })?;
@@ -107,6 +116,40 @@ fn gradients(
     };
     let of_w = || chwn(x)?.apply_op2_no_bwd(&grad, &WeightGradient { geometry, pattern: pattern.clone() });
     Ok((x.track_op().then(of_x).transpose()?, w.track_op().then(of_w).transpose()?))
+}
+
+/// Whether both gradients run on the sparse kernel, and gain by sharing it: where a stride skips inputs, they would come
+/// to many that no weight reads.
+fn share_panels<T: Number>(g: &Geometry, pattern: &Pattern) -> bool {
+    let skips = g.stride[0] > g.kernel[0] || g.stride[1] > g.kernel[1];
+    let passes = [Pass::Map(Direction::InputGradient), Pass::WeightGradient];
+    let choose = |pass| cost::choose(g, pattern.density(), pattern.kept_channels(), pass, T::kernels().set);
+    !skips && passes.into_iter().all(|pass| choose(pass) == Kernel::Sparse)
+}
+
+/// Both gradients at once, all in `[C, H, W, N]`.
+fn sparse_gradients<T: Number + WithDType>(
+    g: &Geometry,
+    pattern: &Pattern,
+    x: &Tensor,
+    w: &Tensor,
+    grad: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let program = pattern.program::<T>(g, Direction::InputGradient);
+    let mut of_w = Vec::new();
+    let of_x = with_values(x, |x: &[T]| {
+        with_values(w, |w: &[T]| {
+            with_values(grad, |grad: &[T]| {
+                // SAFETY: `gradients` writes all of both.
+                Ok(unsafe {
+                    written(x.len(), |of_x| {
+                        of_w = written(w.len(), |of_w| sparse::gradients(&program, w, x, grad, of_x, of_w));
+                    })
+                })
+            })
+        })
+    })?;
+    Ok((tensor(of_x, x.dims())?, tensor(of_w, w.dims())?))
 }
 
 impl CustomOp2 for Product {
@@ -266,11 +309,8 @@ fn both(
         Ok(&values[from..to])
     }
     fn run<T: Number>(a: &[T], b: &[T], len: usize, compute: &impl Compute) -> Vec<T> {
-        let mut out = Vec::with_capacity(len);
-        compute.compute(a, b, &mut out.spare_capacity_mut()[..len]);
-        // SAFETY: `compute` has written all `len` elements, as its trait asks.
-        unsafe { out.set_len(len) };
-        out
+        // SAFETY: `Compute` asks that every element be written.
+        unsafe { written(len, |out| compute.compute(a, b, out)) }
     }
     let len = shape.elem_count();
     let storage = match (a, b) {
@@ -283,6 +323,18 @@ fn both(
         (a, _) => return Err(candle_core::Error::UnsupportedDTypeForOp(storage_dtype(a), op).bt()),
     };
     Ok((storage, shape))
+}
+
+/// `len` elements that `write` writes.
+///
+/// # Safety
+/// `write` must write every element.
+unsafe fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
+    let mut out = Vec::with_capacity(len);
+    write(&mut out.spare_capacity_mut()[..len]);
+    // SAFETY: the caller's promise.
+    unsafe { out.set_len(len) };
+    out
 }
 
 fn storage_dtype(storage: &CpuStorage) -> DType {

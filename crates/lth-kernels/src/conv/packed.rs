@@ -61,7 +61,7 @@ struct Packed {
 
 #[derive(Debug)]
 enum Lists {
-    Chwn(Arc<Program>, Vec<Vec<f32>>),
+    Chwn(Arc<Program>, Vec<f32>),
     Nchw(Arc<FlatProgram>, Vec<f32>),
 }
 

@@ -2,11 +2,12 @@
 //!
 //! For one class of target positions the picture is cut into tiles of registers (`rows` × columns × a piece of the
 //! batch) and the source channels into chunks whose part of the picture stays in L1. A program holds, chunk by chunk
-//! and row by row, where in the packed panel each kept weight reads, and where in the weight its value lies.
+//! and row by row, where in the packed panel each kept weight reads; such an entry has a number, and the program's list
+//! of kept weights says which entry is whose.
 
 use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::{InstructionSet, Kernels, Number, TileShape};
-use super::lattice::{Class, classes};
+use super::lattice::{Class, Grid, classes};
 
 /// Bytes of panel that a chunk's tile may touch: about the L1 cache. Measured with AVX-512 (48 KB): 40, 64 and 96 KB
 /// differ by less than 5 % at density 0.1; below it, fewer and longer chunks win.
@@ -17,17 +18,35 @@ const fn l1_bytes(set: InstructionSet) -> usize {
     }
 }
 
-/// Kept weights that a row should have in a chunk: below it, loading and storing the sums costs more than the work.
-const WANTED_ENTRIES: usize = 16;
+/// Bytes of panel that one task may hold in its L2 cache.
+pub(crate) const PANEL_BYTES: usize = 896 << 10;
 
-/// What a piece of the batch that is narrower than a position costs in a tile, in multiplications of a vector, by the
-/// target's bytes: pieces touch memory in single cache lines, which shows where the target is larger than the caches.
-fn scattered(unit: usize, target_bytes: usize) -> f64 {
-    match (unit, target_bytes >> 20) {
-        (_, 8..) => 12.0,
-        (1, 4..) => 12.0,
-        (_, 4..) => 1.5,
+/// Sums of the weight gradient over different parts of the pictures and of the batch, about; they are added at the end.
+const MAX_SUMS: usize = 8;
+
+/// Kept weights that a row should have in a chunk: below it, loading and storing the sums costs more than the work.
+const WANTED_ENTRIES: usize = 64;
+
+/// What a tile costs for lying in the target in runs of so many vectors, in multiplications of a vector, by the target's
+/// bytes: short runs show where the target is larger than the caches.
+fn scattered(run: usize, target_bytes: usize) -> f64 {
+    match (run, target_bytes >> 20) {
+        (16.., _) => 0.0,
+        (8.., 8..) => 4.0,
+        (1, 2..) | (_, 8..) => 12.0,
+        (8.., _) => 1.0,
+        (_, 2..) => 8.0,
+        (4.., _) => 0.0,
         _ => 2.0,
+    }
+}
+
+/// Copying a vector into the panel, in multiplications of a vector, by the vectors that lie side by side.
+fn pack(unit: usize) -> f64 {
+    match unit {
+        1 => 6.0,
+        2 | 3 => 5.0,
+        _ => 3.0,
     }
 }
 
@@ -41,7 +60,9 @@ pub(crate) struct Tiling {
     /// Positions of one tile.
     pub(crate) tile: [usize; 2],
     pub(crate) n_tiles: [usize; 2],
-    /// The panel of one band of tiles: rows and columns of each plane, where they start relative to the tile.
+    /// Rows of tiles that one panel holds.
+    pub(crate) bands: usize,
+    /// The panel: rows and columns of each plane, where they start relative to its first tile.
     pub(crate) panel: [usize; 2],
     pub(crate) first_shift: [isize; 2],
     pub(crate) row_pitch: usize,
@@ -62,24 +83,29 @@ impl Tiling {
         let target_len = map.rows * g.groups * map.target[0] * map.target[1] * g.batch;
         let target_bytes = target_len * size_of::<T>();
         let reuse = (map.rows as f64 / map.depth.max(1) as f64).max(1e-3);
-        let (shape, unit) = choose_tile(&class, batch_vectors, kernels, entries, reuse, target_bytes);
+        let (shape, unit) = choose_tile(&class, map.depth, batch_vectors, kernels, entries, reuse, target_bytes);
         let grid = class.target.size;
         let tile = [shape.rows, shape.vectors / unit];
         let n_tiles = [grid[0].div_ceil(tile[0]), grid[1].div_ceil(tile[1])];
         let (shifts_y, shifts_x) = (class.shifts(0), class.shifts(1));
         let cut = shape.cut_unit > 0;
         let span = |(low, high): (isize, isize)| if cut { 0 } else { (high - low) as usize };
-        let panel = [tile[0] + span(shifts_y), n_tiles[1] * tile[1] + span(shifts_x)];
         let column = unit * lanes;
-        let row_pitch = panel[1] * column;
+        let columns = n_tiles[1] * tile[1] + span(shifts_x);
+        let row_pitch = columns * column;
+        let row_bytes = map.depth * class.planes.len() * row_pitch * size_of::<T>();
+        let bands = if cut { 1 } else { bands(n_tiles[0], tile[0], span(shifts_y), row_bytes) };
+        let panel = [bands * tile[0] + span(shifts_y), columns];
         let plane_pitch = panel[0] * row_pitch;
         let lines = class.planes.len() * plane_pitch;
         // Wide bands would lie a power of two apart; an odd number of columns spreads them.
         let channel_pitch = if n_tiles[1] > 1 && (lines / column).is_multiple_of(2) { lines + column } else { lines };
-        let touched = class.planes.len() * panel[0] * (tile[1] + span(shifts_x)) * column * size_of::<T>();
+        let touched =
+            class.planes.len() * (tile[0] + span(shifts_y)) * (tile[1] + span(shifts_x)) * column * size_of::<T>();
         let per_channel = density * class.taps.len() as f64;
         let wanted = (WANTED_ENTRIES as f64 / per_channel.max(1e-3)).ceil() as usize;
-        let most = (l1_bytes(kernels.set) / touched.max(1)).max(wanted.min(2 * l1_bytes(kernels.set) / touched.max(1)));
+        let channels = |bytes: usize| bytes / touched.max(1);
+        let most = channels(l1_bytes(kernels.set)).max(wanted.min(channels(8 * l1_bytes(kernels.set))));
         let n_chunks = map.depth.div_ceil(most.clamp(1, map.depth.max(1))).max(1);
         let depth_chunk = map.depth.div_ceil(n_chunks).max(1);
         Self {
@@ -91,6 +117,7 @@ impl Tiling {
             batch_vectors: unit,
             tile,
             n_tiles,
+            bands,
             panel,
             row_pitch,
             plane_pitch,
@@ -99,19 +126,49 @@ impl Tiling {
         }
     }
 
+    /// Panels of a picture, one below the other.
+    pub(crate) fn n_panels(&self) -> usize {
+        self.n_tiles[0].div_ceil(self.bands)
+    }
+
+    /// Into how many pieces the batch is cut.
+    pub(crate) fn n_batch_parts(&self, map: &Map, lanes: usize) -> usize {
+        map.geometry.batch.div_ceil(self.batch_vectors * lanes)
+    }
+
+    /// Panels whose products go into one sum of the weight gradient: different sums can run on different threads.
+    pub(crate) fn panels_per_sum(&self, n_batch_parts: usize) -> usize {
+        self.n_panels().div_ceil(MAX_SUMS.div_ceil(n_batch_parts.max(1)))
+    }
+
+    /// Whether a panel would be what lies in the source already: whole planes of the whole batch.
+    pub(crate) fn is_source(&self, map: &Map, lanes: usize) -> bool {
+        let plane = Grid { origin: [0, 0], step: [1, 1], size: map.source };
+        let plane_len = map.source[0] * map.source[1] * map.geometry.batch;
+        self.batch_vectors * lanes == map.geometry.batch
+            && self.class.planes == [plane]
+            && (self.first_shift, self.panel, self.channel_pitch) == ([0, 0], map.source, plane_len)
+    }
+
     /// Which segment a shift belongs to.
     fn segment(&self, shift: [isize; 2]) -> usize {
         if self.n_segments == 1 { 0 } else { ((shift[0] + 1) * 3 + shift[1] + 1) as usize }
     }
 }
 
-/// Copying a vector into the panel, in multiplications of a vector.
-const PACK: f64 = 6.0;
+/// How many rows of tiles share a panel: what lies between two panels is packed for both, so as many as the cache
+/// takes, in panels of about the same size.
+fn bands(n_bands: usize, tile_rows: usize, span: usize, row_bytes: usize) -> usize {
+    let rows = PANEL_BYTES / row_bytes.max(1);
+    let most = (rows.saturating_sub(span) / tile_rows).clamp(1, n_bands.max(1));
+    n_bands.div_ceil(n_bands.div_ceil(most)).max(1)
+}
 
 /// The tile that costs least for rows of `entries` kept weights, and the vectors of the batch in it. `reuse`: target
 /// channels for each source channel, which is packed once for all of them.
 fn choose_tile<T>(
     class: &Class,
+    depth: usize,
     batch_vectors: usize,
     kernels: &Kernels<T>,
     entries: f64,
@@ -126,14 +183,15 @@ fn choose_tile<T>(
     let whole = class.planes.iter().all(|plane| plane.size == grid) && small(0) && small(1);
     let mut best: Option<(f64, TileShape, usize)> = None;
     for &(shape, ..) in kernels.sparse {
+        // A tile is whole columns, and no wider than the batch needs.
         let units: Vec<usize> = match shape.cut_unit {
-            0 => (0..=shape.vectors.ilog2()).map(|log| 1 << log).collect(),
+            0 => (0..=shape.vectors.ilog2()).map(|log| 1 << log).filter(|unit| shape.vectors % unit == 0).collect(),
             unit => vec![unit],
         };
         for unit in units {
             let tile = [shape.rows, shape.vectors / unit];
             let registers = (shape.rows * shape.vectors) as f64;
-            if shape.cut_unit > 0 && (!whole || tile != grid) {
+            if (shape.cut_unit > 0 && (!whole || tile != grid)) || unit >= 2 * batch_vectors {
                 continue;
             }
             let covered = grid[0].next_multiple_of(tile[0])
@@ -152,12 +210,17 @@ fn choose_tile<T>(
                 waste * (kept + 2.0 / registers)
             } else {
                 let halo = ((tile[0] as f64 + span(0)) * (tile[1] as f64 + span(1))) / (tile[0] * tile[1]) as f64;
-                waste * (1.0 + 2.0 / registers + 0.1 * (halo - 1.0))
+                waste * (1.0 + 2.0 / registers + 0.02 * (halo - 1.0))
             };
-            let scattered = if unit < batch_vectors.min(4) { scattered(unit, target_bytes) } else { 0.0 };
-            // A panel spans whole rows of the picture; rows above and below a tile are packed for the next one, too.
-            let halo = if shape.cut_unit > 0 { 1.0 } else { (tile[0] as f64 + span(0)) / tile[0] as f64 };
-            let packed = PACK * halo * class.planes.len() as f64 / reuse;
+            // Columns of the whole batch lie side by side.
+            let run = if unit < batch_vectors || class.target.step[1] > 1 { unit } else { unit * tile[1] };
+            let scattered = scattered(run, target_bytes);
+            // A panel spans whole rows of the picture; rows between two panels are packed for both.
+            let columns = grid[1].next_multiple_of(tile[1]) + span(1) as usize;
+            let row_bytes = depth * class.planes.len() * columns * unit * kernels.lanes * size_of::<T>();
+            let rows = tile[0] * bands(grid[0].div_ceil(tile[0]), tile[0], span(0) as usize, row_bytes);
+            let halo = if shape.cut_unit > 0 { 1.0 } else { (rows as f64 + span(0)) / rows as f64 };
+            let packed = waste * pack(unit) * halo * class.planes.len() as f64 / reuse;
             let cost = cost * entries + scattered + packed;
             if best.is_none_or(|(least, ..)| cost < least) {
                 best = Some((cost, shape, unit));
@@ -175,8 +238,8 @@ pub(crate) struct ClassProgram {
     pub(crate) segments: Vec<u32>,
     /// Where in its chunk's panel an entry reads.
     pub(crate) offsets: Vec<u32>,
-    /// Where in the weight its value lies.
-    pub(crate) positions: Vec<u32>,
+    /// The number of its first entry among all classes'.
+    pub(crate) first_entry: usize,
     /// Whether any kept weight reads a source channel.
     pub(crate) used_channels: Vec<bool>,
 }
@@ -203,28 +266,63 @@ impl ProgramKey {
     }
 }
 
+/// A kept weight: where it lies, and which entry it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    pub(crate) position: u32,
+    pub(crate) entry: u32,
+}
+
 /// A mask's lists for one direction of a convolution.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) map: Map,
     pub(crate) classes: Vec<ClassProgram>,
+    /// The kept weights that are multiplied with anything, as they lie in the weight.
+    pub(crate) kept: Vec<Kept>,
+    /// Where each output's begin in `kept`, and the end.
+    pub(crate) outputs: Vec<u32>,
 }
 
 impl Program {
+    /// Sums of the weight gradient that every entry has: as many as the class with the most.
+    pub(crate) fn n_sums<T: Number>(&self) -> usize {
+        let lanes = T::kernels().lanes;
+        let of = |class: &ClassProgram| {
+            let n_parts = class.tiling.n_batch_parts(&self.map, lanes);
+            n_parts * class.tiling.n_panels().div_ceil(class.tiling.panels_per_sum(n_parts))
+        };
+        self.classes.iter().map(of).max().unwrap_or(1)
+    }
+
     /// `kept` has the weight's elements, 0 = pruned.
     pub(crate) fn new<T: Number>(geometry: &Geometry, direction: Direction, kept: &[u8], density: f64) -> Self {
         let map = geometry.map(direction);
         let kernels = T::kernels();
+        let mut positions = Vec::new();
         let classes = classes(&map)
             .into_iter()
-            .map(|class| ClassProgram::new(Tiling::new(class, &map, kernels, density), &map, kept))
+            .map(|class| ClassProgram::new(Tiling::new(class, &map, kernels, density), &map, kept, &mut positions))
             .collect();
-        Self { map, classes }
+        let mut entries = vec![u32::MAX; kept.len()];
+        for (entry, &position) in positions.iter().enumerate() {
+            entries[position as usize] = entry as u32;
+        }
+        let per_output = geometry.in_per_group() * geometry.n_taps();
+        let (mut kept, mut outputs) = (Vec::with_capacity(positions.len()), vec![0]);
+        for output in 0..geometry.out_channels {
+            let weights = output * per_output..(output + 1) * per_output;
+            let of_output = weights.map(|at| Kept { position: at as u32, entry: entries[at] });
+            kept.extend(of_output.filter(|kept| kept.entry != u32::MAX));
+            outputs.push(kept.len() as u32);
+        }
+        Self { map, classes, kept, outputs }
     }
 }
 
 impl ClassProgram {
-    fn new(tiling: Tiling, map: &Map, kept: &[u8]) -> Self {
+    /// `positions`: where in the weight the value of each entry lies, of all classes so far.
+    fn new(tiling: Tiling, map: &Map, kept: &[u8], positions: &mut Vec<u32>) -> Self {
         let g = &map.geometry;
         let mut by_segment: Vec<Vec<(u32, usize)>> = vec![Vec::new(); tiling.n_segments];
         for tap in &tiling.class.taps {
@@ -235,7 +333,8 @@ impl ClassProgram {
             }
             by_segment[tiling.segment(tap.shift)].push((offset as u32, tap.tap));
         }
-        let (mut segments, mut offsets, mut positions) = (vec![0], Vec::new(), Vec::new());
+        let first_entry = positions.len();
+        let (mut segments, mut offsets) = (vec![0], Vec::new());
         let mut used_channels = vec![false; g.groups * map.depth];
         for group in 0..g.groups {
             for chunk in 0..tiling.n_chunks {
@@ -257,6 +356,6 @@ impl ClassProgram {
                 }
             }
         }
-        Self { tiling, segments, offsets, positions, used_channels }
+        Self { tiling, segments, offsets, first_entry, used_channels }
     }
 }

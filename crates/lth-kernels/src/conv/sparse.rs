@@ -1,72 +1,47 @@
 //! Sparse convolution: only kept weights are multiplied.
+//!
+//! A task packs a panel of the source, then goes through the tiles above it, and for each tile through the target's
+//! channels. With a channel's kept weights it adds to the tile (the forward pass, the input gradient), or multiplies
+//! the tile with what the weights would have read (the weight gradient), or both: the gradients of a convolution share
+//! the panels of the output's gradient.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
-use super::geometry::Map;
-use super::kernel::table::{Kernels, Number};
+use rayon::prelude::*;
+
+use super::geometry::{Direction, Map};
+use super::kernel::table::{Number, SparseDotFn, SparseFn};
 use super::kernel::tile::{Pitch, SparseTile};
-use super::program::{ClassProgram, Program, Tiling};
+use super::program::{ClassProgram, Kept, PANEL_BYTES, Program};
 use super::scratch::{Shared, for_each_task, with_buffers};
 
-/// Bytes of panel, and of sums or gradients, that one task may hold in its L2 cache.
-const PANEL_BYTES: usize = 896 << 10;
+/// Bytes of sums or of factors that one task may go through before it comes to the next tile.
 const SUMS_BYTES: usize = 512 << 10;
-/// Rows of the weight whose gradients one task writes.
-const ROW_BLOCK: usize = 8;
-/// Entries whose values one task fetches.
+/// Outputs whose weights' gradients one task writes.
+const OUTPUT_BLOCK: usize = 8;
+/// Kept weights whose values one task fetches.
 const FETCH: usize = 1 << 14;
 
 /// The forward pass or the input gradient (whichever the program is of): writes all of `target`.
 pub(crate) fn apply<T: Number>(program: &Program, weight: &[T], source: &[T], target: &mut [MaybeUninit<T>]) {
-    check(program, weight.len(), source.len(), target.len());
-    let out = Shared::of_uninit(target);
-    for class in &program.classes {
-        with_buffers::<T, _>(class.positions.len(), 0, |values, _| {
-            fetch(&class.positions, weight, values);
-            apply_class(program, class, values, source, out);
-        });
-    }
+    with_buffers::<T, _>(program.kept.len(), 0, |values, _| {
+        fetch(&program.kept, weight, values);
+        apply_packed(program, values, source, target);
+    });
 }
 
-/// The kept weights in the order of the program's lists.
-pub(crate) fn packed<T: Number>(program: &Program, weight: &[T]) -> Vec<Vec<T>> {
-    let of = |positions: &[u32]| positions.iter().map(|&position| weight[position as usize]).collect();
-    program.classes.iter().map(|class| of(&class.positions)).collect()
+/// The kept weights in the order of the program's entries.
+pub(crate) fn packed<T: Number>(program: &Program, weight: &[T]) -> Vec<T> {
+    let mut values = vec![T::default(); program.kept.len()];
+    fetch(&program.kept, weight, &mut values);
+    values
 }
 
 /// [`apply`] for a weight that was [`packed`] before.
-pub(crate) fn apply_packed<T: Number>(
-    program: &Program,
-    values: &[Vec<T>],
-    source: &[T],
-    target: &mut [MaybeUninit<T>],
-) {
-    let g = &program.map.geometry;
-    check(program, g.weights_per_group() * g.groups, source.len(), target.len());
-    let out = Shared::of_uninit(target);
-    for (class, values) in program.classes.iter().zip(values) {
-        assert_eq!(values.len(), class.positions.len());
-        apply_class(program, class, values, source, out);
-    }
-}
-
-fn check(program: &Program, weight: usize, source: usize, target: usize) {
-    let map = &program.map;
-    let g = &map.geometry;
-    assert_eq!(source, map.depth * g.groups * map.source[0] * map.source[1] * g.batch);
-    assert_eq!(target, map.rows * g.groups * map.target[0] * map.target[1] * g.batch);
-    assert_eq!(weight, g.weights_per_group() * g.groups);
-}
-
-fn apply_class<T: Number>(program: &Program, class: &ClassProgram, values: &[T], source: &[T], out: Shared<T>) {
-    let (map, kernels) = (&program.map, T::kernels());
-    let g = &map.geometry;
-    let plan = Plan::new(class, map, kernels);
-    let n_tasks = plan.n_row_ranges * class.tiling.n_tiles[0] * plan.n_batch_parts * g.groups;
-    let work = class.positions.len() * class.tiling.class.target.size.iter().product::<usize>() * g.batch;
-    for_each_task(n_tasks, work + out_work(map), |task| {
-        plan.forward(task, map, class, kernels, values, source, out);
-    });
+pub(crate) fn apply_packed<T: Number>(program: &Program, values: &[T], source: &[T], target: &mut [MaybeUninit<T>]) {
+    let target = Shared::of_uninit(check(program, values, source, target));
+    run(program, source, Some(Products { values, target }), None);
 }
 
 /// The gradient of the kept weights; all others become exactly zero. `program` is of the forward direction.
@@ -76,68 +51,132 @@ pub(crate) fn weight_gradient<T: Number>(
     output_grad: &[T],
     grad: &mut [MaybeUninit<T>],
 ) {
-    check(program, grad.len(), input.len(), output_grad.len());
-    let map = &program.map;
-    let g = &map.geometry;
-    let kernels = T::kernels();
-    let n_weights = grad.len();
-    let grad = Shared::of_uninit(grad);
-    // Forward, a convolution has one class, and a row of its weight lies together.
-    for class in &program.classes {
-        let plan = Plan::new(class, map, kernels);
-        let n_entries = class.positions.len();
-        // Every piece of the batch sums for itself; the pieces are added in order at the end.
-        with_buffers::<T, _>(n_entries * plan.n_batch_parts, 0, |sums, _| {
-            let shared = Shared::new(sums);
-            let n_tasks = plan.n_row_ranges * plan.n_batch_parts * g.groups;
-            let work = n_entries * class.tiling.class.target.size.iter().product::<usize>() * g.batch;
-            for_each_task(n_tasks, work + out_work(map), |task| {
-                plan.dots(task, map, class, kernels, input, output_grad, shared);
-            });
-            let sums = &*sums;
-            let n_rows = map.rows * g.groups;
-            let n_blocks = n_rows.div_ceil(ROW_BLOCK);
-            for_each_task(n_blocks, n_weights, |block| {
-                for row in block * ROW_BLOCK..n_rows.min((block + 1) * ROW_BLOCK) {
-                    // SAFETY: a row of the weight, which no other task writes.
-                    let grad = unsafe { std::slice::from_raw_parts_mut(grad.at(row * map.weight_row), map.weight_row) };
-                    grad.fill(T::default());
-                    let (group, row_in_group) = (row / map.rows, row % map.rows);
-                    for chunk in 0..class.tiling.n_chunks {
-                        let segments = &class.segments[class.segment_index(map, group, chunk, row_in_group)..];
-                        for entry in segments[0] as usize..segments[class.tiling.n_segments] as usize {
-                            let parts = (0..plan.n_batch_parts).map(|part| sums[part * n_entries + entry]);
-                            let at = class.positions[entry] as usize - row * map.weight_row;
-                            grad[at] = parts.fold(T::default(), |sum, part| sum + part);
-                        }
-                    }
-                }
-            });
+    assert_eq!(program.map.direction, Direction::Forward);
+    with_dots(program, grad, |sums| run(program, input, None, Some(Dots { factors: output_grad, sums })));
+}
+
+/// Both gradients: of all of the input, and of the kept weights. `program` is of the input gradient.
+pub(crate) fn gradients<T: Number>(
+    program: &Program,
+    weight: &[T],
+    input: &[T],
+    output_grad: &[T],
+    input_grad: &mut [MaybeUninit<T>],
+    weight_grad: &mut [MaybeUninit<T>],
+) {
+    assert_eq!(program.map.direction, Direction::InputGradient);
+    with_buffers::<T, _>(program.kept.len(), 0, |values, _| {
+        fetch(&program.kept, weight, values);
+        let target = Shared::of_uninit(check(program, values, output_grad, input_grad));
+        with_dots(program, weight_grad, |sums| {
+            run(program, output_grad, Some(Products { values, target }), Some(Dots { factors: input, sums }));
         });
-    }
+    });
 }
 
-fn out_work(map: &Map) -> usize {
-    map.rows * map.geometry.groups * map.target[0] * map.target[1] * map.geometry.batch
+/// Checks every length and hands `target` on.
+fn check<'a, T>(
+    program: &Program,
+    values: &[T],
+    source: &[T],
+    target: &'a mut [MaybeUninit<T>],
+) -> &'a mut [MaybeUninit<T>] {
+    let [source_len, target_len] = lengths(&program.map);
+    assert_eq!(values.len(), program.kept.len());
+    assert_eq!(source.len(), source_len);
+    assert_eq!(target.len(), target_len);
+    target
 }
 
-fn fetch<T: Number>(positions: &[u32], weight: &[T], values: &mut [T]) {
-    use rayon::prelude::*;
-    let fetch = |(values, positions): (&mut [T], &[u32])| {
-        for (value, &position) in values.iter_mut().zip(positions) {
-            *value = weight[position as usize];
+/// Elements of the source and of the target.
+fn lengths(map: &Map) -> [usize; 2] {
+    let g = &map.geometry;
+    [
+        map.depth * g.groups * map.source[0] * map.source[1] * g.batch,
+        map.rows * g.groups * map.target[0] * map.target[1] * g.batch,
+    ]
+}
+
+fn fetch<T: Number>(kept: &[Kept], weight: &[T], values: &mut [T]) {
+    assert_eq!(values.len(), kept.len());
+    let out = Shared::new(values);
+    let fetch = |kept: &[Kept]| {
+        for kept in kept {
+            // SAFETY: entries are numbers below the number of kept weights, each of one weight alone.
+            unsafe { *out.at(kept.entry as usize) = weight[kept.position as usize] };
         }
     };
-    if positions.len() <= FETCH {
-        fetch((values, positions));
-    } else {
-        values.par_chunks_mut(FETCH).zip(positions.par_chunks(FETCH)).for_each(fetch);
+    if kept.len() <= FETCH { fetch(kept) } else { kept.par_chunks(FETCH).for_each(fetch) }
+}
+
+/// Runs `dot`, which sums for each entry over some parts of the work, and writes all of the weight's gradient: the sums of
+/// an entry are added in order.
+fn with_dots<T: Number>(program: &Program, grad: &mut [MaybeUninit<T>], dot: impl FnOnce(Shared<T>)) {
+    let g = &program.map.geometry;
+    let n_sums = program.n_sums::<T>();
+    let (n_entries, per_output) = (program.kept.len(), g.in_per_group() * g.n_taps());
+    assert_eq!(grad.len(), g.out_channels * per_output);
+    let work = grad.len();
+    let grad = Shared::of_uninit(grad);
+    with_buffers::<T, _>(n_entries * n_sums, 0, |sums, _| {
+        dot(Shared::new(sums));
+        let sums = &*sums;
+        for_each_task(g.out_channels.div_ceil(OUTPUT_BLOCK), work, |block| {
+            for output in block * OUTPUT_BLOCK..g.out_channels.min((block + 1) * OUTPUT_BLOCK) {
+                let first = output * per_output;
+                // SAFETY: the weights of an output, which no other task writes; zero bytes are the number zero.
+                let grad = unsafe {
+                    grad.at(first).write_bytes(0, per_output);
+                    std::slice::from_raw_parts_mut(grad.at(first), per_output)
+                };
+                for kept in &program.kept[program.outputs[output] as usize..program.outputs[output + 1] as usize] {
+                    let of_parts = (0..n_sums).map(|part| sums[part * n_entries + kept.entry as usize]);
+                    grad[kept.position as usize - first] = of_parts.fold(T::default(), |sum, part| sum + part);
+                }
+            }
+        });
+    });
+}
+
+/// Sums of kept weights times what they read.
+#[derive(Clone, Copy)]
+struct Products<'a, T> {
+    /// Of every entry.
+    values: &'a [T],
+    /// Like the program's target.
+    target: Shared<T>,
+}
+
+/// Sums, over some positions and a piece of the batch, of what a kept weight reads times what lies where it adds to.
+#[derive(Clone, Copy)]
+struct Dots<'a, T> {
+    /// Like the program's target.
+    factors: &'a [T],
+    /// For each of the program's `n_sums`, one of every entry.
+    sums: Shared<T>,
+}
+
+fn run<T: Number>(program: &Program, source: &[T], products: Option<Products<'_, T>>, dots: Option<Dots<'_, T>>) {
+    let [source_len, target_len] = lengths(&program.map);
+    assert_eq!(source.len(), source_len);
+    assert!(dots.is_none_or(|dots| dots.factors.len() == target_len));
+    for class in &program.classes {
+        let pass = Pass::new(program, class, source, products, dots);
+        let positions = class.tiling.class.target.size.iter().product::<usize>();
+        let work = class.offsets.len() * positions * program.map.geometry.batch + target_len;
+        for_each_task(pass.n_tasks(), work, |task| pass.task(task));
     }
 }
 
-/// How the work of one class is cut into tasks.
-struct Plan<'a> {
-    tiling: &'a Tiling,
+/// The work of one class, cut into tasks.
+struct Pass<'a, T: 'static> {
+    program: &'a Program,
+    class: &'a ClassProgram,
+    kernel: SparseFn<T>,
+    dot_kernel: SparseDotFn<T>,
+    source: &'a [T],
+    products: Option<Products<'a, T>>,
+    dots: Option<Dots<'a, T>>,
     /// Numbers in one tile.
     tile_len: usize,
     /// How a copied tile lies.
@@ -145,200 +184,214 @@ struct Plan<'a> {
     /// Numbers of the batch in one tile.
     width: usize,
     n_batch_parts: usize,
+    /// Panels that a task goes through, and tasks that it takes to go through all.
+    panels_at_once: usize,
+    n_panel_ranges: usize,
+    /// Sums that every entry has.
+    n_sums: usize,
     row_range: usize,
     n_row_ranges: usize,
     /// Chunks that are packed at a time.
     chunks_at_once: usize,
+    /// Whether a panel would be a copy of the source.
+    is_source: bool,
 }
 
-impl<'a> Plan<'a> {
-    fn new<T: Number>(class: &'a ClassProgram, map: &Map, kernels: &Kernels<T>) -> Self {
-        let tiling = &class.tiling;
+impl<'a, T: Number> Pass<'a, T> {
+    fn new(
+        program: &'a Program,
+        class: &'a ClassProgram,
+        source: &'a [T],
+        products: Option<Products<'a, T>>,
+        dots: Option<Dots<'a, T>>,
+    ) -> Self {
+        let (map, tiling, kernels) = (&program.map, &class.tiling, T::kernels());
+        let Some((kernel, dot_kernel)) = kernels.sparse(tiling.shape) else {
+            unreachable!("tilings are made of the kernels' own shapes");
+        };
         let tile_len = tiling.shape.rows * tiling.shape.vectors * kernels.lanes;
         let width = tiling.batch_vectors * kernels.lanes;
-        let n_batch_parts = map.geometry.batch.div_ceil(width);
+        let n_batch_parts = tiling.n_batch_parts(map, kernels.lanes);
+        let panels_at_once = if dots.is_some() { tiling.panels_per_sum(n_batch_parts) } else { 1 };
+        let n_panel_ranges = tiling.n_panels().div_ceil(panels_at_once);
         let band_bytes = tiling.n_tiles[1] * tile_len * size_of::<T>();
         let fitting = (SUMS_BYTES / band_bytes).max(16);
-        // At least eight tasks, but no fewer than 16 rows each: a panel is packed for every range of rows.
-        let tasks = n_batch_parts * map.geometry.groups * tiling.n_tiles[0];
-        let wanted = map.rows.div_ceil(8usize.div_ceil(tasks)).max(16);
+        let is_source = tiling.is_source(map, kernels.lanes);
+        // Some tasks for each thread, but no fewer than 16 rows each: a panel is packed for every range of rows. What is
+        // computed does not depend on it.
+        let wanted_tasks = match rayon::current_num_threads() {
+            1 => 1,
+            threads if is_source => 4 * threads,
+            threads => 2 * threads,
+        };
+        let tasks = n_batch_parts * map.geometry.groups * n_panel_ranges;
+        let wanted = map.rows.div_ceil(wanted_tasks.div_ceil(tasks)).max(16);
         let row_range = map.rows.div_ceil(map.rows.div_ceil(fitting.min(wanted)).max(1)).max(1);
         let chunk_bytes = tiling.depth_chunk * tiling.channel_pitch * size_of::<T>();
         Self {
-            tiling,
+            program,
+            class,
+            kernel,
+            dot_kernel,
+            source,
+            products,
+            dots,
             tile_len,
             own_pitch: Pitch { row: tiling.shape.vectors * kernels.lanes, column: kernels.lanes, log_unit: 0 },
             width,
             n_batch_parts,
+            panels_at_once,
+            n_panel_ranges,
+            n_sums: program.n_sums::<T>(),
             row_range,
             n_row_ranges: map.rows.div_ceil(row_range),
-            chunks_at_once: (PANEL_BYTES / chunk_bytes.max(1)).clamp(1, tiling.n_chunks),
+            chunks_at_once: if is_source || tiling.bands > 1 {
+                tiling.n_chunks
+            } else {
+                (PANEL_BYTES / chunk_bytes.max(1)).clamp(1, tiling.n_chunks)
+            },
+            is_source,
         }
     }
 
-    fn panel_len(&self) -> usize {
-        self.chunks_at_once * self.tiling.depth_chunk * self.tiling.channel_pitch
+    fn n_tasks(&self) -> usize {
+        self.n_row_ranges * self.n_batch_parts * self.n_panel_ranges * self.program.map.geometry.groups
     }
 
-    fn rows(&self, range: usize, map: &Map) -> std::ops::Range<usize> {
-        range * self.row_range..((range + 1) * self.row_range).min(map.rows)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one task's inputs, spelled out once")]
-    fn forward<T: Number>(
-        &self,
-        task: usize,
-        map: &Map,
-        class: &ClassProgram,
-        kernels: &Kernels<T>,
-        values: &[T],
-        source: &[T],
-        target: Shared<T>,
-    ) {
-        let tiling = self.tiling;
+    fn task(&self, task: usize) {
+        let (map, tiling) = (&self.program.map, &self.class.tiling);
         let (range, rest) = (task % self.n_row_ranges, task / self.n_row_ranges);
         // Pieces of the batch one after the other: they share the cache lines that prefetching brings.
         let (part, rest) = (rest % self.n_batch_parts, rest / self.n_batch_parts);
-        let (band, group) = (rest % tiling.n_tiles[0], rest / tiling.n_tiles[0]);
-        let rows = self.rows(range, map);
-        let Some((kernel, _)) = kernels.sparse(tiling.shape) else {
-            unreachable!("tilings are made of the kernels' own shapes");
-        };
-        let n_tiles = tiling.n_tiles[1];
-        let channel = |row| (group * map.rows + row) * map.target[0] * map.target[1] * map.geometry.batch;
-        let places = self.places(map, part, band);
-        with_buffers::<T, _>(self.panel_len(), rows.len() * n_tiles * self.tile_len, |panel, sums| {
-            for first_chunk in (0..tiling.n_chunks).step_by(self.chunks_at_once) {
-                let chunks = first_chunk..(first_chunk + self.chunks_at_once).min(tiling.n_chunks);
-                self.pack_panel(map, class, group, part, band, chunks.clone(), source, panel);
-                for tile in 0..n_tiles {
-                    for chunk in chunks.clone() {
-                        let at = (chunk - first_chunk) * tiling.depth_chunk * tiling.channel_pitch
-                            + tile * tiling.tile[1] * self.width;
-                        for row in rows.clone() {
-                            let segments = &class.segments[class.segment_index(map, group, chunk, row)..];
-                            if chunk > 0 && segments[0] == segments[tiling.n_segments] {
-                                continue;
-                            }
-                            let (out, pitch) = match places.direct[tile] {
-                                Some(in_channel) => (target.at(channel(row) + in_channel), places.pitch),
-                                None => {
-                                    let at = ((row - rows.start) * n_tiles + tile) * self.tile_len;
-                                    (sums[at..][..self.tile_len].as_mut_ptr(), self.own_pitch)
-                                }
-                            };
-                            let args = SparseTile {
-                                segments: segments.as_ptr(),
-                                offsets: class.offsets.as_ptr(),
-                                panel: panel.as_ptr().wrapping_add(at),
-                                row_pitch: tiling.row_pitch,
-                                target: pitch,
-                            };
-                            // SAFETY: the kernel is of this machine's instruction set; the segments end with one
-                            // more entry; offsets stay inside the chunk's panel, shifted by a tile of the band;
-                            // `out` has a tile's numbers, in the buffer or in this task's own part of the target.
-                            unsafe { kernel(&args, values.as_ptr(), out, chunk == 0) };
-                        }
+        let (panels, group) = (rest % self.n_panel_ranges, rest / self.n_panel_ranges);
+        // Which sum of each entry is this task's.
+        let sum = panels * self.n_batch_parts + part;
+        let panels = panels * self.panels_at_once..((panels + 1) * self.panels_at_once).min(tiling.n_panels());
+        let rows = range * self.row_range..((range + 1) * self.row_range).min(map.rows);
+        if let Some(dots) = self.dots {
+            self.clear(dots.sums, group, &rows, sum);
+        }
+        let copied = rows.len() * tiling.n_tiles[1] * self.tile_len;
+        let sums_len = if self.products.is_some() { copied } else { 0 };
+        let factors_len = if self.dots.is_some() { copied } else { 0 };
+        let panel_len = self.chunks_at_once * tiling.depth_chunk * tiling.channel_pitch;
+        let panel_len = if self.is_source { 0 } else { panel_len };
+        with_buffers::<T, _>(panel_len, sums_len + factors_len, |buffer, tiles| {
+            let (sums, factors) = tiles.split_at_mut(sums_len);
+            for at in panels {
+                let bands = at * tiling.bands..((at + 1) * tiling.bands).min(tiling.n_tiles[0]);
+                // Several bands share a panel only if it holds all chunks.
+                for first_chunk in (0..tiling.n_chunks).step_by(self.chunks_at_once) {
+                    let chunks = first_chunk..(first_chunk + self.chunks_at_once).min(tiling.n_chunks);
+                    let panel = self.panel((group, part), bands.start, &chunks, buffer);
+                    for band in bands.clone() {
+                        let places = &self.places(part, band);
+                        let piece = Piece { group, sum, rows: &rows, chunks: &chunks, places };
+                        let below = (band - bands.start) * tiling.tile[0] * tiling.row_pitch;
+                        self.band(&piece, panel.as_ptr().wrapping_add(below), sums, factors);
                     }
-                }
-            }
-            for row in rows.clone() {
-                let sums = &sums[(row - rows.start) * n_tiles * self.tile_len..][..n_tiles * self.tile_len];
-                for &Place { in_tiles, in_channel } in &places.others {
-                    let from = &sums[in_tiles..][..places.len];
-                    // SAFETY: a position of this task's own part of the target.
-                    unsafe { copy(from.as_ptr(), target.at(channel(row) + in_channel), places.len) };
                 }
             }
         });
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one task's inputs, spelled out once")]
-    fn dots<T: Number>(
-        &self,
-        task: usize,
-        map: &Map,
-        class: &ClassProgram,
-        kernels: &Kernels<T>,
-        input: &[T],
-        output_grad: &[T],
-        sums: Shared<T>,
-    ) {
-        let tiling = self.tiling;
-        let (range, rest) = (task % self.n_row_ranges, task / self.n_row_ranges);
-        let (part, group) = (rest % self.n_batch_parts, rest / self.n_batch_parts);
-        let rows = self.rows(range, map);
-        let Some((_, kernel)) = kernels.sparse(tiling.shape) else {
-            unreachable!("tilings are made of the kernels' own shapes");
-        };
-        let n_tiles = tiling.n_tiles[1];
-        let channel = |row| (group * map.rows + row) * map.target[0] * map.target[1] * map.geometry.batch;
-        let sums = Shared::from_pointer(sums.at(part * class.positions.len()));
-        for chunk in 0..tiling.n_chunks {
-            let end = class.segment_index(map, group, chunk, rows.end - 1) + tiling.n_segments;
+    /// Zeroes the sums that a task is for.
+    fn clear(&self, sums: Shared<T>, group: usize, rows: &Range<usize>, sum: usize) {
+        let (map, class) = (&self.program.map, self.class);
+        let n_entries = self.program.kept.len();
+        for chunk in 0..class.tiling.n_chunks {
+            let end = class.segment_index(map, group, chunk, rows.end - 1) + class.tiling.n_segments;
             let from = class.segments[class.segment_index(map, group, chunk, rows.start)] as usize;
-            // SAFETY: entries of these rows and this piece of the batch are summed by this task alone; zero bytes are the
-            // number zero.
-            unsafe { std::ptr::write_bytes(sums.at(from), 0, class.segments[end] as usize - from) };
+            let len = class.segments[end] as usize - from;
+            // Other classes may have more sums.
+            for sum in (sum..self.n_sums).step_by(self.n_batch_parts * self.n_panel_ranges) {
+                let first = sum * n_entries + class.first_entry + from;
+                // SAFETY: these sums of these rows' entries are this task's alone; zero bytes are the number zero.
+                unsafe { sums.at(first).write_bytes(0, len) };
+            }
         }
-        let sums = sums.at(0);
-        with_buffers::<T, _>(self.panel_len(), rows.len() * n_tiles * self.tile_len, |panel, grads| {
-            for band in 0..tiling.n_tiles[0] {
-                let places = self.places(map, part, band);
-                if !places.others.is_empty() {
-                    grads.fill(T::default());
+    }
+
+    /// The tiles of one band; `panel` is where its rows begin in the panel.
+    fn band(&self, piece: &Piece<'_>, panel: *const T, sums: &mut [T], factors: &mut [T]) {
+        let (map, class, tiling) = (&self.program.map, self.class, &self.class.tiling);
+        let &Piece { group, sum, rows, chunks, places } = piece;
+        let n_tiles = tiling.n_tiles[1];
+        let n_entries = self.program.kept.len();
+        let channel = |row| (group * map.rows + row) * map.target[0] * map.target[1] * map.geometry.batch;
+        let copied = |row: usize| (row - rows.start) * n_tiles * self.tile_len;
+        if let Some(dots) = self.dots
+            && chunks.start == 0
+            && !places.others.is_empty()
+        {
+            factors.fill(T::default());
+            for row in rows.clone() {
+                for &Place { in_tiles, in_channel } in &places.others {
+                    let from = &dots.factors[channel(row) + in_channel..][..places.len];
+                    let to = &mut factors[copied(row) + in_tiles..][..places.len];
+                    // SAFETY: both slices have that many elements.
+                    unsafe { copy(from.as_ptr(), to.as_mut_ptr(), places.len) };
                 }
+            }
+        }
+        for tile in 0..n_tiles {
+            for chunk in chunks.clone() {
+                let at = (chunk - chunks.start) * tiling.depth_chunk * tiling.channel_pitch;
+                let panel = panel.wrapping_add(at + tile * tiling.tile[1] * self.width);
                 for row in rows.clone() {
-                    let grads = &mut grads[(row - rows.start) * n_tiles * self.tile_len..][..n_tiles * self.tile_len];
-                    for &Place { in_tiles, in_channel } in &places.others {
-                        let from = &output_grad[channel(row) + in_channel..][..places.len];
-                        let to = &mut grads[in_tiles..][..places.len];
-                        // SAFETY: both slices have that many elements.
-                        unsafe { copy(from.as_ptr(), to.as_mut_ptr(), places.len) };
+                    let segments = &class.segments[class.segment_index(map, group, chunk, row)..];
+                    let is_empty = segments[0] == segments[tiling.n_segments];
+                    let (direct, copied) = (places.direct[tile], copied(row) + tile * self.tile_len);
+                    let args = SparseTile {
+                        segments: segments.as_ptr(),
+                        offsets: class.offsets.as_ptr(),
+                        panel,
+                        row_pitch: tiling.row_pitch,
+                        target: if direct.is_some() { places.pitch } else { self.own_pitch },
+                    };
+                    if let Some(products) = self.products
+                        && (chunk == 0 || !is_empty)
+                    {
+                        let values = products.values[class.first_entry..].as_ptr();
+                        let out = match direct {
+                            Some(in_channel) => products.target.at(channel(row) + in_channel),
+                            None => sums[copied..][..self.tile_len].as_mut_ptr(),
+                        };
+                        // SAFETY: the kernel is of this machine's instruction set; the segments end with one more
+                        // entry; offsets stay inside the chunk's panel, shifted by a tile of the band; `out` has a
+                        // tile's numbers, in the buffer or in this task's own part of the target.
+                        unsafe { (self.kernel)(&args, values, out, chunk == 0) };
                     }
-                }
-                for first_chunk in (0..tiling.n_chunks).step_by(self.chunks_at_once) {
-                    let chunks = first_chunk..(first_chunk + self.chunks_at_once).min(tiling.n_chunks);
-                    self.pack_panel(map, class, group, part, band, chunks.clone(), input, panel);
-                    for tile in 0..n_tiles {
-                        for chunk in chunks.clone() {
-                            let at = (chunk - first_chunk) * tiling.depth_chunk * tiling.channel_pitch
-                                + tile * tiling.tile[1] * self.width;
-                            for row in rows.clone() {
-                                let segments = &class.segments[class.segment_index(map, group, chunk, row)..];
-                                if segments[0] == segments[tiling.n_segments] {
-                                    continue;
-                                }
-                                let (grad, pitch) = match places.direct[tile] {
-                                    Some(in_channel) => {
-                                        (output_grad[channel(row) + in_channel..].as_ptr(), places.pitch)
-                                    }
-                                    None => {
-                                        let at = ((row - rows.start) * n_tiles + tile) * self.tile_len;
-                                        (grads[at..][..self.tile_len].as_ptr(), self.own_pitch)
-                                    }
-                                };
-                                let args = SparseTile {
-                                    segments: segments.as_ptr(),
-                                    offsets: class.offsets.as_ptr(),
-                                    panel: panel.as_ptr().wrapping_add(at),
-                                    row_pitch: tiling.row_pitch,
-                                    target: pitch,
-                                };
-                                // SAFETY: as in `forward`; entries of these rows and this piece of the batch are
-                                // summed by this task alone.
-                                unsafe { kernel(&args, grad, sums) };
-                            }
-                        }
+                    if let Some(dots) = self.dots
+                        && !is_empty
+                    {
+                        let factors = match direct {
+                            Some(in_channel) => dots.factors[channel(row) + in_channel..].as_ptr(),
+                            None => factors[copied..][..self.tile_len].as_ptr(),
+                        };
+                        let sums = dots.sums.at(sum * n_entries + class.first_entry);
+                        // SAFETY: as above; these sums of these rows' entries are this task's alone.
+                        unsafe { (self.dot_kernel)(&args, factors, sums) };
                     }
                 }
             }
-        });
+        }
+        if let Some(products) = self.products
+            && chunks.end == tiling.n_chunks
+        {
+            for row in rows.clone() {
+                for &Place { in_tiles, in_channel } in &places.others {
+                    let from = &sums[copied(row) + in_tiles..][..places.len];
+                    // SAFETY: a position of this task's own part of the target.
+                    unsafe { copy(from.as_ptr(), products.target.at(channel(row) + in_channel), places.len) };
+                }
+            }
+        }
     }
 
     /// Where the tiles of one band and piece of the batch lie in a channel of the target.
-    fn places(&self, map: &Map, part: usize, band: usize) -> Places {
-        let tiling = self.tiling;
+    fn places(&self, part: usize, band: usize) -> Places {
+        let (map, tiling) = (&self.program.map, &self.class.tiling);
         let grid = &tiling.class.target;
         let batch = map.geometry.batch;
         let n0 = part * self.width;
@@ -349,9 +402,7 @@ impl<'a> Plan<'a> {
             let x = grid.origin[1] + grid.step[1] * column;
             (y * map.target[1] + x) * batch + n0
         };
-        // Some shapes have a vector more than their columns need.
-        let is_exact = tiling.shape.vectors == tiling.tile[1] * tiling.batch_vectors;
-        let is_whole_row = is_exact && len == self.width && n_rows == tiling.tile[0];
+        let is_whole_row = len == self.width && n_rows == tiling.tile[0];
         let is_whole = |tile: usize| is_whole_row && (tile + 1) * tiling.tile[1] <= grid.size[1];
         let direct = |tile| is_whole(tile).then(|| in_channel(0, tile * tiling.tile[1]));
         let mut others = Vec::new();
@@ -378,34 +429,37 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Copies what the chunks' channels have under one band of tiles, with zeros outside the picture.
-    #[expect(clippy::too_many_arguments, reason = "one panel's coordinates, spelled out once")]
-    fn pack_panel<T: Number>(
+    /// What the chunks' channels have under the panel that begins with `band`, with zeros outside the picture: in
+    /// `buffer`, or as it lies in the source.
+    fn panel<'b>(
         &self,
-        map: &Map,
-        class: &ClassProgram,
-        group: usize,
-        part: usize,
+        (group, part): (usize, usize),
         band: usize,
-        chunks: std::ops::Range<usize>,
-        source: &[T],
-        panel: &mut [T],
-    ) {
-        let tiling = self.tiling;
+        chunks: &Range<usize>,
+        buffer: &'b mut [T],
+    ) -> &'b [T]
+    where
+        'a: 'b,
+    {
+        let (map, tiling) = (&self.program.map, &self.class.tiling);
         let batch = map.geometry.batch;
+        let plane_len = map.source[0] * map.source[1] * batch;
+        let depth = chunks.start * tiling.depth_chunk..(chunks.end * tiling.depth_chunk).min(map.depth);
+        if self.is_source {
+            return &self.source[(group * map.depth + depth.start) * plane_len..];
+        }
         let n0 = part * self.width;
         let here = self.width.min(batch - n0);
-        let depth = chunks.start * tiling.depth_chunk..(chunks.end * tiling.depth_chunk).min(map.depth);
         for c in depth.clone() {
-            if !class.used_channels[group * map.depth + c] {
+            if !self.class.used_channels[group * map.depth + c] {
                 continue;
             }
-            let channel = (group * map.depth + c) * map.source[0] * map.source[1];
+            let channel = &self.source[(group * map.depth + c) * plane_len..][..plane_len];
             for (plane, grid) in tiling.class.planes.iter().enumerate() {
                 for r in 0..tiling.panel[0] {
                     let at =
                         (c - depth.start) * tiling.channel_pitch + plane * tiling.plane_pitch + r * tiling.row_pitch;
-                    let to = &mut panel[at..][..tiling.row_pitch];
+                    let to = &mut buffer[at..][..tiling.row_pitch];
                     let y = (band * tiling.tile[0] + r) as isize + tiling.first_shift[0];
                     if y < 0 || y >= grid.size[0] as isize {
                         to.fill(T::default());
@@ -419,7 +473,7 @@ impl<'a> Plan<'a> {
                     to[(before + inside) * self.width..].fill(T::default());
                     for i in 0..inside {
                         let x = grid.origin[1] + grid.step[1] * (skipped + i);
-                        let from = &source[(channel + y * map.source[1] + x) * batch + n0..][..here];
+                        let from = &channel[(y * map.source[1] + x) * batch + n0..][..here];
                         let to = &mut to[(before + i) * self.width..][..self.width];
                         // SAFETY: `here` elements in both.
                         unsafe { copy(from.as_ptr(), to.as_mut_ptr(), here) };
@@ -428,7 +482,19 @@ impl<'a> Plan<'a> {
                 }
             }
         }
+        buffer
     }
+}
+
+/// What a task comes to between packing two panels.
+struct Piece<'a> {
+    group: usize,
+    /// Which sum of each entry is added to.
+    sum: usize,
+    /// Channels of the target, in the group.
+    rows: &'a Range<usize>,
+    chunks: &'a Range<usize>,
+    places: &'a Places,
 }
 
 /// Where the tiles of one band and piece of the batch lie in a channel of the target.

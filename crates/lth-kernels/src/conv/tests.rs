@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{InstructionSet, Number};
 use super::program::Program;
+use super::scratch::with_buffers;
 use super::{dense, dense_weight, sparse, unfold};
 
 /// Numbers in [-0.5, 0.5) that depend on the seed alone.
@@ -118,8 +119,24 @@ fn reference(g: &Geometry, x: &[f64], weight: &[f64], grad: &[f64]) -> Reference
 /// Elements behind a buffer that nobody may touch: more than a tile has.
 const GUARD: usize = 512;
 
+/// Fills the buffers of every thread with NaN: nothing may be read that was not written.
+fn poison() {
+    fn nested(depth: usize) {
+        with_buffers::<f32, _>(1 << 18, 1 << 18, |a, b| {
+            a.fill(f32::NAN);
+            b.fill(f32::NAN);
+            if depth > 0 {
+                nested(depth - 1);
+            }
+        });
+    }
+    rayon::broadcast(|_| nested(3));
+    nested(3);
+}
+
 /// The elements that `compute` writes into a buffer that held NaN.
 fn written<T: Number + From<f32> + Into<f64>>(len: usize, compute: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
+    poison();
     let mut out = vec![MaybeUninit::new(T::from(f32::NAN)); len + GUARD];
     compute(&mut out[..len]);
     // SAFETY: every element was initialised with NaN.
@@ -167,12 +184,29 @@ fn check<T: Number + From<f32> + Into<f64>>(
         Some(program) => sparse::weight_gradient(program, &x, &grad, out),
         None => dense_weight::weight_gradient(g, &x, &grad, None, out),
     });
+    let mut both = None;
+    if let Some(program) = &backward {
+        let mut of_weight = Vec::new();
+        let of_input = written(x.len(), |of_input| {
+            of_weight = written(weight.len(), |of_weight| {
+                sparse::gradients(program, &weight, &x, &grad, of_input, of_weight);
+            });
+        });
+        both = Some((of_input, of_weight));
+    }
     let name = format!("density {density:?}, {:?}:", InstructionSet::active());
     assert_close(&format!("{name} output"), g, &output, &expected.output, tolerance);
     assert_close(&format!("{name} input gradient"), g, &input_gradient, &expected.input_gradient, tolerance);
     assert_close(&format!("{name} weight gradient"), g, &weight_gradient, &expected.weight_gradient, tolerance);
     for (gradient, &kept) in weight_gradient.iter().zip(&kept) {
         assert!(kept == 1 || *gradient == T::default(), "a pruned weight has a gradient");
+    }
+    if let Some((of_input, of_weight)) = both {
+        assert_close(&format!("{name} both gradients, input"), g, &of_input, &expected.input_gradient, tolerance);
+        assert_close(&format!("{name} both gradients, weight"), g, &of_weight, &expected.weight_gradient, tolerance);
+        for (gradient, &kept) in of_weight.iter().zip(&kept) {
+            assert!(kept == 1 || *gradient == T::default(), "a pruned weight has a gradient");
+        }
     }
 }
 

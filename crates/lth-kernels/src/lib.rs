@@ -48,8 +48,8 @@
 //! system after every layer costs more than the layers.
 //!
 //! # Reproducible
-//! Work is cut into pieces that depend on shapes only, and sums are taken in an order that
-//! depends on shapes only: the same bits come out for any number of threads. Everything outside
+//! Sums are taken in an order that depends on shapes only: the same bits come out for any number of
+//! threads. Everything outside
 //! the convolutions and linear layers uses no fused multiply-add either, so those operators give
 //! the same bits on every instruction set of an architecture; convolutions may differ between
 //! instruction sets by rounding.
@@ -85,7 +85,7 @@ pub use layout::{Layout, to_layout};
 pub use linear::linear;
 pub use loss::cross_entropy;
 pub use memory::keep_freed_memory;
-pub use norm::{BatchNormParams, BatchStatistics, batch_norm_eval, batch_norm_train};
+pub use norm::{BatchNormParams, BatchStatistics, batch_norm_eval, batch_norm_train, batch_norm_train_max_pool};
 pub use parallel::in_pool;
 pub use pattern::Pattern;
 pub use pool::{Pool2dParams, avg_pool2d, global_avg_pool, global_max_pool, max_pool2d};

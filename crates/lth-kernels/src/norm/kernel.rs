@@ -2,7 +2,8 @@
 //! found in the cache by every later pass over it.
 
 use crate::dispatch::multiversion;
-use crate::parallel::{Blank, Shared, filled, for_each};
+use crate::parallel::{Blank, Shared, filled, for_each, zeroed};
+use crate::pool::{Geometry, max_plane, max_plane_gradient};
 use crate::real::Real;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -63,6 +64,12 @@ impl Place {
             // SAFETY: the caller's promise; slabs are disjoint.
             unsafe { to.part(self.slab(channel, slab)) }.copy_from_slice(values);
         }
+    }
+
+    /// Of `values` values for each slab of each channel, those of one slab.
+    fn plane(&self, channel: usize, slab: usize, values: usize) -> Range<usize> {
+        let plane = slab * self.channels + channel;
+        plane * values..(plane + 1) * values
     }
 
     fn slab(&self, channel: usize, slab: usize) -> Range<usize> {
@@ -196,21 +203,36 @@ fn apply_any<T: Real>(x: &[T], residual: Option<&[T]>, relu: bool, a: Affine<T>,
     }
 }
 
+/// [`apply_any`] into memory of its own.
+fn normalised<T: Real>(x: &[T], residual: Option<&[T]>, relu: bool, a: Affine<T>) -> Vec<T> {
+    // SAFETY: all of it is written.
+    unsafe { filled(x.len(), |y| apply_any(x, residual, relu, a, y.part(0..x.len()))) }
+}
+
+/// What follows the normalisation, in this order.
+#[derive(Clone, Copy)]
+pub(super) struct After<'a, T> {
+    pub(super) residual: Option<&'a [T]>,
+    pub(super) relu: bool,
+    /// A max pool over each slab: what it reads stays in the cache.
+    pub(super) pool: Option<&'a Geometry>,
+}
+
 /// The forward pass: the output and each channel's moments. `affine` turns a channel and its
 /// moments into what is done to it; `measure` says whether moments are wanted (else zeros).
 pub(super) fn forward<T: Real>(
     place: &Place,
     x: &[T],
-    residual: Option<&[T]>,
-    relu: bool,
+    After { residual, relu, pool }: After<'_, T>,
     measure: bool,
     affine: impl Fn(usize, Moments) -> Affine<T> + Sync,
 ) -> (Vec<T>, Vec<Moments>) {
+    let len = pool.map_or(place.len(), |pool| pool.planes * pool.plane_out());
     let mut found = vec![Moments::default(); place.channels];
     let moments_out = Shared::new(&mut found);
     let fill = |out: &Blank<'_, T>| {
         for_each(place.channels, place.len(), |c| {
-            if place.is_scattered() {
+            if place.is_scattered() && pool.is_none() {
                 let (x, residual) = (place.gather(x, c), residual.map(|residual| place.gather(residual, c)));
                 let m = if measure { moments(&x) } else { Moments::default() };
                 // SAFETY: each channel is handled by one call.
@@ -232,14 +254,21 @@ pub(super) fn forward<T: Real>(
             let a = affine(c, m);
             for s in 0..place.slabs {
                 let at = place.slab(c, s);
-                // SAFETY: slabs are disjoint.
-                let y = unsafe { out.part(at.clone()) };
-                apply_any(&x[at.clone()], residual.map(|residual| &residual[at]), relu, a, y);
+                let (x, residual) = (&x[at.clone()], residual.map(|residual| &residual[at.clone()]));
+                match pool {
+                    // SAFETY: slabs are disjoint.
+                    None => apply_any(x, residual, relu, a, unsafe { out.part(at) }),
+                    Some(pool) => {
+                        let y = normalised(x, residual, relu, a);
+                        // SAFETY: planes are disjoint.
+                        max_plane(pool, &y, unsafe { out.part(place.plane(c, s, pool.plane_out())) });
+                    }
+                }
             }
         });
     };
-    // SAFETY: slabs of all channels cover the tensor.
-    let y = unsafe { filled(place.len(), fill) };
+    // SAFETY: slabs of all channels cover the tensor, and so do their planes.
+    let y = unsafe { filled(len, fill) };
     (y, found)
 }
 
@@ -377,7 +406,7 @@ pub(super) struct Gradients<T> {
 /// whether mean and variance were the batch's own, so that `x` also acts through them.
 pub(super) fn backward<T: Real>(
     place: &Place,
-    dy: &[T],
+    dy: Incoming<'_, T>,
     x: &[T],
     gate: Gate<'_, T>,
     train: bool,
@@ -385,15 +414,43 @@ pub(super) fn backward<T: Real>(
     affine: impl Fn(usize) -> (Affine<T>, f64) + Sync,
 ) -> Gradients<T> {
     match gate {
-        Gate::Open => gated_backward::<T, OPEN>(place, dy, x, dy, train, wanted, affine),
-        Gate::Input => gated_backward::<T, INPUT>(place, dy, x, dy, train, wanted, affine),
+        Gate::Open => gated_backward::<T, OPEN>(place, dy, x, x, train, wanted, affine),
+        Gate::Input => gated_backward::<T, INPUT>(place, dy, x, x, train, wanted, affine),
         Gate::Output(y) => gated_backward::<T, 2>(place, dy, x, y, train, wanted, affine),
+    }
+}
+
+/// The gradient that comes back.
+#[derive(Clone, Copy)]
+pub(super) struct Incoming<'a, T> {
+    pub(super) dy: &'a [T],
+    /// Of a max pool, which is given with its output, or else of what it would read.
+    pub(super) pool: Option<(&'a Geometry, &'a [T])>,
+}
+
+impl<T: Real> Incoming<'_, T> {
+    /// Of what the max pool read in one channel, slab after slab; empty without a pool.
+    fn unpooled(&self, place: &Place, c: usize, x: &[T], relu: bool, a: Affine<T>) -> Vec<T> {
+        let Some((pool, largest)) = self.pool else {
+            return Vec::new();
+        };
+        let fill = |out: &Blank<'_, T>| {
+            for s in 0..place.slabs {
+                let y = normalised(&x[place.slab(c, s)], None, relu, a);
+                // SAFETY: the slabs are disjoint.
+                let gradient = zeroed(unsafe { out.part(s * place.run..(s + 1) * place.run) }, T::ZERO);
+                let at = place.plane(c, s, pool.plane_out());
+                max_plane_gradient(pool, &y, &largest[at.clone()], &self.dy[at], gradient);
+            }
+        };
+        // SAFETY: all slabs are written.
+        unsafe { filled(place.values(), fill) }
     }
 }
 
 fn gated_backward<T: Real, const GATE: u8>(
     place: &Place,
-    dy: &[T],
+    incoming: Incoming<'_, T>,
     x: &[T],
     y: &[T],
     train: bool,
@@ -402,16 +459,23 @@ fn gated_backward<T: Real, const GATE: u8>(
 ) -> Gradients<T> {
     let n = place.values() as f64;
     let channels = place.channels;
+    let dy = incoming.dy;
+    let is_pooled = incoming.pool.is_some();
     let mut of_affine = vec![T::ZERO; 2 * channels];
     let affine_out = Shared::new(&mut of_affine);
     let channel = |c: usize, dx_out: &Blank<'_, T>, dr_out: &Blank<'_, T>| {
         let (a, inv_std) = affine(c);
-        let scattered = place.is_scattered().then(|| [dy, x, y].map(|values| place.gather(values, c)));
+        let unpooled = incoming.unpooled(place, c, x, GATE != OPEN, a);
+        let is_scattered = place.is_scattered() && !is_pooled;
+        let scattered = is_scattered.then(|| [dy, x, y].map(|values| place.gather(values, c)));
         // What is summed and written at once: the gathered channel, or each slab of it.
         let n_pieces = if scattered.is_some() { 1 } else { place.slabs };
         let piece = |s: usize| match &scattered {
             Some([dy, x, y]) => (&dy[..], &x[..], &y[..]),
-            None => (&dy[place.slab(c, s)], &x[place.slab(c, s)], &y[place.slab(c, s)]),
+            None => {
+                let dy = if is_pooled { &unpooled[s * place.run..][..place.run] } else { &dy[place.slab(c, s)] };
+                (dy, &x[place.slab(c, s)], &y[place.slab(c, s)])
+            }
         };
         let (mut plain, mut product) = (0.0, 0.0);
         if wanted.affine || (wanted.input && train) {
@@ -481,10 +545,10 @@ mod tests {
         let mut seen: Vec<Vec<u32>> = Vec::new();
         for_each_isa(|_| {
             let a = |_, m: Moments| Affine { mean: m.mean as f32, scale: 1.5, bias: 0.1 };
-            let (y, m) = forward(&place, &x, Some(&r), true, true, a);
+            let (y, m) = forward(&place, &x, After { residual: Some(&r), relu: true, pool: None }, true, a);
             let a = |c: usize| (Affine { mean: m[c].mean as f32, scale: 1.5, bias: 0.1 }, 1.2);
             let wanted = Wanted { input: true, affine: true, residual: true };
-            let g = backward(&place, &dy, &x, Gate::Output(&y), true, wanted, a);
+            let g = backward(&place, Incoming { dy: &dy, pool: None }, &x, Gate::Output(&y), true, wanted, a);
             let all = [y, g.input, g.residual, g.affine].concat();
             seen.push(all.iter().map(|v| v.to_bits()).collect());
         });

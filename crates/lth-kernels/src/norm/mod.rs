@@ -6,6 +6,7 @@ mod op;
 use crate::composed;
 use crate::error::{Error, expect_dtype, expect_shape};
 use crate::layout::Layout;
+use crate::pool::{Pool2dParams, max_pool2d};
 use crate::real::has_kernels;
 use candle_core::{Result, Tensor};
 
@@ -76,17 +77,51 @@ pub fn batch_norm_train(
     residual: Option<&Tensor>,
     params: &BatchNormParams,
 ) -> Result<(Tensor, BatchStatistics)> {
-    let op = "batch_norm_train";
-    let vectors = [("weight", weight), ("bias", bias)];
-    let axis = check(op, x, &vectors, residual, params.layout)?;
-    let values = x.elem_count().checked_div(x.dims()[axis]).unwrap_or(0);
-    if values < 2 {
-        return Err(Error::TooFewValues { op, values, got: x.dims().to_vec() }.into());
-    }
+    let axis = check_train("batch_norm_train", x, weight, bias, residual, params)?;
     if has_kernels(x) {
-        return op::train(x, weight, bias, residual, axis, params);
+        return op::train(x, weight, bias, residual, axis, params, None);
     }
     composed::batch_norm_train(x, weight, bias, residual, (axis, params.eps, params.relu))
+}
+
+/// [`max_pool2d`] of [`batch_norm_train`] without a residual, the same numbers: one channel at a time, so that what lies
+/// between the two stays in the cache, forward and backward. The pool's layout is that of `params`.
+///
+/// # Errors
+/// As both.
+pub fn batch_norm_train_max_pool(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    params: &BatchNormParams,
+    pool: &Pool2dParams,
+) -> Result<(Tensor, BatchStatistics)> {
+    let op = "batch_norm_train_max_pool";
+    let axis = check_train(op, x, weight, bias, None, params)?;
+    let pool = Pool2dParams { layout: params.layout, ..*pool };
+    let windows = pool.check(op, x)?;
+    if has_kernels(x) {
+        return op::train(x, weight, bias, None, axis, params, Some(windows));
+    }
+    let (y, statistics) = composed::batch_norm_train(x, weight, bias, None, (axis, params.eps, params.relu))?;
+    Ok((max_pool2d(&y, &pool)?, statistics))
+}
+
+/// [`check`], and that a channel has enough values.
+fn check_train(
+    op: &'static str,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    residual: Option<&Tensor>,
+    params: &BatchNormParams,
+) -> std::result::Result<usize, Error> {
+    let axis = check(op, x, &[("weight", weight), ("bias", bias)], residual, params.layout)?;
+    let values = x.elem_count().checked_div(x.dims()[axis]).unwrap_or(0);
+    if values < 2 {
+        return Err(Error::TooFewValues { op, values, got: x.dims().to_vec() });
+    }
+    Ok(axis)
 }
 
 /// `y = bn(x) (+ residual)`, rectified if asked, with the statistics given: `running_mean` and

@@ -3,8 +3,9 @@
 //! Saved between the passes: mean and inverse deviation of each channel. Everything else is
 //! recomputed from the input, which candle keeps anyway.
 
-use super::kernel::{Affine, Gate, Gradients, Place, Wanted, backward, forward};
+use super::kernel::{Affine, After, Gate, Gradients, Incoming, Place, Wanted, backward, forward};
 use super::{BatchNormParams, BatchStatistics};
+use crate::pool::Geometry;
 use crate::real::{Real, slice, tensor, with_real, with_values};
 use crate::tape::{apply2, apply3};
 use candle_core::backend::BackendStorage;
@@ -34,6 +35,8 @@ struct BatchNorm {
     eps: f64,
     relu: bool,
     train: bool,
+    /// A max pool that follows, without a residual, and its output's shape.
+    pool: Option<(Geometry, [usize; 4])>,
     /// Given in evaluation, set by the forward pass in training.
     statistics: Arc<OnceLock<Statistics>>,
 }
@@ -44,7 +47,8 @@ impl BatchNorm {
         let (weight, bias) = affine.split_at(self.place.channels);
         let n = self.place.values() as f64;
         let given = self.statistics.get();
-        let (y, moments) = forward(&self.place, x, residual, self.relu, given.is_none(), |c, m| {
+        let after = After { residual, relu: self.relu, pool: self.pool.as_ref().map(|(pool, _)| pool) };
+        let (y, moments) = forward(&self.place, x, after, given.is_none(), |c, m| {
             let (mean, inv_std) = match given {
                 Some(s) => (s.mean[c], s.inv_std[c]),
                 None => (m.mean, 1.0 / (m.squares / n + self.eps).sqrt()),
@@ -63,32 +67,29 @@ impl BatchNorm {
 
     fn backward<T: Real>(
         &self,
-        [x, affine, dy]: [&Tensor; 3],
-        residual_and_output: Option<(&Tensor, &Tensor)>,
+        [x, affine, y, dy]: [&Tensor; 4],
+        residual: Option<&Tensor>,
     ) -> Result<[Option<Tensor>; 3]> {
         let statistics =
             self.statistics.get().ok_or_else(|| candle_core::Error::msg("batch_norm: backward before forward").bt())?;
-        let wanted = Wanted {
-            input: x.track_op(),
-            affine: affine.track_op(),
-            residual: residual_and_output.is_some_and(|(r, _)| r.track_op()),
-        };
+        let wanted =
+            Wanted { input: x.track_op(), affine: affine.track_op(), residual: residual.is_some_and(Tensor::track_op) };
         let dims = x.dims();
         let gradients: Gradients<T> = with_values(dy, |dy: &[T]| {
             with_values(x, |x| {
                 with_values(affine, |affine: &[T]| {
-                    let run = |gate: Gate<'_, T>| {
-                        backward(&self.place, dy, x, gate, self.train, wanted, |c| {
+                    let run = |gate: Gate<'_, T>, largest: Option<&[T]>| {
+                        let pool = self.pool.as_ref().map(|(pool, _)| pool).zip(largest);
+                        backward(&self.place, Incoming { dy, pool }, x, gate, self.train, wanted, |c| {
                             let inv_std = statistics.inv_std[c];
                             let scale = T::of(affine[c].wide() * inv_std);
                             let bias = affine[self.place.channels + c];
                             (Affine { mean: T::of(statistics.mean[c]), scale, bias }, inv_std)
                         })
                     };
-                    match residual_and_output {
-                        _ if !self.relu => Ok(run(Gate::Open)),
-                        None => Ok(run(Gate::Input)),
-                        Some((_, y)) => with_values(y, |y| Ok(run(Gate::Output(y)))),
+                    match (self.relu, residual) {
+                        (true, Some(_)) => with_values(y, |y| Ok(run(Gate::Output(y), None))),
+                        (relu, _) => with_values(y, |y| Ok(run(if relu { Gate::Input } else { Gate::Open }, Some(y)))),
                     }
                 })
             })
@@ -118,11 +119,12 @@ impl CustomOp2 for BatchNorm {
             let x = slice::<T>(NAME, x, x_layout)?;
             self.forward(x, slice::<T>(NAME, affine, affine_layout)?, None)
         });
-        Ok((y, x_layout.shape().clone()))
+        let shape = self.pool.as_ref().map_or_else(|| x_layout.shape().clone(), |(_, shape)| shape.into());
+        Ok((y, shape))
     }
 
-    fn bwd(&self, x: &Tensor, affine: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, d_affine, _] = with_real!(x.dtype(), T => self.backward::<T>([x, affine, dy], None))?;
+    fn bwd(&self, x: &Tensor, affine: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let [dx, d_affine, _] = with_real!(x.dtype(), T => self.backward::<T>([x, affine, y, dy], None))?;
         Ok((dx, d_affine))
     }
 }
@@ -158,7 +160,7 @@ impl CustomOp3 for BatchNorm {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let [dx, d_affine, d_residual] = with_real!(x.dtype(), T => {
-            self.backward::<T>([x, affine, dy], Some((residual, y)))
+            self.backward::<T>([x, affine, y, dy], Some(residual))
         })?;
         Ok((dx, d_affine, d_residual))
     }
@@ -174,7 +176,7 @@ fn run(op: BatchNorm, x: &Tensor, weight: &Tensor, bias: &Tensor, residual: Opti
     }
 }
 
-/// Batch norm with the batch's own statistics.
+/// Batch norm with the batch's own statistics, and a max pool of it.
 pub(super) fn train(
     x: &Tensor,
     weight: &Tensor,
@@ -182,11 +184,12 @@ pub(super) fn train(
     residual: Option<&Tensor>,
     axis: usize,
     params: &BatchNormParams,
+    pool: Option<(Geometry, [usize; 4])>,
 ) -> Result<(Tensor, BatchStatistics)> {
     let place = Place::new(x.dims(), axis);
     let statistics = Arc::new(OnceLock::new());
     let (eps, relu) = (params.eps, params.relu);
-    let op = BatchNorm { place, eps, relu, train: true, statistics: Arc::clone(&statistics) };
+    let op = BatchNorm { place, eps, relu, train: true, pool, statistics: Arc::clone(&statistics) };
     let y = run(op, x, weight, bias, residual)?;
     let found =
         statistics.get().ok_or_else(|| candle_core::Error::msg("batch_norm: no statistics after forward").bt())?;
@@ -210,6 +213,6 @@ pub(super) fn eval(
     let vector = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
     let given = Statistics::new(vector(statistics.0)?, vector(statistics.1)?, params.eps);
     let statistics = Arc::new(OnceLock::from(given));
-    let op = BatchNorm { place, eps: params.eps, relu: params.relu, train: false, statistics };
+    let op = BatchNorm { place, eps: params.eps, relu: params.relu, train: false, pool: None, statistics };
     run(op, x, weight, bias, residual)
 }

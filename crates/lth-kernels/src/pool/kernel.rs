@@ -8,22 +8,22 @@ use std::mem::MaybeUninit;
 
 /// A checked pooling.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Geometry {
-    pub(super) planes: usize,
-    pub(super) inner: usize,
-    pub(super) input: (usize, usize),
-    pub(super) output: (usize, usize),
-    pub(super) kernel: (usize, usize),
-    pub(super) stride: (usize, usize),
-    pub(super) padding: (usize, usize),
+pub(crate) struct Geometry {
+    pub(crate) planes: usize,
+    pub(crate) inner: usize,
+    pub(crate) input: (usize, usize),
+    pub(crate) output: (usize, usize),
+    pub(crate) kernel: (usize, usize),
+    pub(crate) stride: (usize, usize),
+    pub(crate) padding: (usize, usize),
 }
 
 impl Geometry {
-    fn plane_in(&self) -> usize {
+    pub(crate) fn plane_in(&self) -> usize {
         self.input.0 * self.input.1 * self.inner
     }
 
-    fn plane_out(&self) -> usize {
+    pub(crate) fn plane_out(&self) -> usize {
         self.output.0 * self.output.1 * self.inner
     }
 
@@ -127,6 +127,24 @@ multiversion! {
     }
 }
 
+fn any_plane_forward<T: Real, const MAX: bool>(g: &Geometry, x: &[T], y: &mut [MaybeUninit<T>]) {
+    if g.inner == 1 {
+        single_plane_forward::<T, MAX>(g, x, &mut vec![T::ZERO; g.input.1], y);
+    } else {
+        plane_forward::<T, MAX>(g, x, y);
+    }
+}
+
+/// The largest values of one plane; writes all of `y`.
+pub(crate) fn max_plane<T: Real>(g: &Geometry, x: &[T], y: &mut [MaybeUninit<T>]) {
+    any_plane_forward::<T, true>(g, x, y);
+}
+
+/// Adds the gradient of [`max_plane`] to `dx`.
+pub(crate) fn max_plane_gradient<T: Real>(g: &Geometry, x: &[T], y: &[T], dy: &[T], dx: &mut [T]) {
+    plane_backward::<T, true>(g, x, y, dy, dx);
+}
+
 /// The pooled maps.
 pub(super) fn forward<T: Real>(g: &Geometry, reduce: Reduce, x: &[T]) -> Vec<T> {
     let (len_in, len_out) = (g.plane_in(), g.plane_out());
@@ -135,17 +153,9 @@ pub(super) fn forward<T: Real>(g: &Geometry, reduce: Reduce, x: &[T]) -> Vec<T> 
             let x = &x[p * len_in..(p + 1) * len_in];
             // SAFETY: planes are disjoint.
             let y = unsafe { out.part(p * len_out..(p + 1) * len_out) };
-            if g.inner == 1 {
-                let mut row = vec![T::ZERO; g.input.1];
-                match reduce {
-                    Reduce::Max => single_plane_forward::<T, true>(g, x, &mut row, y),
-                    Reduce::Mean => single_plane_forward::<T, false>(g, x, &mut row, y),
-                }
-            } else {
-                match reduce {
-                    Reduce::Max => plane_forward::<T, true>(g, x, y),
-                    Reduce::Mean => plane_forward::<T, false>(g, x, y),
-                }
+            match reduce {
+                Reduce::Max => any_plane_forward::<T, true>(g, x, y),
+                Reduce::Mean => any_plane_forward::<T, false>(g, x, y),
             }
         });
     };

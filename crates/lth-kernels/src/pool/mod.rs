@@ -10,7 +10,8 @@ use crate::layout::{Layout, to_layout};
 use crate::real::has_kernels;
 use crate::tape::apply1;
 use candle_core::{Result, Tensor};
-use kernel::{Geometry, Reduce};
+use kernel::Reduce;
+pub(crate) use kernel::{Geometry, max_plane, max_plane_gradient};
 
 /// How a window moves over a feature map. No value is a natural default for `kernel`, so there is
 /// no `Default`.
@@ -28,7 +29,7 @@ pub struct Pool2dParams {
 
 impl Pool2dParams {
     /// The input as planes and the output's shape.
-    fn check(&self, op: &'static str, x: &Tensor) -> std::result::Result<(Geometry, [usize; 4]), Error> {
+    pub(crate) fn check(&self, op: &'static str, x: &Tensor) -> std::result::Result<(Geometry, [usize; 4]), Error> {
         let (n, c, h, w) = self.layout.sizes(op, "x", x)?;
         let Pool2dParams { kernel, stride, padding, layout } = *self;
         if kernel.0 == 0 || kernel.1 == 0 {

@@ -1,10 +1,11 @@
 //! Batch norm, rectifier, loss and linear layer against direct formulas and finite differences.
 
 use crate::common::{assert_close, assert_gradients, noise, noise32, values};
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use lth_kernels::{
-    BatchNormParams, Conv2dParams, Layout, Pattern, add_bias, batch_norm_eval, batch_norm_train, concat, conv2d,
-    cross_entropy, linear, multiply_by, relu, to_layout,
+    BatchNormParams, Conv2dParams, Layout, Pattern, Pool2dParams, add_bias, batch_norm_eval, batch_norm_train,
+    batch_norm_train_max_pool, concat, conv2d, cross_entropy, linear, max_pool2d, multiply_by, relu, to_layout,
 };
 
 const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Chwn];
@@ -68,6 +69,35 @@ fn batch_norm_is_the_formula() -> Result<()> {
                 let var = (&stats.var * ((count - 1.0) / count))?;
                 let eval = batch_norm_eval(&moved(&x)?, &weight, &bias, &stats.mean, &var, r.as_ref(), &params)?;
                 assert_close(&eval, &y, 1e-5);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn batch_norm_with_a_max_pool_is_one_after_the_other() -> Result<()> {
+    for shape in [[2, 3, 4, 5], [64, 2, 9, 9], [3, 40, 7, 5], [33, 5, 16, 16]] {
+        for (layout, dtype) in LAYOUTS.into_iter().flat_map(|l| [(l, DType::F32), (l, DType::F64)]) {
+            for with_relu in [false, true] {
+                let params = BatchNormParams { layout, relu: with_relu, ..Default::default() };
+                let pool = Pool2dParams { kernel: (3, 2), stride: (2, 1), padding: (1, 0), layout };
+                let var = |t: Tensor| Var::from_tensor(&t.to_dtype(dtype)?);
+                let x = var(to_layout(&noise32(1, &shape), Layout::Nchw, layout)?)?;
+                let (weight, bias) = (var(noise32(2, &[shape[1]]))?, var(noise32(3, &[shape[1]]))?);
+                let (expected, expected_stats) = batch_norm_train(&x, &weight, &bias, None, &params)?;
+                let expected = max_pool2d(&expected, &pool)?;
+                let (got, stats) = batch_norm_train_max_pool(&x, &weight, &bias, &params, &pool)?;
+                assert_close(&got, &expected, 1e-6);
+                assert_close(&stats.mean, &expected_stats.mean, 1e-6);
+                assert_close(&stats.var, &expected_stats.var, 1e-6);
+                let factors = noise32(4, got.dims()).to_dtype(dtype)?;
+                let gradients = |y: &Tensor| (y * &factors)?.sum_all()?.backward();
+                let (expected, got) = (gradients(&expected)?, gradients(&got)?);
+                for var in [&x, &weight, &bias] {
+                    let of = |store: &GradStore| store.get(var).cloned().expect("a gradient");
+                    assert_close(&of(&got), &of(&expected), 1e-5);
+                }
             }
         }
     }

@@ -1,5 +1,5 @@
 use candle_core::Tensor;
-use lth_kernels::{BatchNormParams, Layout};
+use lth_kernels::{BatchNormParams, Layout, Pool2dParams};
 use lth_train::{Parameter, Role};
 
 use crate::{Builder, Context, Error, Init};
@@ -16,11 +16,13 @@ pub struct After<'a> {
     pub residual: Option<&'a Tensor>,
     /// Negative values become 0.
     pub relu: bool,
+    /// The largest of each window; in the layout of the pass, whatever the parameters say.
+    pub max_pool: Option<Pool2dParams>,
 }
 
 impl After<'_> {
     /// Only a ReLU.
-    pub const RELU: Self = Self { residual: None, relu: true };
+    pub const RELU: Self = Self { residual: None, relu: true, max_pool: None };
 }
 
 /// Batch normalisation of feature maps, or of [N, channels]: `weight`, `bias`, `running_mean` and `running_var`.
@@ -72,14 +74,26 @@ impl BatchNorm {
         let named = |error: candle_core::Error| error.context(format!("layer `{}`", self.name));
         if !pass.train {
             let (mean, var) = (mean.tensor(pass), var.tensor(pass));
-            return lth_kernels::batch_norm_eval(x, &weight, &bias, &mean, &var, after.residual, &params)
-                .map_err(named);
+            let y = lth_kernels::batch_norm_eval(x, &weight, &bias, &mean, &var, after.residual, &params);
+            return y.and_then(|y| pooled(y, after.max_pool, layout)).map_err(named);
         }
-        let (y, batch) = lth_kernels::batch_norm_train(x, &weight, &bias, after.residual, &params).map_err(named)?;
+        let normalised = match (after.residual, after.max_pool) {
+            (None, Some(pool)) => lth_kernels::batch_norm_train_max_pool(x, &weight, &bias, &params, &pool),
+            (residual, pool) => lth_kernels::batch_norm_train(x, &weight, &bias, residual, &params)
+                .and_then(|(y, batch)| Ok((pooled(y, pool, layout)?, batch))),
+        };
+        let (y, batch) = normalised.map_err(named)?;
         for (running, batch) in [(mean, batch.mean), (var, batch.var)] {
             let moved = (running.tensor(pass) * (1. - MOMENTUM))? + (batch.detach() * MOMENTUM)?;
             running.var().set(&moved?)?;
         }
         Ok(y)
+    }
+}
+
+fn pooled(x: Tensor, pool: Option<Pool2dParams>, layout: Layout) -> candle_core::Result<Tensor> {
+    match pool {
+        Some(pool) => lth_kernels::max_pool2d(&x, &Pool2dParams { layout, ..pool }),
+        None => Ok(x),
     }
 }

@@ -182,8 +182,7 @@ impl ResNet {
         let layout = context.layout;
         let x = lth_kernels::to_layout(x, Layout::Nchw, layout)?;
         let x = self.conv1.forward(&x, context)?;
-        let x = self.bn1.forward(&x, After::RELU, context)?;
-        let mut x = lth_kernels::max_pool2d(&x, &Pool2dParams { layout, ..STEM_POOL })?;
+        let mut x = self.bn1.forward(&x, After { max_pool: Some(STEM_POOL), ..After::RELU }, context)?;
         for block in &self.stages {
             x = block.forward(&x, context)?;
         }
@@ -261,7 +260,7 @@ impl Block {
             None => x.clone(),
             Some(Downsample { conv, norm }) => norm.forward(&conv.forward(x, context)?, After::default(), context)?,
         };
-        self.bn2.forward(&y, After { residual: Some(&around), relu: true }, context)
+        self.bn2.forward(&y, After { residual: Some(&around), ..After::RELU }, context)
     }
 }
 

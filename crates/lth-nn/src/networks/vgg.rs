@@ -115,13 +115,11 @@ impl Vgg {
         let layout = Layout::for_batch(n, x.device());
         let mut context = Context::new(pass, layout, tap);
         let mut x = lth_kernels::to_layout(x, Layout::Nchw, layout)?;
-        for (idx, stage) in self.stages.iter().enumerate() {
-            if idx > 0 {
-                x = lth_kernels::max_pool2d(&x, &Pool2dParams { layout, ..POOL })?;
-            }
-            for (conv, norm) in stage {
+        for (stage_idx, stage) in self.stages.iter().enumerate() {
+            for (idx, (conv, norm)) in stage.iter().enumerate() {
                 let y = conv.forward(&x, &mut context)?;
-                x = norm.forward(&y, After::RELU, &context)?;
+                let ends_stage = idx + 1 == stage.len() && stage_idx + 1 < self.stages.len();
+                x = norm.forward(&y, After { max_pool: ends_stage.then_some(POOL), ..After::RELU }, &context)?;
             }
         }
         self.classifier.forward(&lth_kernels::global_avg_pool(&x, layout)?, &mut context)

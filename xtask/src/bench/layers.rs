@@ -21,11 +21,17 @@ pub(crate) struct Passes {
     pub(crate) forward: f64,
     pub(crate) input_gradient: Option<f64>,
     pub(crate) weight_gradient: Option<f64>,
+    /// Asked for together, as in a training step.
+    pub(crate) gradients: Option<f64>,
 }
 
 impl Passes {
-    const MOST: Self =
-        Self { forward: f64::INFINITY, input_gradient: Some(f64::INFINITY), weight_gradient: Some(f64::INFINITY) };
+    const MOST: Self = Self {
+        forward: f64::INFINITY,
+        input_gradient: Some(f64::INFINITY),
+        weight_gradient: Some(f64::INFINITY),
+        gradients: Some(f64::INFINITY),
+    };
 
     fn least(self, other: Self) -> Self {
         let least = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a.min(b));
@@ -33,11 +39,13 @@ impl Passes {
             forward: self.forward.min(other.forward),
             input_gradient: least(self.input_gradient, other.input_gradient),
             weight_gradient: least(self.weight_gradient, other.weight_gradient),
+            gradients: least(self.gradients, other.gradients),
         }
     }
 
+    /// Of a training step.
     fn sum(self) -> f64 {
-        self.forward + self.input_gradient.unwrap_or(0.) + self.weight_gradient.unwrap_or(0.)
+        self.forward + self.gradients.or(self.weight_gradient).unwrap_or(0.)
     }
 }
 
@@ -98,6 +106,7 @@ impl Layer {
             forward: median(&|passes| Some(passes.forward)).unwrap_or_default(),
             input_gradient: median(&|passes| passes.input_gradient),
             weight_gradient: median(&|passes| passes.weight_gradient),
+            gradients: median(&|passes| passes.gradients),
         })
     }
 
@@ -128,6 +137,7 @@ impl Layer {
             forward,
             input_gradient: Some(backward(&self.x, &weight)?),
             weight_gradient: Some(backward(&x, &self.weight)?),
+            gradients: Some(backward(&self.x, &self.weight)?),
         })
     }
 }
@@ -173,6 +183,7 @@ fn explain_at(figure: Figure, sparsity: f64, options: &Options, console: &Consol
         for pass in ["input gradient", "weight gradient"] {
             columns.extend([(pass, Align::Left), ("ms", Align::Right), ("dense", Align::Right)]);
         }
+        columns.extend([("both: ms", Align::Right), ("dense", Align::Right)]);
     }
     let mut table = Table::new(columns);
     let mut cache = Cache::new();
@@ -192,8 +203,8 @@ fn explain_at(figure: Figure, sparsity: f64, options: &Options, console: &Consol
         };
         // Nobody asks for the gradient of the pictures.
         let is_stem = conv.name == "conv1";
-        let passes = if is_stem { Passes { input_gradient: None, ..passes } } else { passes };
-        let dense = if is_stem { Passes { input_gradient: None, ..dense } } else { dense };
+        let passes = if is_stem { Passes { input_gradient: None, gradients: None, ..passes } } else { passes };
+        let dense = if is_stem { Passes { input_gradient: None, gradients: None, ..dense } } else { dense };
         total += passes.sum();
         dense_total += dense.sum();
         let [outputs, inputs, height, width] = conv.weight_shape();
@@ -216,6 +227,7 @@ fn explain_at(figure: Figure, sparsity: f64, options: &Options, console: &Consol
                     _ => cells.extend(["-".to_owned(), String::new(), String::new()]),
                 }
             }
+            cells.extend([passes.gradients, dense.gradients].map(|time| time.map_or_else(|| "-".to_owned(), ms)));
         }
         table.push(cells);
         bar.inc(1);

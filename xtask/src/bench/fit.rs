@@ -2,8 +2,8 @@
 //!
 //! The model (`lth_kernels`, module `conv::cost`) chooses between the dense and the sparse kernel by a cost that is linear
 //! in what a pass does: multiplications, vectors moved, weights read or written. Here each shape of ResNet-18 is run on
-//! both kernels, in turns, at many densities; least squares of relative errors give the coefficients; and what the model
-//! in force loses by its choices is printed beside them.
+//! both kernels, in turns, at many densities; least squares of relative errors, where the two kernels are close, give the
+//! coefficients; and what the model in force loses by its choices is printed beside them.
 
 use lth_kernels::{InstructionSet, Kernel};
 
@@ -15,6 +15,8 @@ use crate::console::Console;
 /// Batches and sides of the pictures: feature maps from 32×32 down to 1×1.
 const INPUTS: [(usize, usize); 2] = [(64, 64), (32, 32)];
 const SPARSITIES: [f64; 7] = [0.98, 0.95, 0.9, 0.8, 0.65, 0.5, 0.3];
+/// A sparse time counts for the fit if it is within this factor of the dense one: far from it the choice is plain.
+const CLOSE: f64 = 2.5;
 /// Loss beyond which a choice is printed.
 const MUCH: f64 = 0.03;
 
@@ -107,7 +109,9 @@ fn fit(set: InstructionSet, options: &Options, console: &Console) -> anyhow::Res
                 let samples = &mut samples[pass];
                 samples.dense.push(Sample { does: [work, moved, n_weights], time: dense });
                 let does = [work * density, moved, density * n_weights, n_weights];
-                samples.sparse.push(Sample { does, time: sparse });
+                if sparse > dense / CLOSE && sparse < dense * CLOSE {
+                    samples.sparse.push(Sample { does, time: sparse });
+                }
                 let what = format!("{batch} x {} at {} pixels, {name}, density {density:.2}", conv.name, conv.side);
                 choices.push(Choice { what, chosen, dense, sparse });
             }

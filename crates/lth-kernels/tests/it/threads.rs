@@ -4,8 +4,8 @@ use crate::common::{noise32, values};
 use candle_core::{Device, Result, Tensor, Var};
 use lth_kernels::optim::{AdamStep, adam_step};
 use lth_kernels::{
-    BatchNormParams, Layout, Pool2dParams, avg_pool2d, batch_norm_train, cross_entropy, global_avg_pool,
-    global_max_pool, max_pool2d, relu, to_layout,
+    BatchNormParams, Layout, Pool2dParams, avg_pool2d, batch_norm_train, batch_norm_train_max_pool, cross_entropy,
+    global_avg_pool, global_max_pool, max_pool2d, relu, to_layout,
 };
 
 /// Everything outside convolutions, forward, backward and one optimiser step, large enough that
@@ -21,9 +21,10 @@ fn bits(layout: Layout) -> Result<Vec<u64>> {
     let norm = BatchNormParams { layout, relu: true, ..Default::default() };
     let pool = Pool2dParams { kernel: (3, 3), stride: (2, 2), padding: (1, 1), layout };
     let (y, statistics) = batch_norm_train(&vars[0], &vars[2], &vars[3], Some(&vars[1]), &norm)?;
+    let (pooled, _) = batch_norm_train_max_pool(&vars[1], &vars[2], &vars[3], &norm, &pool)?;
     let y = relu(&(y - 0.1)?)?;
     let y = max_pool2d(&avg_pool2d(&y, &pool)?, &pool)?;
-    let y = (global_max_pool(&y, layout)? + global_avg_pool(&y, layout)?)?;
+    let y = ((global_max_pool(&y, layout)? + global_avg_pool(&y, layout)?)? + global_avg_pool(&pooled, layout)?)?;
     let targets = Tensor::from_vec((0..n as u32).map(|i| i % 12).collect(), n, &Device::Cpu)?;
     let loss = cross_entropy(&y, &targets)?;
     let gradients = loss.backward()?;

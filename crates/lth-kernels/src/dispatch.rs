@@ -2,6 +2,7 @@
 
 /// A set of vector instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "other machines have the baseline alone"))]
 pub(crate) enum Isa {
     /// What every machine of the architecture has (on aarch64 that includes NEON).
     Baseline,

@@ -22,8 +22,10 @@ pub(crate) fn isa() -> Isa {
     detect()
 }
 
+/// What this machine has, asked for in this one place: a set counts only with every feature that its kernels are compiled
+/// for.
 #[cfg(target_arch = "x86_64")]
-fn detect() -> Isa {
+pub(crate) fn detect() -> Isa {
     use std::arch::is_x86_feature_detected as has;
     if !(has!("avx2") && has!("fma")) {
         Isa::Baseline
@@ -35,7 +37,7 @@ fn detect() -> Isa {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn detect() -> Isa {
+pub(crate) fn detect() -> Isa {
     Isa::Baseline
 }
 

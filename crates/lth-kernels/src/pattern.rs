@@ -126,12 +126,20 @@ multiversion! {
 type Cache<P> = Mutex<Vec<(ProgramKey, Arc<P>)>>;
 
 fn cached<P>(programs: &Cache<P>, key: ProgramKey, make: impl FnOnce() -> P) -> Arc<P> {
+    let find =
+        |all: &[(ProgramKey, Arc<P>)]| all.iter().find(|(one, _)| *one == key).map(|(_, program)| program.clone());
     // A panic elsewhere leaves complete entries only.
-    let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, program)) = programs.iter().find(|(one, _)| *one == key) {
-        return program.clone();
+    let lock = || programs.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(program) = find(&lock()) {
+        return program;
     }
+    // Made without the lock: a worker that waits inside `make` may take up work that asks for this very lock. Two callers
+    // at once make equal programs, and the first to end keeps its own.
     let program = Arc::new(make());
+    let mut programs = lock();
+    if let Some(first) = find(&programs) {
+        return first;
+    }
     if programs.len() == MAX_PROGRAMS {
         programs.remove(0);
     }

@@ -65,6 +65,15 @@ enum Lists {
     Nchw(Arc<FlatProgram>, Vec<f32>),
 }
 
+impl Lists {
+    fn layout(&self) -> Layout {
+        match self {
+            Self::Chwn(..) => Layout::Chwn,
+            Self::Nchw(..) => Layout::Nchw,
+        }
+    }
+}
+
 /// Shapes whose packed values are kept.
 const MAX_SHAPES: usize = 4;
 
@@ -295,11 +304,16 @@ impl Inner {
 
     fn packed(&self, pattern: &Pattern, g: &Geometry, layout: Layout) -> Arc<Packed> {
         let key = ProgramKey::new::<f32>(g, Direction::Forward);
-        // A panic elsewhere leaves complete entries only. A shape is only ever computed in one layout.
-        let mut all = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(packed) = all.iter().find(|one| one.key == key) {
-            return packed.clone();
+        // Handles of several layouts share this cache, so that one shape can have lists for each.
+        let find =
+            |all: &[Arc<Packed>]| all.iter().find(|one| one.key == key && one.lists.layout() == layout).map(Arc::clone);
+        // A panic elsewhere leaves complete entries only.
+        let lock = || self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(packed) = find(&lock()) {
+            return packed;
         }
+        // Made without the lock, since that is parallel work: a thread that waits for it may take up another call of this
+        // layer, which would wait for the lock. Two callers at once make the same lists, and the first to end keeps its.
         let lists = match layout {
             Layout::Chwn => {
                 let program = pattern.program::<f32>(g, Direction::Forward);
@@ -314,6 +328,10 @@ impl Inner {
             }
         };
         let packed = Arc::new(Packed { key, lists });
+        let mut all = lock();
+        if let Some(first) = find(&all) {
+            return first;
+        }
         if all.len() == MAX_SHAPES {
             all.remove(0);
         }

@@ -356,6 +356,48 @@ fn packed_convolution_is_convolution_bias_residual_and_relu() -> Result<()> {
 }
 
 #[test]
+fn layouts_that_share_what_is_packed_give_the_same_numbers() -> Result<()> {
+    for (shape, density, x) in [([8, 4, 3, 3], 0.3, [7, 4, 6, 5]), ([64, 64, 3, 3], 0.05, [2, 64, 8, 8])] {
+        let p = params((1, 1), (1, 1), (1, 1), 1);
+        let (weight, x) = (noise32(2, &shape), noise32(1, &x));
+        let pattern = Pattern::new(&mask(4, &shape, density))?;
+        let expected = conv2d(&x, &weight, Some(&pattern), &p)?;
+        for order in [LAYOUTS, [Layout::Chwn, Layout::Nchw]] {
+            let packed = PackedConv2d::new(&weight, None, Some(&pattern), false, &p)?;
+            for layout in order {
+                let y = packed.with_layout(layout).forward(&to_layout(&x, Layout::Nchw, layout)?, None)?;
+                assert_close(&to_layout(&y, layout, Layout::Nchw)?, &expected, 1e-5);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Packing is parallel work. A worker that waits for a part of it may begin another call of the same layer, which must not
+/// wait for a lock that its own thread holds.
+#[test]
+fn one_layer_called_from_many_workers_at_once_does_not_stand_still() -> Result<()> {
+    use rayon::prelude::*;
+    let (shape, p) = ([512, 512, 3, 3], Conv2dParams { layout: Layout::Chwn, ..params((1, 1), (1, 1), (1, 1), 1) });
+    let (weight, x) = (noise32(2, &shape), noise32(1, &[512, 2, 2, 16]));
+    let mask = mask(4, &shape, 0.05);
+    let (done, finished) = std::sync::mpsc::channel();
+    // Left behind if it stands still, since it cannot be stopped.
+    std::thread::spawn(move || {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().expect("threads start");
+        let all = pool.install(|| {
+            (0..20).try_for_each(|_| {
+                let pattern = Pattern::new(&mask)?;
+                let packed = PackedConv2d::new(&weight, None, Some(&pattern), false, &p)?;
+                (0..16).into_par_iter().try_for_each(|_| packed.forward(&x, None).map(|_| ()))
+            })
+        });
+        done.send(all)
+    });
+    finished.recv_timeout(std::time::Duration::from_mins(2)).expect("the layer stood still")
+}
+
+#[test]
 fn packed_layers_take_empty_batches_and_no_channels() -> Result<()> {
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu);
     let p = Conv2dParams::default();

@@ -6,6 +6,8 @@ use super::simd::arm::Neon;
 use super::simd::x86::{Ymm, Zmm};
 use super::simd::{Float, Lanes, Vector};
 use super::tile::{self, DenseTile, SparseTile};
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use crate::dispatch::{self, Isa};
 use crate::forced::Forced;
 
 /// A set of vector instructions that the kernels were compiled for.
@@ -41,9 +43,9 @@ impl InstructionSet {
         match self {
             Self::Portable => true,
             #[cfg(all(target_arch = "x86_64", not(miri)))]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx2 => dispatch::detect() >= Isa::Avx2,
             #[cfg(all(target_arch = "x86_64", not(miri)))]
-            Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.is_available(),
+            Self::Avx512 => dispatch::detect() >= Isa::Avx512,
             #[cfg(all(target_arch = "aarch64", not(miri)))]
             Self::Neon => true,
             #[allow(unreachable_patterns, reason = "each target has its own sets")]

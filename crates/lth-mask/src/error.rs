@@ -70,6 +70,16 @@ pub enum Error {
         /// The value there.
         value: f32,
     },
+    /// Squares turn the order of negative scores round, so that a norm of them keeps the wrong groups.
+    #[error(
+        "score at flat index {index} is {value}, but a group's L2 norm needs scores of at least 0: reduce by mean, sum or max"
+    )]
+    NegativeNorm {
+        /// Flat index of the score.
+        index: usize,
+        /// The value there.
+        value: f32,
+    },
     /// A sparsity outside [0, 1], or NaN.
     #[error("sparsity is {0}, expected a fraction in [0, 1]")]
     Sparsity(f64),

@@ -86,20 +86,30 @@ impl Grouping {
         }
     }
 
-    /// One score per group, added up in f64 in row-major order.
+    /// One score per group, added up in f64 in row-major order. Weights that `previous` has pruned count nothing, whatever
+    /// their scores: for the mean and the sums as if they were 0, and the highest is that of the kept ones.
     ///
     /// # Errors
-    /// If a group's score is too large for f32.
-    pub(crate) fn reduce(&self, scores: &[f32], reduction: Reduction) -> Result<Vec<f32>> {
+    /// If a group's score is too large for f32, or a score is negative where its square would turn the order round.
+    pub(crate) fn reduce(&self, scores: &[f32], reduction: Reduction, previous: Option<&Mask>) -> Result<Vec<f32>> {
+        if reduction == Reduction::L2
+            && let Some(index) = scores.iter().position(|&score| score < 0.0)
+        {
+            return Err(Error::NegativeNorm { index, value: scores[index] });
+        }
         if self.group_size == 0 {
             return Ok(vec![0.0; self.n_groups]);
         }
         let start = if reduction == Reduction::Max { f64::NEG_INFINITY } else { 0.0 };
         let mut groups = vec![start; self.n_groups];
         let mut scores = scores.iter().map(|&s| f64::from(s));
+        let mut kept = previous.map(Mask::iter);
         self.each(|group| {
             let total = &mut groups[group];
             let score = scores.next().unwrap_or_default(); // as many as weights
+            if kept.as_mut().is_some_and(|kept| kept.next() == Some(false)) {
+                return;
+            }
             match reduction {
                 Reduction::Mean | Reduction::Sum => *total += score,
                 Reduction::L2 => *total += score * score,
@@ -108,6 +118,8 @@ impl Grouping {
         });
         let finish = |total: f64| match reduction {
             Reduction::Mean => total / self.group_size as f64,
+            // Nothing of the group is left: it cannot be chosen.
+            Reduction::Max if total == f64::NEG_INFINITY => 0.0,
             Reduction::Sum | Reduction::Max => total,
             Reduction::L2 => total.sqrt(),
         };
@@ -184,17 +196,36 @@ mod tests {
     fn reductions_are_what_they_are_called() -> Result<()> {
         let rows = Grouping::over(&[2, 3], |axis| axis == 1);
         let scores = [1.0, 2.0, -6.0, 0.5, 0.0, 0.25];
-        assert_eq!(rows.reduce(&scores, Reduction::Mean)?, [-1.0, 0.25]);
-        assert_eq!(rows.reduce(&scores, Reduction::Sum)?, [-3.0, 0.75]);
-        assert_eq!(rows.reduce(&scores, Reduction::Max)?, [2.0, 0.5]);
-        assert_eq!(rows.reduce(&[3.0, 4.0, 0.0, 0.0, -2.0, 0.0], Reduction::L2)?, [5.0, 2.0]);
+        assert_eq!(rows.reduce(&scores, Reduction::Mean, None)?, [-1.0, 0.25]);
+        assert_eq!(rows.reduce(&scores, Reduction::Sum, None)?, [-3.0, 0.75]);
+        assert_eq!(rows.reduce(&scores, Reduction::Max, None)?, [2.0, 0.5]);
+        assert_eq!(rows.reduce(&[3.0, 4.0, 0.0, 0.0, -2.0, 0.0], Reduction::L2, None)?, [5.0, 2.0]);
         Ok(())
+    }
+
+    #[test]
+    fn pruned_weights_do_not_speak_for_their_group() -> Result<()> {
+        let rows = Grouping::over(&[2, 2], |axis| axis == 1);
+        let previous = Mask::from_fn([2, 2], |i| i != 0)?;
+        let scores = [9.0, 0.1, 1.0, 1.0];
+        for reduction in [Reduction::Mean, Reduction::Sum, Reduction::L2, Reduction::Max] {
+            let groups = rows.reduce(&scores, reduction, Some(&previous))?;
+            assert!(groups[0] < groups[1], "{reduction:?}: {groups:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_norm_of_negative_scores_is_refused() {
+        let rows = Grouping::over(&[2, 2], |axis| axis == 1);
+        let result = rows.reduce(&[-5.0, -5.0, -1.0, -1.0], Reduction::L2, None);
+        assert!(matches!(result, Err(Error::NegativeNorm { index: 0, value: -5.0 })));
     }
 
     #[test]
     fn a_group_too_large_for_f32_is_named() {
         let all = Grouping::over(&[2], |_| true);
-        let result = all.reduce(&[f32::MAX, f32::MAX], Reduction::Sum);
+        let result = all.reduce(&[f32::MAX, f32::MAX], Reduction::Sum, None);
         assert!(matches!(result, Err(Error::NotFinite { index: 0, .. })));
     }
 

@@ -193,7 +193,7 @@ impl<'a> Job<'a> {
         let (grouping, mut scores): (_, std::borrow::Cow<'_, [f32]>) = if grouping.is_elementwise() {
             (None, values.into())
         } else {
-            let scores = grouping.reduce(values, reduction).named(member.name)?;
+            let scores = grouping.reduce(values, reduction, kept).named(member.name)?;
             (Some(grouping), scores.into())
         };
         let mut available = scores.len();
@@ -306,11 +306,8 @@ impl<'a> Job<'a> {
         }
         let mask = |member: &Member<'_>| -> Result<(String, Mask)> {
             let own = scope.own_sparsity(member.name, sparsity)?;
-            let mask = crate::nm::select(member.scores.as_slice(), member.shape, member.layer, (n, m), own)?;
-            let mask = match member.previous {
-                Some(previous) => mask.intersection(previous)?,
-                None => mask,
-            };
+            let (scores, previous) = (member.scores.as_slice(), member.previous);
+            let mask = crate::nm::select(scores, member.shape, member.layer, (n, m), own, previous)?;
             Ok((member.name.to_owned(), mask))
         };
         self.members.iter().map(|member| mask(member).named(member.name)).collect()

@@ -94,8 +94,8 @@ pub enum Error {
         name: String,
     },
 
-    /// A mask is given for something that is no weight of the network.
-    #[error("mask for `{name}`: the network has no convolution or linear weight of that name")]
+    /// A mask is given for something that is no parameter of the network.
+    #[error("mask for `{name}`: the network has no parameter of that name")]
     UnknownMask {
         /// The mask's name.
         name: String,

@@ -47,6 +47,31 @@ pub enum Error {
         expected: Vec<usize>,
     },
 
+    /// A mask is not of the type that masks have.
+    #[error(
+        "mask for `{name}` is {got:?}, expected U8 with 1 = keep (`mask.to_dtype(DType::U8)` if it holds zeros and ones)"
+    )]
+    MaskType {
+        /// The parameter's name.
+        name: String,
+        /// The mask's type.
+        got: candle_core::DType,
+    },
+
+    /// Parameters that the optimiser should move have no gradient after the first backward pass of a fit.
+    #[error(
+        "the loss has no gradient for {} of {n_trainable} trainable parameters ({}): they would never be trained. candle's \
+         `layer_norm`, `rms_norm`, `softmax_last_dim` and `rope` end the graph without an error: compose them of basic \
+         operators. What is meant to stay still is frozen with `Parameter::set_trainable(false)`, or named in \
+         `Trainer::allow_no_gradient`", names.len(), Listed(names)
+    )]
+    NoGradient {
+        /// Those without a gradient, or with one that is 0 everywhere.
+        names: Vec<String>,
+        /// How many parameters are trainable.
+        n_trainable: usize,
+    },
+
     /// Something needs at least one batch and there was none.
     #[error("{what} has no batches: {hint}")]
     NoBatches {
@@ -92,6 +117,17 @@ pub enum Error {
 impl Error {
     pub(crate) fn no_parameter<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Self {
         Self::NoParameter { name: name.to_owned(), hint: Known(known.collect()).to_string() }
+    }
+}
+
+/// The first names of a list.
+struct Listed<'a>(&'a [String]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 6;
+        let shown = self.0.len().min(SHOWN);
+        write!(f, "`{}`{}", self.0[..shown].join("`, `"), if self.0.len() > SHOWN { ", …" } else { "" })
     }
 }
 

@@ -114,11 +114,26 @@ impl Fit<'_> {
     /// from here on.
     /// # Errors  if a mask does not fit its parameter; the old masks then stay in force.
     pub fn set_masks(&mut self, masks: BTreeMap<String, Tensor>) -> Result<(), Error> {
-        self.network.parameters().apply_masks(&masks)?;
-        self.network.set_masks(&masks)?;
-        *self.masks = masks;
+        *self.masks = put_in_force(self.network, masks)?;
         Ok(())
     }
+}
+
+/// Masks checked in full, told to the network, and only then applied to its weights: an error leaves all as it was. They
+/// come back on the devices of their parameters.
+pub(crate) fn put_in_force(
+    network: &mut dyn Network,
+    masks: BTreeMap<String, Tensor>,
+) -> Result<BTreeMap<String, Tensor>, Error> {
+    network.parameters().check_masks(&masks)?;
+    let there = |(name, mask): (String, Tensor)| {
+        let mask = mask.to_device(network.parameters().require(&name)?.var().device())?;
+        Ok::<_, Error>((name, mask))
+    };
+    let masks: BTreeMap<_, _> = masks.into_iter().map(there).collect::<Result<_, _>>()?;
+    network.set_masks(&masks)?;
+    network.parameters().apply_masks(&masks)?;
+    Ok(masks)
 }
 
 /// Listens to a fit and may change it: pruning, rewinding, recording, checkpoints, progress bars.

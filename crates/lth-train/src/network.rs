@@ -45,9 +45,10 @@ pub trait Network {
     fn parameters(&self) -> &Parameters;
 
     /// Tells the network which weights are pruned (name → u8, 1 = keep; a parameter without a mask is dense), so that it
-    /// can compute with the kept ones alone. The values themselves are the caller's to zero; a network without sparse
-    /// operators may ignore this.
-    /// # Errors  if a mask does not fit its parameter.
+    /// can compute with the kept ones alone. The values themselves are the caller's to zero. Masks of parameters without
+    /// a sparse operator are ignored.
+    /// # Errors
+    /// If a mask does not fit its parameter; the network is then as before.
     fn set_masks(&mut self, _masks: &BTreeMap<String, Tensor>) -> candle_core::Result<()> {
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! Optimisers over named parameters, with state that can be saved.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use lth_kernels::optim::{AdamStep, Decay, SgdStep, adam_step, sgd_step};
 use serde::{Deserialize, Serialize};
 
@@ -62,10 +63,13 @@ pub struct Optimizer {
 struct Averages {
     first: Var,
     second: Option<Var>,
+    /// Steps that this parameter has taken.
+    n_steps: u64,
 }
 
 const FIRST: &str = "first";
 const SECOND: &str = "second";
+const STEPS: &str = "steps";
 
 impl Optimizer {
     /// An optimiser that has taken no step.
@@ -78,7 +82,8 @@ impl Optimizer {
         self.config
     }
 
-    /// Steps taken since it was made or reset.
+    /// Steps taken since it was made or reset. Adam's bias correction counts each parameter's own: one that was thawed
+    /// later, or had no gradient for a while, has taken fewer.
     pub fn n_steps(&self) -> u64 {
         self.n_steps
     }
@@ -118,15 +123,16 @@ impl Optimizer {
                 check_shape("mask", name, mask, var)?;
             }
             let decays = parameter.role() == Role::Weight;
-            let averages = match self.averages.get(name) {
-                Some(averages) => averages,
-                None => self.averages.entry(name.to_owned()).or_insert(Averages::zeros(var, self.config)?),
+            let averages = match self.averages.entry(name.to_owned()) {
+                Entry::Occupied(averages) => averages.into_mut(),
+                Entry::Vacant(place) => place.insert(Averages::zeros(var, self.config)?),
             };
+            averages.n_steps += 1;
             let gradient = gradient.contiguous()?;
             match (self.config, &averages.second) {
                 (OptimizerConfig::Adam { beta1, beta2, eps, weight_decay }, Some(second)) => {
                     let weight_decay = if decays { weight_decay } else { 0. };
-                    let step = AdamStep { lr: learning_rate, beta1, beta2, eps, weight_decay, step: self.n_steps };
+                    let step = AdamStep { lr: learning_rate, beta1, beta2, eps, weight_decay, step: averages.n_steps };
                     adam_step(var, &gradient, &averages.first, second, mask, &step)?;
                 }
                 (OptimizerConfig::Sgd { momentum, weight_decay, decoupled }, None) => {
@@ -145,7 +151,8 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Deep copies of all averages: `<parameter>/first`, `<parameter>/second`.
+    /// Deep copies of all averages: `<parameter>/first`, `<parameter>/second`, and the steps that the parameter has taken,
+    /// `<parameter>/steps` (i64, no dimension).
     /// # Errors  if a tensor cannot be copied.
     pub fn tensors(&self) -> Result<BTreeMap<String, Tensor>, Error> {
         let mut tensors = BTreeMap::new();
@@ -154,6 +161,8 @@ impl Optimizer {
             if let Some(second) = &averages.second {
                 tensors.insert(format!("{name}/{SECOND}"), second.as_detached_tensor().copy()?);
             }
+            let n_steps = i64::try_from(averages.n_steps).unwrap_or(i64::MAX);
+            tensors.insert(format!("{name}/{STEPS}"), Tensor::new(n_steps, &Device::Cpu)?);
         }
         Ok(tensors)
     }
@@ -170,15 +179,23 @@ impl Optimizer {
         for (key, tensor) in tensors {
             let unknown = || Error::State(format!("`{key}` is no average of an optimiser"));
             let (name, which) = key.rsplit_once('/').ok_or_else(unknown)?;
-            if which != FIRST && which != SECOND {
+            if ![FIRST, SECOND, STEPS].contains(&which) {
                 return Err(unknown());
             }
             let var = parameters.require(name)?.var();
-            check_shape("average", name, tensor, var)?;
-            if !averages.contains_key(name) {
-                averages.insert(name.to_owned(), Averages::zeros(var, self.config)?);
+            let entry = match averages.entry(name.to_owned()) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                // States without counts of their own were made by parameters that moved at every step.
+                Entry::Vacant(place) => place.insert(Averages { n_steps, ..Averages::zeros(var, self.config)? }),
+            };
+            if which == STEPS {
+                let taken = tensor.to_dtype(DType::I64)?.to_scalar::<i64>()?;
+                let fits = u64::try_from(taken).ok().filter(|taken| *taken <= n_steps);
+                let reason = || Error::State(format!("`{key}` is {taken}, expected 0 to {n_steps}"));
+                entry.n_steps = fits.ok_or_else(reason)?;
+                continue;
             }
-            let entry = &averages[name];
+            check_shape("average", name, tensor, var)?;
             let target = if which == FIRST { Some(&entry.first) } else { entry.second.as_ref() };
             let target = target.ok_or_else(|| Error::State(format!("`{key}` belongs to another optimiser")))?;
             target.set(&tensor.to_dtype(var.dtype())?.to_device(var.device())?.contiguous()?.copy()?)?;
@@ -196,6 +213,6 @@ impl Averages {
             OptimizerConfig::Adam { .. } => Some(zeros()?),
             OptimizerConfig::Sgd { .. } => None,
         };
-        Ok(Self { first: zeros()?, second })
+        Ok(Self { first: zeros()?, second, n_steps: 0 })
     }
 }

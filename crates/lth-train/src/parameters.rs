@@ -158,16 +158,24 @@ impl Parameters {
         Ok(())
     }
 
+    /// Whether every mask fits its parameter; nothing is changed.
+    /// # Errors
+    /// If a mask's parameter is unknown, its shape differs, or it is not u8 (1 = keep).
+    pub fn check_masks(&self, masks: &BTreeMap<String, Tensor>) -> Result<(), Error> {
+        for (name, mask) in masks {
+            check_shape("mask", name, mask, self.require(name)?.var())?;
+            if mask.dtype() != DType::U8 {
+                return Err(Error::MaskType { name: name.clone(), got: mask.dtype() });
+            }
+        }
+        Ok(())
+    }
+
     /// Multiplies each named parameter by its mask (u8, 1 = keep), so that pruned weights are exactly 0. All are checked
     /// before any is changed.
     /// # Errors  if a mask's parameter is unknown, a shape or dtype differs, or candle fails.
     pub fn apply_masks(&self, masks: &BTreeMap<String, Tensor>) -> Result<(), Error> {
-        for (name, mask) in masks {
-            check_shape("mask", name, mask, self.require(name)?.var())?;
-            if mask.dtype() != DType::U8 {
-                return Err(Error::State(format!("mask for `{name}` has dtype {:?}, expected U8", mask.dtype())));
-            }
-        }
+        self.check_masks(masks)?;
         for (name, mask) in masks {
             let var = self.require(name)?.var();
             // Selected, not multiplied: 0 · NaN would stay NaN, and 0 · (−w) is −0.

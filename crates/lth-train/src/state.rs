@@ -15,7 +15,7 @@ pub struct State {
     pub parameters: BTreeMap<String, Tensor>,
     /// Masks in force by parameter name (u8, 1 = keep).
     pub masks: BTreeMap<String, Tensor>,
-    /// The optimiser's averages, `<parameter>/first` and `<parameter>/second`.
+    /// The optimiser's averages and counts, see [`Optimizer::tensors`](crate::Optimizer::tensors).
     pub optimizer: BTreeMap<String, Tensor>,
     /// States of the fit's hooks by hook name; empty between fits.
     pub hooks: BTreeMap<String, HookState>,

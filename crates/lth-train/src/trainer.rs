@@ -1,12 +1,13 @@
 //! The loop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::hook::put_in_force;
 use crate::state::{Counters, Position};
 use crate::{BoxError, Error, Event, Fit, Hook, HookState, Network, Optimizer, Pass, State, evaluate};
 
@@ -75,12 +76,28 @@ pub struct Trainer<N> {
     step: u64,
     position: Option<Position>,
     hook_states: BTreeMap<String, HookState>,
+    may_lack_gradient: BTreeSet<String>,
 }
 
 impl<N: Network> Trainer<N> {
     /// A trainer that has taken no step.
     pub fn new(network: N, optimizer: Optimizer, seed: u64) -> Self {
-        Self { network, optimizer, masks: BTreeMap::new(), seed, step: 0, position: None, hook_states: BTreeMap::new() }
+        Self {
+            network,
+            optimizer,
+            masks: BTreeMap::new(),
+            seed,
+            step: 0,
+            position: None,
+            hook_states: BTreeMap::new(),
+            may_lack_gradient: BTreeSet::new(),
+        }
+    }
+
+    /// Names trainable parameters that may have no gradient, or one of zeros, in a fit's first step. All others must have
+    /// one: without it they would never move, and nobody would be told.
+    pub fn allow_no_gradient(&mut self, names: impl IntoIterator<Item = impl Into<String>>) {
+        self.may_lack_gradient = names.into_iter().map(Into::into).collect();
     }
 
     /// The network.
@@ -122,15 +139,18 @@ impl<N: Network> Trainer<N> {
     /// they are trained).
     /// # Errors  if a mask does not fit its parameter; the old masks then stay in force.
     pub fn set_masks(&mut self, masks: BTreeMap<String, Tensor>) -> Result<(), Error> {
-        self.network.parameters().apply_masks(&masks)?;
-        self.network.set_masks(&masks)?;
-        self.masks = masks;
+        self.masks = put_in_force(&mut self.network, masks)?;
         Ok(())
     }
 
     /// Trains for `config.n_epochs` epochs, or, after [`Trainer::restore`] from inside a fit, for those that were left.
     /// Returns the figures of all epochs of the fit.
-    /// # Errors  [`Error::LossNotFinite`], [`Error::NoBatches`], [`Error::BatchCount`], or what data, hooks and candle say.
+    ///
+    /// After the first backward pass every trainable parameter must have a gradient: candle operators without a backward
+    /// pass end the graph silently.
+    /// # Errors
+    /// [`Error::NoGradient`], [`Error::LossNotFinite`], [`Error::NoBatches`], [`Error::BatchCount`], or what data, hooks
+    /// and candle say.
     pub fn fit<E, T, V, TI, VI>(
         &mut self,
         config: &FitConfig<'_>,
@@ -151,6 +171,10 @@ impl<N: Network> Trainer<N> {
                 hint: "it needs at least one full batch: give it more examples or a smaller batch size",
             });
         }
+        // Asked now, not after an epoch whose figures would be lost.
+        if (data.valid)().next().is_none() {
+            return Err(Error::NoBatches { what: "the validation set", hint: "give it at least one example" });
+        }
         let states = std::mem::take(&mut self.hook_states);
         for hook in hooks.iter_mut() {
             if let Some(state) = states.get(hook.name()) {
@@ -159,7 +183,8 @@ impl<N: Network> Trainer<N> {
         }
         let resumed = self.position.take();
         let is_start = resumed.is_none();
-        let mut run = Run { at: resumed.unwrap_or_default(), n_epochs: config.n_epochs, n_batches, loss: None };
+        let at = resumed.unwrap_or_default();
+        let mut run = Run { at, n_epochs: config.n_epochs, n_batches, loss: None, is_first_step: true };
         if is_start {
             run.announce(self, Event::FitStart, 0, hooks)?;
         }
@@ -227,6 +252,9 @@ impl<N: Network> Trainer<N> {
         run.loss = Some(value);
         let mut gradients = lth_kernels::backward(&loss)?;
         drop((logits, loss));
+        if std::mem::take(&mut run.is_first_step) {
+            self.check_gradients_reach(&gradients)?;
+        }
         run.announce_with(self, Event::BeforeStep, iteration, Some(&mut gradients), hooks)?;
         let progress = iteration as f64 / (run.n_epochs * run.n_batches) as f64;
         self.optimizer.step((config.learning_rate)(progress), self.network.parameters(), &gradients, &self.masks)?;
@@ -235,6 +263,30 @@ impl<N: Network> Trainer<N> {
         run.announce(self, Event::AfterStep, iteration, hooks)?;
         run.loss = None;
         Ok(())
+    }
+
+    /// # Errors
+    /// [`Error::NoGradient`] if a trainable parameter with anything left to train has no gradient, or one of zeros.
+    fn check_gradients_reach(&self, gradients: &GradStore) -> Result<(), Error> {
+        let parameters = self.network.parameters();
+        let mut names = Vec::new();
+        for (name, parameter) in parameters.trainable() {
+            let is_pruned_whole = match self.masks.get(name) {
+                Some(mask) => !any(mask)?,
+                None => false,
+            };
+            if is_pruned_whole || self.may_lack_gradient.contains(name) || parameter.var().elem_count() == 0 {
+                continue;
+            }
+            match gradients.get(parameter.var()) {
+                Some(gradient) if any(gradient)? => {}
+                _ => names.push(name.to_owned()),
+            }
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        Err(Error::NoGradient { names, n_trainable: parameters.trainable().count() })
     }
 
     /// All that a later run needs to go on from here, between two fits. For states inside a fit see
@@ -289,12 +341,18 @@ impl<N: Network> Trainer<N> {
     }
 }
 
+/// Whether any element is not 0 (NaN is not).
+fn any(tensor: &Tensor) -> candle_core::Result<bool> {
+    Ok(tensor.ne(0.0)?.max_all()?.to_scalar::<u8>()? != 0)
+}
+
 /// What a running fit keeps besides the trainer.
 struct Run {
     at: Position,
     n_epochs: usize,
     n_batches: usize,
     loss: Option<f64>,
+    is_first_step: bool,
 }
 
 impl Run {

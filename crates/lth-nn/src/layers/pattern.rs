@@ -13,12 +13,12 @@ use crate::Error;
 pub struct Patterns(BTreeMap<String, Pattern>);
 
 impl Patterns {
-    /// Packs `masks` (u8, 1 = keep).
-    /// # Errors  if a mask names no weight of `parameters`, or differs from it in shape, or is not u8.
+    /// Packs `masks` (u8, 1 = keep). Those of biases and norms are left out: they are zeros that no operator makes use of.
+    /// # Errors  if a mask names no parameter of `parameters`, or differs from it in shape, or is not u8.
     pub fn new(parameters: &Parameters, masks: &BTreeMap<String, Tensor>) -> Result<Self, Error> {
         let pack = |(name, mask): (&String, &Tensor)| {
-            let weight = parameters.get(name).filter(|parameter| parameter.role() == Role::Weight);
-            let weight = weight.ok_or_else(|| Error::UnknownMask { name: name.clone() })?.var();
+            let parameter = parameters.get(name).ok_or_else(|| Error::UnknownMask { name: name.clone() })?;
+            let weight = parameter.var();
             if mask.dims() != weight.dims() {
                 let (got, expected) = (mask.dims().to_vec(), weight.dims().to_vec());
                 return Err(Error::Shape { what: "mask", name: name.clone(), got, expected });
@@ -26,9 +26,10 @@ impl Patterns {
             if mask.dtype() != DType::U8 {
                 return Err(Error::DType { what: "mask", name: name.clone(), got: mask.dtype(), expected: "U8" });
             }
-            Ok((name.clone(), Pattern::new(mask)?))
+            let has_kernel = parameter.role() == Role::Weight;
+            has_kernel.then(|| Ok((name.clone(), Pattern::new(mask)?))).transpose()
         };
-        Ok(Self(masks.iter().map(pack).collect::<Result<_, Error>>()?))
+        Ok(Self(masks.iter().filter_map(|mask| pack(mask).transpose()).collect::<Result<_, Error>>()?))
     }
 
     /// The pattern of one weight; none if it is dense.

@@ -86,6 +86,16 @@ fn masked_small_networks_compute_what_the_dense_ones_do_with_zeros() -> Result<(
 }
 
 #[test]
+fn a_mask_of_a_bias_is_taken_and_changes_no_operator() -> Result<()> {
+    let mut network = LeNet::new(&LeNetConfig::default(), &Setup::new(0))?;
+    let x = Tensor::ones((2, 1, 28, 28), DType::F32, &Device::Cpu)?;
+    let before = network.forward(&x, &Pass::eval())?.to_vec2::<f32>()?;
+    network.set_masks(&BTreeMap::from([("fc1.bias".to_owned(), Tensor::zeros(300, DType::U8, &Device::Cpu)?)]))?;
+    assert_eq!(network.forward(&x, &Pass::eval())?.to_vec2::<f32>()?, before);
+    Ok(())
+}
+
+#[test]
 fn masks_that_do_not_fit_are_refused() -> Result<()> {
     let mut network = LeNet::new(&LeNetConfig::default(), &Setup::new(0))?;
     let mut refused = |name: &str, shape: &[usize], dtype, expected: &str| {
@@ -95,10 +105,9 @@ fn masks_that_do_not_fit_are_refused() -> Result<()> {
         assert!(error.to_string().starts_with(expected), "{error}");
         Ok::<_, lth_nn::Error>(())
     };
-    let unknown = "mask for `fc9.weight`: the network has no convolution or linear weight of that name";
+    let unknown = "mask for `fc9.weight`: the network has no parameter of that name";
     refused("fc9.weight", &[10, 100], DType::U8, unknown)?;
-    // A bias is no weight: it has no sparse operator.
-    refused("fc1.bias", &[300], DType::U8, "mask for `fc1.bias`: the network has no convolution or linear weight")?;
+    refused("fc1.bias", &[299], DType::U8, "mask for `fc1.bias` has shape [299], expected [300]")?;
     let shape = "mask for `fc3.weight` has shape [100, 10], expected [10, 100]";
     refused("fc3.weight", &[100, 10], DType::U8, shape)?;
     refused("fc3.weight", &[10, 100], DType::F32, "mask for `fc3.weight` has type F32, expected U8")

@@ -173,7 +173,7 @@ fn a_loss_that_is_not_finite_ends_the_fit() -> Result<(), Error> {
             })
         },
         n_train_batches: N_BATCHES,
-        valid: || std::iter::empty(),
+        valid: || epoch_of(0),
     };
     // `valid` has another type than `train` here: box both.
     let poisoned = Data {
@@ -280,5 +280,87 @@ fn an_error_of_a_hook_names_the_hook() -> Result<(), Error> {
     }
     let error = trainer()?.fit(&FitConfig::new(1), &data(), &mut [&mut Failing(Cell::new(false))]);
     assert_eq!(error.expect_err("the hook fails").to_string(), "failing: disk full");
+    Ok(())
+}
+
+/// A layer whose norm ends the graph, as candle's fused one does.
+struct Severed(candle_nn::Linear, candle_nn::LayerNorm, candle_nn::Linear);
+
+impl candle_nn::ModuleT for Severed {
+    fn forward_t(&self, x: &Tensor, _train: bool) -> candle_core::Result<Tensor> {
+        use candle_nn::Module;
+        self.2.forward(&self.1.forward(&self.0.forward(x)?)?)
+    }
+}
+
+#[test]
+fn parameters_that_no_gradient_reaches_are_named_before_the_first_step() -> Result<(), Error> {
+    let variables = VarMap::new();
+    let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let module = Severed(
+        candle_nn::linear(4, 8, builder.pp("in"))?,
+        candle_nn::layer_norm(8, candle_nn::LayerNormConfig::default(), builder.pp("norm"))?,
+        candle_nn::linear(8, 3, builder.pp("out"))?,
+    );
+    let network = ModuleNetwork::new(module, &variables)?;
+    let before = network.parameters().snapshot(|_, _| true)?;
+    let mut trainer = Trainer::new(network, Optimizer::new(OptimizerConfig::adam()), 7);
+    match trainer.fit(&FitConfig::new(1), &data(), &mut []) {
+        Err(Error::NoGradient { names, n_trainable: 6 }) => {
+            assert_eq!(names, ["in.bias", "in.weight", "norm.bias", "norm.weight"]);
+        }
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+    for (name, parameter) in trainer.network().parameters().iter() {
+        let moved = (parameter.var().as_tensor() - &before[name])?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert_eq!(moved, 0.0, "{name}");
+    }
+    trainer.allow_no_gradient(["in.bias", "in.weight", "norm.bias", "norm.weight"]);
+    trainer.fit(&FitConfig::new(1), &data(), &mut [])?;
+    Ok(())
+}
+
+#[test]
+fn a_fit_without_validation_batches_is_refused_before_it_trains() -> Result<(), Error> {
+    let mut trainer = trainer()?;
+    let before = weights(&trainer);
+    let Data { train, n_train_batches, .. } = data();
+    let data = Data { train, n_train_batches, valid: || Box::new(std::iter::empty()) as Batches };
+    let result = trainer.fit(&FitConfig::new(1), &data, &mut []);
+    assert!(matches!(result, Err(Error::NoBatches { what: "the validation set", .. })), "{result:?}");
+    assert_eq!(weights(&trainer), before);
+    Ok(())
+}
+
+/// Refuses every mask, as a network may.
+struct Refusing(Linear);
+
+impl Network for Refusing {
+    fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
+        self.0.forward(x, pass)
+    }
+
+    fn parameters(&self) -> &lth_train::Parameters {
+        self.0.parameters()
+    }
+
+    fn set_masks(&mut self, _: &BTreeMap<String, Tensor>) -> candle_core::Result<()> {
+        candle_core::bail!("no masks here")
+    }
+}
+
+#[test]
+fn masks_that_are_refused_change_no_weight() -> Result<(), Error> {
+    let mut trainer = Trainer::new(Refusing(network()?), Optimizer::new(OptimizerConfig::adam()), 7);
+    let before = trainer.network().0.parameters().snapshot(|_, _| true)?;
+    let zeros = Tensor::zeros((3, 4), DType::U8, &Device::Cpu)?;
+    assert!(trainer.set_masks(BTreeMap::from([("weight".to_owned(), zeros.clone())])).is_err());
+    let float = BTreeMap::from([("weight".to_owned(), zeros.to_dtype(DType::F32)?)]);
+    let message = trainer.set_masks(float).expect_err("a mask is u8").to_string();
+    assert!(message.starts_with("mask for `weight` is F32, expected U8"), "{message}");
+    assert!(trainer.masks().is_empty());
+    for (name, value) in trainer.network().parameters().snapshot(|_, _| true)? {
+        assert_eq!((value - &before[&name])?.abs()?.max_all()?.to_scalar::<f32>()?, 0.0, "{name}");
+    }
     Ok(())
 }

@@ -13,6 +13,7 @@
 //!     start: Sparsity::DENSE,
 //!     end: "80%".parse()?,
 //!     window: "1ep..3ep".parse()?,
+//!     every: None,
 //! };
 //! let plan = schedule.plan(TrainingLength::new(4, 100)?)?;
 //! assert_eq!(plan.sparsity(0), Sparsity::DENSE);
@@ -40,7 +41,7 @@ pub mod learning_rate;
 pub use error::Error;
 pub use levels::{LayerType, PruningRate, PruningRates};
 pub use points::Points;
-pub use schedule::{Exponent, Logistic, Rounds, Schedule};
+pub use schedule::{Exponent, Logistic, Schedule};
 pub use sparsity::Sparsity;
 pub use sparsity_schedule::{SparsityPlan, SparsitySchedule};
 pub use step::{Step, TrainingLength};

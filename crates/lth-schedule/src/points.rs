@@ -38,6 +38,10 @@ impl Points {
         self.0.windows(2).all(|pair| pair[0].1 <= pair[1].1)
     }
 
+    pub(crate) fn is_stepwise(&self) -> bool {
+        self.0.windows(2).all(|pair| pair[0].0 == pair[1].0 || pair[0].1 == pair[1].1)
+    }
+
     pub(crate) fn at(&self, pos: f64) -> f64 {
         // The first point strictly after `pos`; the one before it holds at `pos`.
         let after = self.0.partition_point(|point| point.0 <= pos);

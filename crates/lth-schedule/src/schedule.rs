@@ -9,7 +9,7 @@ use crate::{Error, Points, Sparsity};
 /// position in its window.
 ///
 /// A plain value: compare it, store it, spell it. The text is the same in a file, on a command line and in [`Display`]:
-/// `one_shot`, `iterative(3)`, `agp`, `one_cycle`, `cosine`, `linear`, `dsd`, `geometric(7, 0.8)`, `polynomial(2)`,
+/// `one_shot`, `iterative(3)`, `agp`, `one_cycle`, `cosine`, `linear`, `dsd`, `geometric(7)`, `polynomial(2)`,
 /// `piecewise(0:0, 0.5:0.9, 1:1)`.
 ///
 /// ```
@@ -53,12 +53,18 @@ pub enum Schedule {
     /// The one schedule that ends where it started. Source: Han et al. 2017, "DSD: Dense-Sparse-Dense Training"; the
     /// curve is fasterai's `sched_dsd`.
     Dsd,
-    /// In rounds that each prune the same part of what remains, as iterative magnitude pruning does:
-    /// (1 − keepᵏ) / (1 − keepⁿ) in round k = ⌈n·pos⌉. `geometric(n, keep)`.
+    /// In rounds that each prune the same part of what remains, as iterative magnitude pruning does: the density after
+    /// round k = ⌈n·pos⌉ is start · (end / start)^(k/n). `geometric(n)`.
     ///
-    /// From sparsity 0 to [`Rounds::final_sparsity`] the sparsity after round k is 1 − keepᵏ. Source: Frankle & Carbin
-    /// 2019, "The Lottery Ticket Hypothesis", §2: 20 % of the remaining weights a round.
-    Geometric(Rounds),
+    /// From dense to 90 % in three rounds: 53.6, 78.5, 90 %. It leads to the end that is asked for, so the part that a
+    /// round prunes follows from the two; where the part is given, the end is
+    /// [`PruningRate::sparsity`](crate::PruningRate::sparsity) of the number of rounds. It cannot end (or start) at
+    /// 100 %, which no such round reaches. Source: Frankle & Carbin 2019, "The Lottery Ticket Hypothesis", §2: p^(1/n)
+    /// of the remaining weights survive each of n rounds.
+    Geometric {
+        /// Number of rounds.
+        n_rounds: NonZeroU32,
+    },
     /// 1 − (1 − pos)^p: `polynomial(p)`. Linear for p = 1, [`Schedule::Agp`] for p = 3.
     ///
     /// Source: TensorFlow model optimisation's `PolynomialDecay`.
@@ -81,13 +87,12 @@ impl Schedule {
         Schedule::OneCycle(Logistic::default())
     }
 
-    /// [`Schedule::Geometric`] in `n_rounds` rounds that keep the part `keep` each, 0.8 in the lottery-ticket paper.
+    /// [`Schedule::Geometric`] in `n_rounds` rounds.
     ///
     /// # Errors
-    /// if there are no rounds, or `keep` is not strictly between 0 and 1, or so near to one of them that the sparsity
-    /// after the last round is 0 or 1 in double precision.
-    pub fn geometric(n_rounds: u32, keep: f64) -> Result<Schedule, Error> {
-        Ok(Schedule::Geometric(Rounds::new(n_rounds, keep)?))
+    /// If there are no rounds.
+    pub fn geometric(n_rounds: u32) -> Result<Schedule, Error> {
+        Ok(Schedule::Geometric { n_rounds: at_least_one("rounds of a geometric schedule", n_rounds)? })
     }
 
     /// [`Schedule::Polynomial`] of degree `exponent`.
@@ -106,7 +111,8 @@ impl Schedule {
         Ok(Schedule::Piecewise(Points::new(points)?))
     }
 
-    /// The part of the way from the starting to the final sparsity, in [0, 1].
+    /// The part of the way from the starting to the final sparsity, in [0, 1]; of [`Schedule::Geometric`] the part of its
+    /// rounds that are done, which is the way of the density's logarithm.
     ///
     /// `position`: where in the schedule's window, in [0, 1]; beyond it the nearer end counts, NaN counts as 0.
     pub fn progress(&self, position: f64) -> f64 {
@@ -119,11 +125,39 @@ impl Schedule {
             Schedule::Cosine => (1.0 - (PI * pos).cos()) / 2.0,
             Schedule::Linear => pos,
             Schedule::Dsd => (1.0 + (PI * (1.0 - pos * 2.0)).cos()) / 2.0,
-            Schedule::Geometric(rounds) => rounds.progress(pos),
+            Schedule::Geometric { n_rounds } => jumps(pos, *n_rounds) / f64::from(n_rounds.get()),
             Schedule::Polynomial(exponent) => 1.0 - (1.0 - pos).powf(exponent.0),
             Schedule::Piecewise(points) => points.at(pos),
         };
         progress.clamp(0.0, 1.0)
+    }
+
+    /// The sparsity at a position of the way from `start` to `end`: never outside the two, and exactly `end` where the
+    /// progress is 1.
+    ///
+    /// `position`: as for [`Schedule::progress`].
+    pub fn between(&self, start: Sparsity, end: Sparsity, position: f64) -> Sparsity {
+        let progress = self.progress(position);
+        match self {
+            Schedule::Geometric { .. } if progress > 0.0 && progress < 1.0 => {
+                let density = start.density() * (end.density() / start.density()).powf(progress);
+                let (low, high) = (start.min(end), start.max(end));
+                // NaN where both are 100 %: the end.
+                Sparsity::new(1.0 - density).map_or(end, |sparsity| sparsity.clamp(low, high))
+            }
+            _ => start.toward(end, progress),
+        }
+    }
+
+    /// Whether the sparsity stands still between a number of jumps, instead of changing at every iteration:
+    /// [`Schedule::OneShot`], [`Schedule::Iterative`], [`Schedule::Geometric`], and a piecewise schedule all of whose
+    /// lines are level or jumps.
+    pub fn is_stepwise(&self) -> bool {
+        match self {
+            Schedule::OneShot | Schedule::Iterative { .. } | Schedule::Geometric { .. } => true,
+            Schedule::Piecewise(points) => points.is_stepwise(),
+            _ => false,
+        }
     }
 
     /// Whether progress never falls while the position grows: all but [`Schedule::Dsd`] and a piecewise schedule with a
@@ -212,58 +246,6 @@ impl Default for Logistic {
     }
 }
 
-/// Number of rounds of [`Schedule::Geometric`] and the part of the weights that a round keeps.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rounds {
-    n_rounds: NonZeroU32,
-    keep: f64,
-}
-
-impl Rounds {
-    /// `n_rounds` rounds that keep the part `keep` each.
-    ///
-    /// # Errors
-    /// as [`Schedule::geometric`].
-    pub fn new(n_rounds: u32, keep: f64) -> Result<Rounds, Error> {
-        let n_rounds = at_least_one("rounds of a geometric schedule", n_rounds)?;
-        let rounds = Rounds { n_rounds, keep };
-        // Excludes NaN, 0 and 1, and also a keep whose power rounds to 1 (no progress to divide by).
-        if !(keep > 0.0 && keep < 1.0 && rounds.pruned_after(f64::from(n_rounds.get())) > 0.0) {
-            return Err(Error::Parameter {
-                parameter: "part kept in a round of a geometric schedule",
-                got: keep.to_string(),
-                expected: "a number strictly between 0 and 1",
-            });
-        }
-        Ok(rounds)
-    }
-
-    /// Number of rounds.
-    pub fn n_rounds(self) -> u32 {
-        self.n_rounds.get()
-    }
-
-    /// The part of the remaining weights that a round keeps.
-    pub fn keep(self) -> f64 {
-        self.keep
-    }
-
-    /// The sparsity after the last round from a dense start: 1 − keepⁿ.
-    pub fn final_sparsity(self) -> Sparsity {
-        // In (0, 1]: `new` checked it.
-        Sparsity::DENSE.toward(Sparsity::EMPTY, self.pruned_after(f64::from(self.n_rounds.get())))
-    }
-
-    fn pruned_after(self, round: f64) -> f64 {
-        1.0 - self.keep.powf(round)
-    }
-
-    fn progress(self, pos: f64) -> f64 {
-        let round = jumps(pos, self.n_rounds);
-        self.pruned_after(round) / self.pruned_after(f64::from(self.n_rounds.get()))
-    }
-}
-
 /// Degree of [`Schedule::Polynomial`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exponent(f64);
@@ -297,7 +279,7 @@ mod tests {
     #[test]
     fn every_schedule_but_dsd_ends_at_one_exactly() {
         for text in
-            ["one_shot", "iterative(7)", "agp", "one_cycle", "cosine", "linear", "geometric(9, 0.8)", "polynomial(0.5)"]
+            ["one_shot", "iterative(7)", "agp", "one_cycle", "cosine", "linear", "geometric(9)", "polynomial(0.5)"]
         {
             let schedule: Schedule = text.parse().unwrap();
             assert_eq!(schedule.progress(1.0), 1.0, "{text}");
@@ -325,15 +307,34 @@ mod tests {
         assert_eq!(schedule.progress(93.0 / 276.0), 2.0 / 3.0);
     }
 
+    fn sparsity(fraction: f64) -> Sparsity {
+        Sparsity::new(fraction).unwrap()
+    }
+
     #[test]
-    fn geometric_from_dense_prunes_a_fifth_of_the_rest_each_round() {
-        let rounds = Rounds::new(3, 0.8).unwrap();
-        let schedule = Schedule::Geometric(rounds);
-        let end = rounds.final_sparsity();
-        assert!((end.fraction() - (1.0 - 0.512)).abs() < 1e-15);
-        for (round, density) in [(0, 1.0), (1, 0.8), (2, 0.64), (3, 0.512)] {
-            let sparsity = Sparsity::DENSE.toward(end, schedule.progress(f64::from(round) / 3.0));
-            assert!((sparsity.density() - density).abs() < 1e-15, "round {round}: {sparsity}");
+    fn each_geometric_round_prunes_the_same_part_of_what_is_left() {
+        let schedule = Schedule::geometric(3).unwrap();
+        // 0.1^(1/3) = 0.4641588833612779 survives a round.
+        let expected = [0.0, 0.5358411166387221, 0.7845565309968110, 0.9];
+        for (round, expected) in (0u32..).zip(expected) {
+            let at = schedule.between(Sparsity::DENSE, sparsity(0.9), f64::from(round) / 3.0);
+            assert!((at.fraction() - expected).abs() < 1e-12, "round {round}: {at}");
+        }
+        // Twenty per cent a round, from 30 %: densities 0.7, 0.56, 0.448, 0.3584.
+        let end = crate::PruningRate::new(0.2).unwrap().sparsity_from(sparsity(0.3), 3);
+        for (round, density) in (0u32..).zip([0.7, 0.56, 0.448, 0.3584]) {
+            let at = schedule.between(sparsity(0.3), end, f64::from(round) / 3.0);
+            assert!((at.density() - density).abs() < 1e-12, "round {round}: {at}");
+        }
+    }
+
+    #[test]
+    fn what_stands_still_between_jumps_is_stepwise() {
+        for text in ["one_shot", "iterative(3)", "geometric(3)", "piecewise(0:0.5, 0.5:0.5, 0.5:1, 1:1)"] {
+            assert!(text.parse::<Schedule>().unwrap().is_stepwise(), "{text}");
+        }
+        for text in ["agp", "one_cycle", "cosine", "linear", "dsd", "polynomial(2)", "piecewise(0:0, 1:1)"] {
+            assert!(!text.parse::<Schedule>().unwrap().is_stepwise(), "{text}");
         }
     }
 
@@ -351,10 +352,7 @@ mod tests {
             Schedule::iterative(0).unwrap_err().to_string(),
             "steps of an iterative schedule is 0, expected at least 1"
         );
-        for keep in [0.0, 1.0, -0.5, 1.5, f64::NAN, f64::INFINITY] {
-            assert!(Schedule::geometric(3, keep).is_err(), "{keep}");
-        }
-        assert!(Schedule::geometric(0, 0.8).is_err());
+        assert!(Schedule::geometric(0).is_err());
         for exponent in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
             assert!(Schedule::polynomial(exponent).is_err(), "{exponent}");
         }

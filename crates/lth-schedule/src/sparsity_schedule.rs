@@ -1,3 +1,5 @@
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::positions;
@@ -14,6 +16,7 @@ use crate::{Error, Schedule, Span, Sparsity, TrainingLength, Window};
 ///     start: Sparsity::DENSE,
 ///     end: Sparsity::from_percent(50.0)?,
 ///     window: "1ep..end".parse()?,
+///     every: None,
 /// };
 /// let plan = schedule.plan(TrainingLength::new(4, 92)?)?;
 /// assert_eq!(plan.sparsity(92), Sparsity::DENSE);
@@ -34,26 +37,40 @@ pub struct SparsitySchedule {
     /// The part of the training over which it runs, the whole by default.
     #[serde(default)]
     pub window: Window,
+    /// How many iterations a sparsity holds at least: it changes at the start of the window, this many iterations later,
+    /// twice as many, and so on, and at the end of the window. `None`, as 1: whenever the curve does, which for a
+    /// continuous shape is before every batch.
+    ///
+    /// Source: Zhu & Gupta 2017, "To prune, or not to prune", Δt of eq. 1; 100 to 1000 there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<NonZeroU32>,
 }
 
 impl SparsitySchedule {
     /// From dense to `end`, over the whole training.
     pub fn to(end: Sparsity, schedule: Schedule) -> SparsitySchedule {
-        SparsitySchedule { schedule, start: Sparsity::DENSE, end, window: Window::ALL }
+        SparsitySchedule { schedule, start: Sparsity::DENSE, end, window: Window::ALL, every: None }
     }
 
-    /// The sparsity at a position in the window, in [0, 1]: start + (end − start) · progress, never outside the two.
+    /// The sparsity at a position in the window, in [0, 1]: [`Schedule::between`] start and end, never outside the two.
     ///
     /// Beyond [0, 1] the nearer end counts, NaN counts as 0.
     pub fn at(&self, position: f64) -> Sparsity {
-        self.start.toward(self.end, self.schedule.progress(position))
+        self.schedule.between(self.start, self.end, position)
     }
 
     /// The schedule for a training of a known length.
     ///
     /// # Errors
-    /// if the window is empty there or reaches past its end.
+    /// If the window is empty there or reaches past its end, or a geometric schedule starts or ends at 100 %.
     pub fn plan(&self, length: TrainingLength) -> Result<SparsityPlan, Error> {
+        if matches!(self.schedule, Schedule::Geometric { .. }) && [self.start, self.end].contains(&Sparsity::EMPTY) {
+            return Err(Error::Parameter {
+                parameter: "start or end of a geometric schedule",
+                got: Sparsity::EMPTY.to_string(),
+                expected: "less than 100 %: rounds that prune a part of what is left always leave something",
+            });
+        }
         Ok(SparsityPlan { span: self.window.resolve(length)?, length, schedule: self.clone() })
     }
 
@@ -84,9 +101,30 @@ impl SparsityPlan {
         }
     }
 
-    /// The position of an iteration in the window; `None` before it begins.
+    /// The position in the window that holds for an iteration; `None` before it begins. With
+    /// [`SparsitySchedule::every`] it is that of the last iteration at which the sparsity may change.
     pub fn position(&self, iteration: u64) -> Option<f64> {
-        self.span.position(iteration as f64)
+        self.position_at(iteration as f64)
+    }
+
+    fn position_at(&self, at: f64) -> Option<f64> {
+        let pos = self.span.position(at)?;
+        match self.schedule.every {
+            Some(every) if pos < 1.0 => {
+                // From the first iteration in the window, which a fraction need not hit.
+                let (first, every) = (self.span.start().ceil(), f64::from(every.get()));
+                let held = first + ((at - first) / every).floor().max(0.0) * every;
+                self.span.position(held)
+            }
+            _ => Some(pos),
+        }
+    }
+
+    /// The sparsity of something that goes from the schedule's start to an end of its own along the same curve, such as a
+    /// layer with its own target; as [`SparsityPlan::sparsity`] otherwise.
+    pub fn sparsity_to(&self, end: Sparsity, iteration: u64) -> Sparsity {
+        let SparsitySchedule { schedule, start, .. } = &self.schedule;
+        self.position(iteration).map_or(*start, |pos| schedule.between(*start, end, pos))
     }
 
     /// Whether the window has begun at this iteration.
@@ -112,7 +150,7 @@ impl SparsityPlan {
     /// `n_points` pairs of training progress (0 to 1) and sparsity for a plot over the whole training.
     pub fn sample(&self, n_points: usize) -> Vec<(f64, Sparsity)> {
         let total = self.length.iterations() as f64;
-        let at = |progress: f64| match self.span.position(progress * total) {
+        let at = |progress: f64| match self.position_at(progress * total) {
             Some(pos) => self.schedule.at(pos),
             None => self.schedule.start,
         };
@@ -166,6 +204,46 @@ mod tests {
         assert_eq!(plan.sparsity(20), percent(80.0));
         assert_eq!(plan.sparsity(u64::MAX), percent(80.0));
         assert_eq!(plan.sample(5)[2], (0.5, percent(80.0)));
+    }
+
+    #[test]
+    fn with_an_update_frequency_the_sparsity_changes_at_its_multiples_and_at_the_end() {
+        let schedule = SparsitySchedule {
+            window: "1ep..3ep".parse().unwrap(),
+            every: NonZeroU32::new(8),
+            ..SparsitySchedule::to(percent(90.0), Schedule::Agp)
+        };
+        let plan = schedule.plan(TrainingLength::new(4, 10).unwrap()).unwrap();
+        let changes: Vec<u64> = (1..=40).filter(|&it| plan.sparsity(it) != plan.sparsity(it - 1)).collect();
+        assert_eq!(changes, [18, 26, 30]);
+        // Zhu & Gupta, eq. 1: s = s_f − s_f · (1 − (t − t₀) / (n·Δt))³.
+        for (iteration, t) in [(10, 10.0), (17, 10.0), (18, 18.0), (25, 18.0), (26, 26.0), (30, 30.0), (39, 30.0)] {
+            let expected = 0.9 - 0.9 * (1.0 - (t - 10.0) / 20.0_f64).powi(3);
+            let got = plan.sparsity(iteration).fraction();
+            assert!((got - expected).abs() < 1e-12, "at {iteration}: {got}, expected {expected}");
+        }
+        assert_eq!(plan.sparsity(30), percent(90.0));
+    }
+
+    #[test]
+    fn a_target_of_its_own_follows_the_same_curve() {
+        let schedule = SparsitySchedule {
+            start: percent(20.0),
+            window: "1ep..end".parse().unwrap(),
+            ..SparsitySchedule::to(percent(80.0), Schedule::iterative(3).unwrap())
+        };
+        let plan = schedule.plan(TrainingLength::new(4, 10).unwrap()).unwrap();
+        for (iteration, expected) in [(0, 20.0), (10, 20.0), (11, 80.0 / 3.0), (21, 100.0 / 3.0), (40, 40.0)] {
+            let got = plan.sparsity_to(percent(40.0), iteration).percent();
+            assert!((got - expected).abs() < 1e-9, "at {iteration}: {got}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn a_geometric_schedule_cannot_reach_everything() {
+        let schedule = SparsitySchedule::to(Sparsity::EMPTY, Schedule::geometric(3).unwrap());
+        let message = schedule.plan(TrainingLength::new(4, 10).unwrap()).unwrap_err().to_string();
+        assert!(message.starts_with("start or end of a geometric schedule is 100.00 %"), "{message}");
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Error, Exponent, Logistic, Points, Rounds, Schedule};
+use crate::{Error, Exponent, Logistic, Points, Schedule};
 
 impl Schedule {
     /// Every spelling in one line, for the help of a command line: "one_shot, iterative(n), agp, …".
     pub const SPELLINGS: &str = "one_shot, iterative(n), agp, one_cycle, one_cycle(alpha, beta), cosine, linear, dsd, \
-                                 geometric(rounds, keep), polynomial(p), piecewise(position:progress, …)";
+                                 geometric(rounds), polynomial(p), piecewise(position:progress, …)";
 }
 
 /// The spelling that [`FromStr`] reads; numbers are written so that they read back equal.
@@ -23,7 +23,7 @@ impl fmt::Display for Schedule {
             Schedule::Cosine => f.write_str("cosine"),
             Schedule::Linear => f.write_str("linear"),
             Schedule::Dsd => f.write_str("dsd"),
-            Schedule::Geometric(rounds) => write!(f, "geometric({}, {})", rounds.n_rounds(), rounds.keep()),
+            Schedule::Geometric { n_rounds } => write!(f, "geometric({n_rounds})"),
             Schedule::Polynomial(exponent) => write!(f, "polynomial({})", exponent.value()),
             Schedule::Piecewise(points) => {
                 f.write_str("piecewise(")?;
@@ -37,8 +37,8 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// Reads the spelling of [`Display`](fmt::Display). Also accepted: fasterai's names `cos` and `lin`, its `iterative`
-/// (three steps) and `geometric(n)` (keeps 0.8 a round).
+/// Reads the spelling of [`Display`](fmt::Display). Also accepted: fasterai's names `cos` and `lin` and its `iterative`
+/// (three steps).
 impl FromStr for Schedule {
     type Err = Error;
 
@@ -64,8 +64,12 @@ impl FromStr for Schedule {
             ("cosine" | "cos", []) => Ok(Schedule::Cosine),
             ("linear" | "lin", []) => Ok(Schedule::Linear),
             ("dsd", []) => Ok(Schedule::Dsd),
-            ("geometric", [n_rounds]) => Ok(Schedule::Geometric(Rounds::new(count(n_rounds)?, 0.8)?)),
-            ("geometric", [n_rounds, keep]) => Ok(Schedule::Geometric(Rounds::new(count(n_rounds)?, number(keep)?)?)),
+            ("geometric", [n_rounds]) => Schedule::geometric(count(n_rounds)?),
+            ("geometric", [_, _]) => Err(Error::Parameter {
+                parameter: "geometric schedule",
+                got: trimmed.to_owned(),
+                expected: "geometric(rounds): what a round keeps follows from the rounds and the final sparsity",
+            }),
             ("polynomial", [exponent]) => Ok(Schedule::Polynomial(Exponent::new(number(exponent)?)?)),
             ("piecewise", points @ [_, ..]) => {
                 let pair = |point: &&str| -> Result<(f64, f64), Error> {
@@ -109,7 +113,7 @@ mod tests {
             "cosine",
             "linear",
             "dsd",
-            "geometric(7, 0.8)",
+            "geometric(7)",
             "polynomial(2)",
             "piecewise(0:0, 0.5:0.9, 1:1)",
         ] {
@@ -126,7 +130,6 @@ mod tests {
             ("cos", "cosine"),
             ("lin", "linear"),
             ("iterative", "iterative(3)"),
-            ("geometric(5)", "geometric(5, 0.8)"),
             ("one_cycle(14, 6)", "one_cycle"),
             ("  piecewise ( 0 : 0 ,1:1 ) ", "piecewise(0:0, 1:1)"),
         ] {
@@ -165,6 +168,11 @@ mod tests {
         }
         let message = "iterative(0)".parse::<Schedule>().unwrap_err().to_string();
         assert_eq!(message, "steps of an iterative schedule is 0, expected at least 1");
+        let message = "geometric(3, 0.8)".parse::<Schedule>().unwrap_err().to_string();
+        assert!(
+            message.starts_with("geometric schedule is geometric(3, 0.8), expected geometric(rounds)"),
+            "{message}"
+        );
         assert!("polynomial(NaN)".parse::<Schedule>().is_err());
         assert!("piecewise(0:0, 1:inf)".parse::<Schedule>().is_err());
     }

@@ -43,6 +43,7 @@ fn every_schedule_of_fasterai_0_3_3_has_its_values() {
             start: Sparsity::new(expected.start_val).unwrap(),
             end: Sparsity::new(expected.end_val).unwrap(),
             window: Window::ALL,
+            every: None,
         };
         let span = Span::fractions(expected.start_pct, expected.end_pct).unwrap();
         assert_eq!(expected.progress.len(), golden.pct.len());
@@ -85,6 +86,7 @@ fn the_notebooks_one_shot_and_iterative_are_ours() {
             start: Sparsity::from_percent(expected.start).unwrap(),
             end: Sparsity::from_percent(expected.end).unwrap(),
             window: Window::ALL,
+            every: None,
         };
         for (pct, value) in golden().pct.iter().zip(&expected.value) {
             let ours = schedule.at(*pct).percent();

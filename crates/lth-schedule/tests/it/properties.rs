@@ -1,3 +1,5 @@
+use std::num::NonZeroU32;
+
 use lth_schedule::{Exponent, Logistic, Moment, Schedule, Sparsity, SparsitySchedule, Step, TrainingLength, Window};
 use proptest::prelude::*;
 
@@ -20,7 +22,7 @@ fn schedule() -> impl Strategy<Value = Schedule> {
         Just(Schedule::Cosine),
         Just(Schedule::Linear),
         Just(Schedule::Dsd),
-        (1u32..100, 0.001..0.999f64).prop_map(|(n, keep)| Schedule::geometric(n, keep).unwrap()),
+        (1u32..100).prop_map(|n| Schedule::geometric(n).unwrap()),
         (0.001..1000.0f64).prop_map(|p| Schedule::Polynomial(Exponent::new(p).unwrap())),
         proptest::collection::vec((fraction(), fraction()), 1..8).prop_map(|mut points| {
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -49,7 +51,7 @@ proptest! {
         prop_assume!(schedule.is_monotone());
         let (start, end) = (start.min(end), start.max(end));
         positions.sort_by(f64::total_cmp);
-        let schedule = SparsitySchedule { schedule, start, end, window: Window::ALL };
+        let schedule = SparsitySchedule { start, ..SparsitySchedule::to(end, schedule) };
         let along: Vec<Sparsity> = positions.iter().map(|pos| schedule.at(*pos)).collect();
         prop_assert!(along.is_sorted(), "{:?}: {along:?} at {positions:?}", schedule);
     }
@@ -66,7 +68,7 @@ proptest! {
         (start, end) in (sparsity(), sparsity()),
         position in prop_oneof![fraction(), proptest::num::f64::ANY],
     ) {
-        let at = SparsitySchedule { schedule, start, end, window: Window::ALL }.at(position);
+        let at = SparsitySchedule { start, ..SparsitySchedule::to(end, schedule) }.at(position);
         prop_assert!(start.min(end) <= at && at <= start.max(end));
     }
 
@@ -76,11 +78,14 @@ proptest! {
         (start, end) in (sparsity(), sparsity()),
         (epochs, per_epoch) in (1u32..20, 1u32..50),
         (from, to) in (0.0..0.5f64, 0.5..=1.0f64),
+        every in proptest::option::of((1u32..20).prop_map(|n| NonZeroU32::new(n).unwrap())),
         iterations in proptest::collection::vec(any::<u64>(), 0..20),
     ) {
         let length = TrainingLength::new(epochs, per_epoch).unwrap();
         let window = Window::new(Moment::Fraction(from), Moment::Fraction(to)).unwrap();
-        let schedule = SparsitySchedule { schedule, start, end, window };
+        let schedule = SparsitySchedule { start, window, every, ..SparsitySchedule::to(end, schedule) };
+        let full = [start, end].contains(&Sparsity::EMPTY);
+        prop_assume!(!(full && matches!(schedule.schedule, Schedule::Geometric { .. })));
         let plan = schedule.plan(length).unwrap();
         for iteration in (0..length.iterations()).chain(iterations) {
             let at = plan.sparsity(iteration);
@@ -103,6 +108,16 @@ proptest! {
         prop_assert_eq!(&text.parse::<Schedule>().unwrap(), &schedule, "{}", text);
         let json = serde_json::to_string(&schedule).unwrap();
         prop_assert_eq!(serde_json::from_str::<Schedule>(&json).unwrap(), schedule);
+    }
+
+    #[test]
+    fn a_sparsity_and_a_whole_schedule_come_back_from_a_file_to_the_last_bit(
+        schedule in schedule(),
+        (start, end) in (sparsity(), sparsity()),
+    ) {
+        let schedule = SparsitySchedule { start, ..SparsitySchedule::to(end, schedule) };
+        let text = serde_json::to_string(&schedule).unwrap();
+        prop_assert_eq!(serde_json::from_str::<SparsitySchedule>(&text).unwrap(), schedule);
     }
 
     #[test]

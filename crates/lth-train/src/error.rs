@@ -105,6 +105,13 @@ pub enum Error {
         source: BoxError,
     },
 
+    /// Two hooks of a fit have one name, under which only one of their states could be saved.
+    #[error("two hooks of this fit are called `{name}`, expected a name for each: saved states are kept by it")]
+    HookName {
+        /// The name.
+        name: String,
+    },
+
     /// A checkpoint could not be written.
     #[error("writing a checkpoint failed: {0}")]
     Checkpoint(#[source] BoxError),

@@ -42,6 +42,7 @@ pub struct Fit<'a> {
     pub(crate) n_epochs: usize,
     pub(crate) iteration: usize,
     pub(crate) n_batches: usize,
+    pub(crate) hook_names: &'a [String],
 }
 
 impl Fit<'_> {
@@ -73,6 +74,11 @@ impl Fit<'_> {
     /// Training batches of the whole fit.
     pub fn n_iterations(&self) -> usize {
         self.n_epochs * self.n_batches
+    }
+
+    /// The names of the fit's hooks, this one's too, in their order.
+    pub fn hook_names(&self) -> &[String] {
+        self.hook_names
     }
 
     /// The figures of the epochs that have ended.
@@ -138,7 +144,7 @@ pub(crate) fn put_in_force(
 
 /// Listens to a fit and may change it: pruning, rewinding, recording, checkpoints, progress bars.
 pub trait Hook {
-    /// A name for error messages and saved states; unique among the hooks of a fit that keep state.
+    /// A name for error messages and saved states; no two hooks of a fit have the same.
     fn name(&self) -> &str;
 
     /// Called at every [`Event`].

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::{EpochMetrics, HookState, OptimizerConfig};
+use crate::{EpochMetrics, Error, HookState, OptimizerConfig};
 
 /// The state of a [`Trainer`](crate::Trainer) between two epochs or two fits. What is not in it does not influence
 /// results; tensors are deep copies.
@@ -39,14 +39,45 @@ pub struct Counters {
     pub position: Option<Position>,
 }
 
-/// Where a fit stands after an epoch.
+/// Where a fit stands after an epoch, and which fit that is: it can only go on as the one that it was.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
+    /// Epochs of the fit.
+    pub n_epochs: usize,
+    /// Training batches of an epoch.
+    pub n_batches: usize,
+    /// The epoch number that the data saw in the fit's first epoch.
+    pub first_epoch: u64,
+    /// Parameters that are trained, by name; all others but buffers are frozen.
+    pub trainable: Vec<String>,
     /// Figures of the epochs that have ended; their number is the next epoch.
     pub history: Vec<EpochMetrics>,
     /// The smoothed training loss.
     pub smooth: Smooth,
+}
+
+impl Position {
+    /// # Errors
+    /// [`Error::State`] if `fit`, another position, is of another fit.
+    pub(crate) fn check_same_fit(&self, fit: &Self) -> Result<(), Error> {
+        let length = |at: &Self| format!("{} epochs of {} batches", at.n_epochs, at.n_batches);
+        if (self.n_epochs, self.n_batches) != (fit.n_epochs, fit.n_batches) {
+            let (got, expected) = (length(self), length(fit));
+            return Err(Error::State(format!("it is from inside a fit of {got}, this one has {expected}")));
+        }
+        if self.first_epoch != fit.first_epoch {
+            let (got, expected) = (self.first_epoch, fit.first_epoch);
+            return Err(Error::State(format!("its fit began with epoch {got} of the data, this one with {expected}")));
+        }
+        let only_in =
+            |one: &Self, other: &Self| one.trainable.iter().find(|name| !other.trainable.contains(name)).cloned();
+        match (only_in(self, fit), only_in(fit, self)) {
+            (Some(name), _) => Err(Error::State(format!("its fit trained `{name}`, which is frozen now"))),
+            (None, Some(name)) => Err(Error::State(format!("its fit had `{name}` frozen, which is trained now"))),
+            (None, None) => Ok(()),
+        }
+    }
 }
 
 /// Exponential mean of batch losses, bias-corrected (fastai's `AvgSmoothLoss`), over a whole fit.

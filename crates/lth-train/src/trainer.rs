@@ -149,8 +149,8 @@ impl<N: Network> Trainer<N> {
     /// After the first backward pass every trainable parameter must have a gradient: candle operators without a backward
     /// pass end the graph silently.
     /// # Errors
-    /// [`Error::NoGradient`], [`Error::LossNotFinite`], [`Error::NoBatches`], [`Error::BatchCount`], or what data, hooks
-    /// and candle say.
+    /// [`Error::NoGradient`], [`Error::LossNotFinite`], [`Error::NoBatches`], [`Error::BatchCount`],
+    /// [`Error::HookName`], or what data, hooks and candle say.
     pub fn fit<E, T, V, TI, VI>(
         &mut self,
         config: &FitConfig<'_>,
@@ -175,16 +175,29 @@ impl<N: Network> Trainer<N> {
         if (data.valid)().next().is_none() {
             return Err(Error::NoBatches { what: "the validation set", hint: "give it at least one example" });
         }
+        let hook_names: Vec<String> = hooks.iter().map(|hook| hook.name().to_owned()).collect();
+        if let Some(name) = hook_names.iter().find(|name| is_twice(&hook_names, name)) {
+            return Err(Error::HookName { name: name.clone() });
+        }
+        let start = Position {
+            n_epochs: config.n_epochs,
+            n_batches,
+            first_epoch: config.first_epoch,
+            trainable: self.network.parameters().trainable().map(|(name, _)| name.to_owned()).collect(),
+            ..Position::default()
+        };
+        if let Some(at) = &self.position {
+            at.check_same_fit(&start)?;
+        }
         let states = std::mem::take(&mut self.hook_states);
         for hook in hooks.iter_mut() {
             if let Some(state) = states.get(hook.name()) {
                 hook.load(state).map_err(|source| Error::Hook { hook: hook.name().to_owned(), source })?;
             }
         }
-        let resumed = self.position.take();
-        let is_start = resumed.is_none();
-        let at = resumed.unwrap_or_default();
-        let mut run = Run { at, n_epochs: config.n_epochs, n_batches, loss: None, is_first_step: true };
+        let is_start = self.position.is_none();
+        let at = self.position.take().unwrap_or(start);
+        let mut run = Run { at, n_epochs: config.n_epochs, n_batches, loss: None, is_first_step: true, hook_names };
         if is_start {
             run.announce(self, Event::FitStart, 0, hooks)?;
         }
@@ -310,7 +323,8 @@ impl<N: Network> Trainer<N> {
     }
 
     /// Takes up a [`State`]. If it is from inside a fit, the next [`Trainer::fit`] goes on with the epoch that was next
-    /// (give it the same configuration, data and hooks) and ends with the same bits as if it had not been interrupted.
+    /// (give it the same configuration, data and hooks) and ends with the same bits as if it had not been interrupted. A
+    /// fit of another length or with other frozen parameters is refused there.
     /// # Errors  if parameters or averages do not fit this network and optimiser.
     pub fn restore(&mut self, state: &State) -> Result<(), Error> {
         let counters = &state.counters;
@@ -353,6 +367,11 @@ struct Run {
     n_batches: usize,
     loss: Option<f64>,
     is_first_step: bool,
+    hook_names: Vec<String>,
+}
+
+fn is_twice(names: &[String], name: &str) -> bool {
+    names.iter().filter(|other| *other == name).count() > 1
 }
 
 impl Run {
@@ -391,6 +410,7 @@ impl Run {
             n_epochs: self.n_epochs,
             iteration,
             n_batches: self.n_batches,
+            hook_names: &self.hook_names,
         };
         for hook in hooks.iter_mut() {
             hook.on(event, &mut fit).map_err(|source| Error::Hook { hook: hook.name().to_owned(), source })?;

@@ -364,3 +364,14 @@ fn masks_that_are_refused_change_no_weight() -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[test]
+fn two_hooks_of_one_name_are_refused_before_anything_happens() -> Result<(), Error> {
+    let mut trainer = trainer()?;
+    let before = weights(&trainer);
+    let (mut first, mut second) = (Log(Vec::new()), Log(Vec::new()));
+    let error = trainer.fit(&FitConfig::new(2), &data(), &mut [&mut first, &mut second]).expect_err("one name twice");
+    assert!(error.to_string().starts_with("two hooks of this fit are called `log`"), "{error}");
+    assert!(first.0.is_empty() && weights(&trainer) == before);
+    Ok(())
+}

@@ -35,8 +35,11 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// A layer's own sparsity, where the budget is not shared.
-    pub(crate) fn own_sparsity(&self, name: &str, asked: f64) -> Result<f64> {
+    /// The sparsity of the layer `name` where `asked` is asked for: its own under [`Scope::PerLayer`], `asked` for others.
+    ///
+    /// # Errors
+    /// If its own is no fraction.
+    pub fn own_sparsity(&self, name: &str, asked: f64) -> Result<f64> {
         let Self::PerLayer(map) = self else {
             return Ok(asked);
         };

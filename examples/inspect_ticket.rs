@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use candle_core::Device;
 use lth_data::digits::{CLASSES, Digits, SIDE};
-use lth_mask::{MaskSet, Selection};
+use lth_mask::MaskSet;
 use lth_nn::{LeNet, LeNetConfig, Part, Setup, Weights};
 use lth_schedule::{Moment, Schedule, Sparsity, SparsitySchedule, Window};
 use lth_ticket::{
@@ -42,7 +42,7 @@ fn main() -> Result<()> {
         ..SparsitySchedule::to(Sparsity::from_percent(80.)?, Schedule::iterative(3)?)
     };
     let rewind = Rewind { reset_end: true, ..Rewind::to_epoch(1) };
-    let search = || PruningConfig { rewind: Some(rewind), ranks: vec![2], ..PruningConfig::new(schedule.clone()) };
+    let search = || PruningConfig { rewind: Some(rewind), ..PruningConfig::new(schedule.clone()) };
     let criterion = search().criterion.name().to_owned();
     trainer.fit(&FitConfig::new(4), &data, &mut [&mut Pruning::new(search())])?;
 
@@ -61,7 +61,7 @@ fn main() -> Result<()> {
             },
             pruning: Some(PruningInfo {
                 criterion,
-                selection: Selection::fasterai_2021(),
+                selection: search().selection,
                 schedule,
                 sparsity: masks.sparsity(),
                 rewind: Some(rewind),

@@ -44,14 +44,13 @@ fn main() -> Result<()> {
         };
         let mut config = PruningConfig {
             rewind: Some(Rewind { reset_end: true, ..Rewind::to_epoch(1) }),
-            ranks: RANKS.to_vec(),
             ..PruningConfig::new(schedule)
         };
         if criterion_is_random {
             config.criterion = Box::new(Random { seed: SEED });
         }
         let mut pruning = Pruning::new(config).with_notices(|notice| match notice {
-            Notice::Pruned { sparsity } => println!("   cut: {sparsity} of the weights are now exactly 0"),
+            Notice::Pruned { measured, .. } => println!("   cut: {measured} of the weights are now exactly 0"),
             Notice::Reset { epoch } => println!("   rewound: the rest has its values of epoch {epoch} again"),
             Notice::Saved { epoch } => println!("   saved the weights at the start of epoch {epoch}"),
             _ => {}

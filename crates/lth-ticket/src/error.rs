@@ -36,6 +36,38 @@ pub enum Error {
         rewind_epoch: u64,
     },
 
+    /// Rewinding before every batch leaves nothing that could be learnt.
+    #[error(
+        "the schedule `{schedule}` changes the sparsity before every batch, and each change rewinds the weights: give it \
+         an update frequency (`every`) of at least 2 iterations, take a schedule of rounds such as iterative(3) or \
+         geometric(3), or do not rewind"
+    )]
+    RewindEveryBatch {
+        /// The schedule's shape.
+        schedule: String,
+    },
+
+    /// A hook that rewinds the whole network beside another that prunes it.
+    #[error(
+        "hook `{hook}` rewinds the whole network, which hook `{other}` prunes as well: rewind only the layers that each \
+         prunes (Extent::PrunedLayers)"
+    )]
+    RewindOthers {
+        /// The hook that rewinds.
+        hook: String,
+        /// The other hook.
+        other: String,
+    },
+
+    /// The selection cannot make what the schedule will ask for.
+    #[error("the schedule leads to a sparsity of {sparsity}, for which there are no masks: {reason}")]
+    Unreachable {
+        /// The sparsity that will be asked for.
+        sparsity: lth_schedule::Sparsity,
+        /// Why not. Not as `source`: the message says it already.
+        reason: Box<lth_mask::Error>,
+    },
+
     /// The criterion needs something that a training loop does not have at hand.
     #[error(
         "criterion `{criterion}` needs the {input}, which is not collected while training: collect it over batches, \
@@ -49,7 +81,9 @@ pub enum Error {
     },
 
     /// There is nothing to prune.
-    #[error("the network has no weight of rank {ranks:?} to prune; its parameters are {names:?}")]
+    #[error(
+        "the network has no weight of rank {ranks:?} to prune that is not kept dense; its parameters are {names:?}"
+    )]
     NothingToPrune {
         /// The ranks asked for.
         ranks: Vec<usize>,
@@ -91,7 +125,7 @@ pub enum Error {
     },
 
     /// A saved hook state is not this hook's.
-    #[error("the saved state of the pruning hook does not fit: {0}")]
+    #[error("the saved state does not fit this pruning hook: {0}")]
     State(String),
 }
 

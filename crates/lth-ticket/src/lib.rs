@@ -41,18 +41,24 @@
 //! # Ok(()) }
 //! ```
 
+mod collected;
+mod config;
 mod error;
 mod file;
 mod header;
+mod identity;
 mod layers;
 mod notice;
 mod pruning;
 mod reset;
+mod stream;
+mod target;
 
+pub use config::PruningConfig;
 pub use error::Error;
 pub use file::{Ticket, masks_path};
 pub use header::{DatasetInfo, NetworkInfo, PruningInfo, Stage, TicketHeader};
 pub use layers::layer_records;
 pub use notice::Notice;
-pub use pruning::{Pruning, PruningConfig};
-pub use reset::{ResetRule, Rewind};
+pub use pruning::Pruning;
+pub use reset::{Extent, ResetRule, Rewind};

@@ -1,85 +1,87 @@
 //! The hook that prunes while a network trains.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use candle_core::{Device, Tensor};
-use lth_criteria::{Criterion, Input, LargeFinal, NamedInputs, score_all};
-use lth_mask::{MaskSet, Selection, select, select_within};
+use candle_core::{DType, Device, Tensor};
+use lth_criteria::{Input, NamedInputs, score_all};
+use lth_mask::{Mask, MaskSet, ThresholdRule, matches, select_within};
 use lth_schedule::{Sparsity, SparsityPlan, SparsitySchedule, TrainingLength};
 use lth_train::{BoxError, Event, Fit, Hook, HookState, Parameters};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::{Error, Notice, Rewind};
+use crate::collected::Collected;
+use crate::identity::{self, Length};
+use crate::reset::layer;
+use crate::stream::silenced;
+use crate::target::Target;
+use crate::{Error, Extent, Notice, PruningConfig};
 
-/// What to prune, by which score, when, and what becomes of the rest.
-pub struct PruningConfig {
-    /// Saliency score. The loop can offer weights, their values at the start of the fit and at the last pruning, masks,
-    /// and the last batch's gradient.
-    pub criterion: Box<dyn Criterion>,
-    /// How scores become masks.
-    pub selection: Selection,
-    /// How much to prune when.
-    pub schedule: SparsitySchedule,
-    /// Set the kept weights back after each change of sparsity; `None` fine-tunes instead.
-    pub rewind: Option<Rewind>,
-    /// Ranks of the weights to prune: 4 for convolutions, 2 for linear layers.
-    pub ranks: Vec<usize>,
-}
-
-impl PruningConfig {
-    /// The notebook's choices for the rest: every convolution's weights, single and layer by layer, by magnitude under the
-    /// quantile rule, without rewinding.
-    pub fn new(schedule: SparsitySchedule) -> Self {
-        Self {
-            criterion: Box::new(LargeFinal),
-            selection: Selection::fasterai_2021(),
-            schedule,
-            rewind: None,
-            ranks: vec![4],
-        }
-    }
-}
-
-/// Prunes by a [`PruningConfig`]. It keeps its masks in force after the fit: the next fit goes on with them.
+/// Prunes by a [`PruningConfig`]. It keeps its masks in force after the fit: the next fit goes on with them. The hook
+/// itself starts every fit anew.
 ///
 /// As in fasterai, the sparsity is asked for before every batch and before validation, and masks are computed anew when
 /// it has changed. DIFFERENCE: fasterai of 2021 computes them at every batch; from masked weights and the same sparsity
-/// the same masks come out, so that is time lost. Masks are nested while the sparsity rises.
+/// the same masks come out, so that is time lost. Masks are nested while the sparsity rises. Where it falls, as many weights
+/// come back as the exact count says, whatever the rule: pruned weights are all 0, and the quantile rule would keep every
+/// one of them. Before its window a schedule
+/// asks for its starting sparsity, and that is cut before the first batch.
+///
+/// Several hooks may prune one network in one fit, each under a name of its own ([`Pruning::with_name`]).
 pub struct Pruning<'a> {
+    name: String,
     config: PruningConfig,
     notify: Option<Notify<'a>>,
+    /// Between the first and the last event of a fit.
     plan: Option<SparsityPlan>,
-    progress: Progress,
-    saved: BTreeMap<String, Tensor>,
-    initial: BTreeMap<String, Tensor>,
-    previous: BTreeMap<String, Tensor>,
-    gradients: BTreeMap<String, Tensor>,
+    /// The length of the fit that a loaded state is from, until it is compared.
+    loaded: Option<Length>,
+    state: State,
 }
 
 type Notify<'a> = Box<dyn FnMut(&Notice) + 'a>;
 
-/// What the hook remembers besides tensors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// All that the hook remembers of a fit.
+#[derive(Default)]
+struct State {
+    progress: Progress,
+    saved: BTreeMap<String, Tensor>,
+    initial: BTreeMap<String, Tensor>,
+    previous: BTreeMap<String, Tensor>,
+    collected: Collected,
+}
+
+/// The part of it that is no tensor.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Progress {
-    sparsity: Sparsity,
+    has_started: bool,
+    /// What the last cut was asked for.
+    cut: Option<Target>,
+    /// Whether a cut waits for gradients.
+    cut_is_due: bool,
     saved_epoch: usize,
     reset_is_due: bool,
+    /// Masks that follow from those of the weights.
+    silenced: BTreeSet<String>,
+    n_collected: u32,
 }
+
+/// How a state is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    config: Value,
+    length: Option<Length>,
+    progress: Progress,
+}
+
+const NAME: &str = "pruning";
 
 impl<'a> Pruning<'a> {
     /// A hook that has pruned nothing yet.
     pub fn new(config: PruningConfig) -> Self {
-        Self {
-            config,
-            notify: None,
-            plan: None,
-            progress: Progress::default(),
-            saved: BTreeMap::new(),
-            initial: BTreeMap::new(),
-            previous: BTreeMap::new(),
-            gradients: BTreeMap::new(),
-        }
+        Self { name: NAME.to_owned(), config, notify: None, plan: None, loaded: None, state: State::default() }
     }
 
     /// Calls `notify` at everything worth telling.
@@ -89,9 +91,16 @@ impl<'a> Pruning<'a> {
         self
     }
 
-    /// The sparsity asked for last.
+    /// The hook's name becomes "pruning." and `name`, so that another can prune in the same fit.
+    #[must_use]
+    pub fn with_name(mut self, name: &str) -> Self {
+        self.name = format!("{NAME}.{name}");
+        self
+    }
+
+    /// The sparsity asked for at the last cut; 0 before the first. What was reached is in the [`Notice`]s.
     pub fn sparsity(&self) -> Sparsity {
-        self.progress.sparsity
+        self.state.progress.cut.as_ref().map_or(Sparsity::DENSE, |target| target.sparsity)
     }
 
     fn tell(&mut self, notice: Notice) {
@@ -104,136 +113,327 @@ impl<'a> Pruning<'a> {
         self.config.criterion.requires().contains(input)
     }
 
+    fn needs_gradients(&self) -> bool {
+        self.needs(Input::Gradient) || self.needs(Input::SquaredGradient)
+    }
+
     /// Binds the schedule to the fit and checks the configuration against the network.
     fn prepare(&mut self, fit: &Fit<'_>) -> Result<(), Error> {
+        if !self.state.progress.has_started {
+            let reason = "there is none of this hook's, and the fit is not at its start";
+            return Err(Error::State(reason.to_owned()));
+        }
+        if let Some(length) = self.loaded.take() {
+            length.check(fit)?;
+        }
         let criterion = &self.config.criterion;
-        const OFFERED: [Input; 5] = [Input::Weight, Input::Initial, Input::Previous, Input::Gradient, Input::Mask];
+        const OFFERED: [Input; 6] =
+            [Input::Weight, Input::Initial, Input::Previous, Input::Gradient, Input::SquaredGradient, Input::Mask];
         if let Some(input) = criterion.requires().iter().find(|input| !OFFERED.contains(input)) {
             return Err(Error::NotCollected { criterion: criterion.name().to_owned(), input });
         }
-        if fit.parameters().prunable(&self.config.ranks).next().is_none() {
+        if self.weights(fit.parameters()).is_empty() {
             let names = fit.parameters().names().take(4).map(str::to_owned).collect();
             return Err(Error::NothingToPrune { ranks: self.config.ranks.clone(), names });
         }
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let plan = self.config.schedule.plan(TrainingLength::new(count(fit.n_epochs()), count(fit.n_batches()))?)?;
-        if let Some(rewind) = self.config.rewind {
-            let start_epoch = (plan.span().start() / fit.n_batches() as f64).floor() as u64;
-            if start_epoch < rewind.epoch as u64 {
-                return Err(Error::RewindAfterStart { start_epoch, rewind_epoch: rewind.epoch as u64 });
-            }
-        }
+        let length = TrainingLength::new(count(fit.n_epochs()), count(fit.n_batches()))?;
+        let plan = self.config.schedule.plan(length)?;
+        self.check_layers(length)?;
+        self.check_rewind(fit, &plan)?;
+        self.try_selection(fit, &plan)?;
         self.plan = Some(plan);
         Ok(())
     }
 
-    fn prunable(&self, parameters: &Parameters) -> Result<BTreeMap<String, Tensor>, Error> {
-        let weights = parameters.prunable(&self.config.ranks);
-        Ok(weights
-            .map(|(name, parameter)| Ok((name.to_owned(), parameter.var().as_detached_tensor().copy()?)))
-            .collect::<candle_core::Result<_>>()?)
-    }
-
-    fn save_weights(&mut self, fit: &Fit<'_>, epoch: usize) -> Result<(), Error> {
-        if let Some(rewind) = self.config.rewind {
-            self.saved = rewind.rule.snapshot(fit.parameters())?;
-            self.progress.saved_epoch = epoch;
+    /// Targets of layers must be ends that the schedule can have.
+    fn check_layers(&self, length: TrainingLength) -> Result<(), Error> {
+        if let lth_mask::Scope::PerLayer(ends) = &self.config.selection.scope {
+            for end in ends.values() {
+                SparsitySchedule { end: Sparsity::new(*end)?, ..self.config.schedule.clone() }.plan(length)?;
+            }
         }
         Ok(())
     }
 
-    /// New masks if the schedule asks for another sparsity now.
-    fn update(&mut self, fit: &mut Fit<'_>) -> Result<(), Error> {
-        let Some(plan) = &self.plan else { return Ok(()) };
-        let iteration = fit.iteration() as u64;
-        if !plan.has_begun(iteration) {
+    fn check_rewind(&self, fit: &Fit<'_>, plan: &SparsityPlan) -> Result<(), Error> {
+        let Some(rewind) = self.config.rewind else { return Ok(()) };
+        let schedule = &self.config.schedule;
+        let start_epoch = match schedule.start {
+            Sparsity::DENSE => (plan.span().start() / fit.n_batches() as f64).floor() as u64,
+            _ => 0,
+        };
+        if start_epoch < rewind.epoch as u64 {
+            return Err(Error::RewindAfterStart { start_epoch, rewind_epoch: rewind.epoch as u64 });
+        }
+        if !schedule.schedule.is_stepwise() && schedule.every.is_none_or(|every| every.get() < 2) {
+            return Err(Error::RewindEveryBatch { schedule: schedule.schedule.to_string() });
+        }
+        let is_other = |name: &&String| **name != self.name && (*name == NAME || name.starts_with("pruning."));
+        match fit.hook_names().iter().find(is_other) {
+            Some(other) if rewind.extent == Extent::Network => {
+                Err(Error::RewindOthers { hook: self.name.clone(), other: other.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Selects by equal scores at the sparsities to come, so that what cannot be selected is found now.
+    fn try_selection(&self, fit: &Fit<'_>, plan: &SparsityPlan) -> Result<(), Error> {
+        const AT_MOST: usize = 16;
+        let mut targets: Vec<Target> = Vec::new();
+        for iteration in fit.iteration()..=fit.n_iterations() {
+            let target = Target::at(plan, &self.config.selection, iteration as u64)?;
+            if !target.is_dense() && targets.last() != Some(&target) {
+                targets.push(target);
+            }
+        }
+        if targets.len() > AT_MOST {
+            // A continuous schedule: its highest, and others evenly.
+            let highest = targets.iter().max_by_key(|target| target.sparsity).cloned();
+            let last = targets.len() - 1;
+            targets = (0..AT_MOST).map(|i| targets[i * last / (AT_MOST - 1)].clone()).chain(highest).collect();
+        }
+        if targets.is_empty() {
             return Ok(());
         }
-        let sparsity = plan.sparsity(iteration);
-        if sparsity == self.progress.sparsity {
-            return Ok(());
+        let equal = self
+            .weights(fit.parameters())
+            .into_iter()
+            .map(|(name, weight)| Ok((name.to_owned(), Tensor::ones(weight.dims(), DType::F32, &Device::Cpu)?)));
+        let equal: BTreeMap<String, Tensor> = equal.collect::<candle_core::Result<_>>()?;
+        let before = self.in_force(fit, &equal)?;
+        for target in targets {
+            let selection = target.selection(&self.config.selection);
+            select_within(&equal, target.sparsity.fraction(), &selection, &before)
+                .map_err(|reason| Error::Unreachable { sparsity: target.sparsity, reason: Box::new(reason) })?;
         }
-        let masks = self.masks(fit, sparsity)?;
-        let mut in_force = fit.masks().clone();
-        in_force.extend(masks.to_tensors(&Device::Cpu)?);
-        fit.set_masks(in_force)?;
-        self.progress.sparsity = sparsity;
-        self.tell(Notice::Pruned { sparsity });
+        Ok(())
+    }
+
+    /// The weights that the hook prunes.
+    fn weights<'p>(&self, parameters: &'p Parameters) -> Vec<(&'p str, &'p candle_core::Var)> {
+        let is_kept_dense = |name: &str| self.config.selection.keep_dense.iter().any(|pattern| matches(pattern, name));
+        let prunable = parameters.iter().filter(|(name, parameter)| {
+            parameter.role() == lth_train::Role::Weight
+                && self.config.ranks.contains(&parameter.var().rank())
+                && !is_kept_dense(name)
+        });
+        prunable.map(|(name, parameter)| (name, parameter.var())).collect()
+    }
+
+    fn copies(&self, parameters: &Parameters) -> Result<BTreeMap<String, Tensor>, Error> {
+        let weights = self.weights(parameters).into_iter();
+        Ok(weights
+            .map(|(name, var)| Ok((name.to_owned(), var.as_detached_tensor().copy()?)))
+            .collect::<candle_core::Result<_>>()?)
+    }
+
+    /// Which parameters go back when the hook rewinds.
+    fn owned(&self, parameters: &Parameters) -> impl Fn(&str) -> bool + use<> {
+        let layers: Option<BTreeSet<String>> = match self.config.rewind.map(|rewind| rewind.extent) {
+            Some(Extent::PrunedLayers) => {
+                Some(self.weights(parameters).into_iter().map(|(name, _)| layer(name).to_owned()).collect())
+            }
+            _ => None,
+        };
+        move |name| layers.as_ref().is_none_or(|layers| layers.contains(layer(name)))
+    }
+
+    fn save_weights(&mut self, fit: &Fit<'_>, epoch: usize) -> Result<(), Error> {
         if let Some(rewind) = self.config.rewind {
-            if rewind.rule.is_after_step() {
-                self.progress.reset_is_due = true;
+            self.state.saved = rewind.rule.snapshot(fit.parameters(), &self.owned(fit.parameters()))?;
+            self.state.progress.saved_epoch = epoch;
+        }
+        Ok(())
+    }
+
+    /// The masks of the hook's weights; a weight without one is dense.
+    fn in_force(&self, fit: &Fit<'_>, weights: &BTreeMap<String, Tensor>) -> Result<MaskSet, Error> {
+        let mut masks = MaskSet::all_kept(weights)?;
+        for (name, mask) in fit.masks().iter().filter(|(name, _)| weights.contains_key(*name)) {
+            masks.insert(name, Mask::from_tensor(mask)?);
+        }
+        Ok(masks)
+    }
+
+    /// The sparsity of the masks in force over the hook's weights.
+    fn measured(&self, fit: &Fit<'_>) -> Result<Sparsity, Error> {
+        let (mut zeros, mut weights) = (0, 0);
+        for (name, var) in self.weights(fit.parameters()) {
+            weights += var.elem_count();
+            if let Some(mask) = fit.masks().get(name) {
+                zeros += Mask::from_tensor(mask)?.zeros();
+            }
+        }
+        Ok(Sparsity::new(if weights == 0 { 0.0 } else { zeros as f64 / weights as f64 })?)
+    }
+
+    /// New masks, now or once there are gradients, if the schedule asks for another sparsity.
+    fn update(&mut self, event: Event, fit: &mut Fit<'_>) -> Result<(), Error> {
+        let Some(plan) = &self.plan else { return Ok(()) };
+        let target = Target::at(plan, &self.config.selection, fit.iteration() as u64)?;
+        let is_in_force = match &self.state.progress.cut {
+            Some(cut) => *cut == target,
+            None => target.is_dense(),
+        };
+        // Validation comes with the sparsity of the next batch, which may be before the weights to rewind to are saved.
+        let is_early = self.config.rewind.is_some_and(|rewind| rewind.epoch > fit.epoch());
+        if is_in_force || is_early {
+            return Ok(());
+        }
+        if !self.needs_gradients() {
+            return self.cut(fit, target, event);
+        }
+        if event == Event::BeforeBatch {
+            if !self.state.progress.cut_is_due {
+                self.state.collected.clear();
+                self.state.progress.cut_is_due = true;
+            }
+        } else if fit.iteration() == fit.n_iterations() && self.state.collected.n_batches > 0 {
+            // No batch comes after this: by the gradients of the last ones.
+            self.cut(fit, target, event)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a batch's gradients if a cut waits for them, and makes the cut when there are enough.
+    fn collect(&mut self, fit: &mut Fit<'_>) -> Result<(), Error> {
+        let Some(plan) = &self.plan else { return Ok(()) };
+        let selection = &self.config.selection;
+        let wanted = self.config.gradient_batches.get();
+        let (iteration, end) = (fit.iteration(), fit.n_iterations());
+        let is_due = self.state.progress.cut_is_due;
+        let target = Target::at(plan, selection, iteration as u64)?;
+        // After the last batch a continuous schedule has one more sparsity to reach.
+        let is_last = iteration + wanted as usize >= end && Target::at(plan, selection, end as u64)? != target;
+        if !is_due && !is_last {
+            return Ok(());
+        }
+        if self.state.collected.n_batches >= wanted {
+            self.state.collected.clear();
+        }
+        let weights = self.weights(fit.parameters());
+        let variables: Vec<_> = weights.into_iter().map(|(name, var)| (name.to_owned(), var.clone())).collect();
+        let Some(gradients) = fit.gradients() else { return Ok(()) };
+        let gradients =
+            variables.into_iter().filter_map(|(name, var)| Some((name, gradients.get(&var)?.clone()))).collect();
+        self.state.collected.observe(&gradients)?;
+        if is_due && self.state.collected.n_batches >= wanted {
+            self.state.progress.cut_is_due = false;
+            self.cut(fit, target, Event::BeforeStep)?;
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self, fit: &mut Fit<'_>, target: Target, event: Event) -> Result<(), Error> {
+        let masks = self.masks(fit, &target)?;
+        let mut in_force = fit.masks().clone();
+        in_force.retain(|name, _| !self.state.progress.silenced.contains(name));
+        in_force.extend(masks.to_tensors(&Device::Cpu)?);
+        let others = MaskSet::from_tensors(&in_force)?;
+        let (selection, connections) = (&self.config.selection, self.config.connections.as_ref());
+        let all = if connections.is_some() { &others } else { &masks };
+        let silenced = silenced(fit.parameters(), all, selection, connections)?;
+        self.state.progress.silenced.clear();
+        for (name, mask) in silenced.iter() {
+            let mask = match others.get(name) {
+                // Somebody else's: it stays when this one goes.
+                Some(other) => mask.intersection(other)?,
+                None => {
+                    self.state.progress.silenced.insert(name.to_owned());
+                    mask.clone()
+                }
+            };
+            in_force.insert(name.to_owned(), mask.to_tensor(&Device::Cpu)?);
+        }
+        fit.set_masks(in_force)?;
+        let sparsity = target.sparsity;
+        self.state.progress.cut = Some(target);
+        self.tell_measured(fit, |measured| Notice::Pruned { sparsity, measured })?;
+        if let Some(rewind) = self.config.rewind {
+            // A step by gradients of before the cut would move what was just set back.
+            if rewind.rule.is_after_step() || event == Event::BeforeStep {
+                self.state.progress.reset_is_due = true;
             } else {
                 self.reset(fit)?;
             }
         }
         if self.needs(Input::Previous) {
-            self.previous = self.prunable(fit.parameters())?;
+            self.state.previous = self.copies(fit.parameters())?;
         }
         Ok(())
     }
 
-    fn masks(&self, fit: &Fit<'_>, sparsity: Sparsity) -> Result<MaskSet, Error> {
-        let weights = self.prunable(fit.parameters())?;
-        let in_force: BTreeMap<_, _> = fit
-            .masks()
-            .iter()
-            .filter(|(name, _)| weights.contains_key(*name))
-            .map(|(n, m)| (n.clone(), m.clone()))
-            .collect();
-        let previous = if self.previous.is_empty() { &self.initial } else { &self.previous };
+    fn tell_measured(&mut self, fit: &Fit<'_>, notice: impl FnOnce(Sparsity) -> Notice) -> Result<(), Error> {
+        if self.notify.is_some() {
+            let measured = self.measured(fit)?;
+            self.tell(notice(measured));
+        }
+        Ok(())
+    }
+
+    fn masks(&self, fit: &Fit<'_>, target: &Target) -> Result<MaskSet, Error> {
+        let State { initial, previous, collected, progress, .. } = &self.state;
+        let weights = self.copies(fit.parameters())?;
+        let mut before = self.in_force(fit, &weights)?;
+        let previous = if previous.is_empty() { initial } else { previous };
+        let (gradients, squares) = (collected.mean()?, collected.mean_of_squares()?);
+        let masks = if self.needs(Input::Mask) { before.to_tensors(&Device::Cpu)? } else { BTreeMap::new() };
         let scores = score_all(
             &*self.config.criterion,
             &NamedInputs {
-                initial: self.needs(Input::Initial).then_some(&self.initial),
+                initial: self.needs(Input::Initial).then_some(initial),
                 previous: self.needs(Input::Previous).then_some(previous),
-                gradient: self.needs(Input::Gradient).then_some(&self.gradients),
-                mask: self.needs(Input::Mask).then_some(&in_force),
+                gradient: self.needs(Input::Gradient).then_some(&gradients),
+                squared_gradient: self.needs(Input::SquaredGradient).then_some(&squares),
+                mask: self.needs(Input::Mask).then_some(&masks),
                 ..NamedInputs::of(&weights)
             },
         )?;
-        if sparsity < self.progress.sparsity || in_force.is_empty() {
-            return Ok(select(&scores, sparsity.fraction(), &self.config.selection)?);
+        let mut selection = target.selection(&self.config.selection);
+        // Where less is asked for than before, weights come back. They are all 0, a tie that only a count cuts through.
+        if let Some(cut) = &progress.cut {
+            for (name, weight) in &weights {
+                if target.of(&self.config.selection, name)? < cut.of(&self.config.selection, name)? {
+                    before.insert(name, Mask::all_kept(weight.dims())?);
+                    selection.rule = ThresholdRule::ExactCount;
+                }
+            }
         }
-        // A layer without a mask so far was dense.
-        let mut before = MaskSet::all_kept(&weights)?;
-        for (name, mask) in MaskSet::from_tensors(&in_force)?.iter() {
-            before.insert(name, mask.clone());
-        }
-        Ok(select_within(&scores, sparsity.fraction(), &self.config.selection, &before)?)
+        Ok(select_within(&scores, target.sparsity.fraction(), &selection, &before)?)
     }
 
     fn reset(&mut self, fit: &Fit<'_>) -> Result<(), Error> {
         let Some(rewind) = self.config.rewind else { return Ok(()) };
-        rewind.rule.reset(fit.parameters(), &self.saved, fit.masks())?;
-        self.progress.reset_is_due = false;
-        self.tell(Notice::Reset { epoch: self.progress.saved_epoch });
+        rewind.rule.reset(fit.parameters(), &self.owned(fit.parameters()), &self.state.saved, fit.masks())?;
+        if std::mem::take(&mut self.state.progress.reset_is_due) && self.needs(Input::Previous) {
+            self.state.previous = self.copies(fit.parameters())?;
+        }
+        self.tell(Notice::Reset { epoch: self.state.progress.saved_epoch });
         Ok(())
     }
 
-    fn keep_gradients(&mut self, fit: &mut Fit<'_>) -> Result<(), Error> {
-        let variables: Vec<_> = fit
-            .parameters()
-            .prunable(&self.config.ranks)
-            .map(|(name, parameter)| (name.to_owned(), parameter.var().clone()))
-            .collect();
-        let Some(gradients) = fit.gradients() else { return Ok(()) };
-        self.gradients =
-            variables.into_iter().filter_map(|(name, var)| Some((name, gradients.get(&var)?.clone()))).collect();
+    fn start(&mut self, fit: &Fit<'_>) -> Result<(), Error> {
+        self.state = State::default();
+        self.state.progress.has_started = true;
+        (self.plan, self.loaded) = (None, None);
+        self.prepare(fit)?;
+        self.save_weights(fit, 0)?;
+        if self.needs(Input::Initial) || self.needs(Input::Previous) {
+            self.state.initial = self.copies(fit.parameters())?;
+        }
         Ok(())
     }
 
     fn handle(&mut self, event: Event, fit: &mut Fit<'_>) -> Result<(), Error> {
+        if event == Event::FitStart {
+            return self.start(fit);
+        }
         if self.plan.is_none() {
             self.prepare(fit)?;
         }
         match event {
-            Event::FitStart => {
-                self.progress = Progress { sparsity: self.config.schedule.start, ..Progress::default() };
-                self.save_weights(fit, 0)?;
-                if self.needs(Input::Initial) || self.needs(Input::Previous) {
-                    self.initial = self.prunable(fit.parameters())?;
-                }
-            }
             Event::EpochStart => {
                 if let Some(rewind) = self.config.rewind
                     && rewind.epoch == fit.epoch()
@@ -242,18 +442,24 @@ impl<'a> Pruning<'a> {
                     self.tell(Notice::Saved { epoch: rewind.epoch });
                 }
             }
-            Event::BeforeBatch | Event::BeforeValidation => self.update(fit)?,
-            Event::BeforeStep if self.needs(Input::Gradient) => self.keep_gradients(fit)?,
-            Event::AfterStep if self.progress.reset_is_due => self.reset(fit)?,
+            Event::BeforeBatch | Event::BeforeValidation => self.update(event, fit)?,
+            Event::BeforeStep if self.needs_gradients() => self.collect(fit)?,
+            Event::AfterStep if self.state.progress.reset_is_due => self.reset(fit)?,
             Event::EpochEnd => {
-                self.tell(Notice::EpochEnd { epoch: fit.epoch(), sparsity: self.progress.sparsity });
+                if !self.state.progress.cut_is_due {
+                    self.state.collected.clear();
+                }
+                let (epoch, sparsity) = (fit.epoch(), self.sparsity());
+                self.tell_measured(fit, |measured| Notice::EpochEnd { epoch, sparsity, measured })?;
             }
             Event::FitEnd => {
                 if self.config.rewind.is_some_and(|rewind| rewind.reset_end) {
                     self.reset(fit)?;
                 }
-                self.tell(Notice::FitEnd { sparsity: self.progress.sparsity });
+                let sparsity = self.sparsity();
+                self.tell_measured(fit, |measured| Notice::FitEnd { sparsity, measured })?;
                 self.plan = None;
+                self.state.progress.has_started = false;
             }
             _ => {}
         }
@@ -264,10 +470,36 @@ impl<'a> Pruning<'a> {
 const SAVED: &str = "saved";
 const INITIAL: &str = "initial";
 const PREVIOUS: &str = "previous";
+const GRADIENT: &str = "gradient";
+const SQUARES: &str = "squares";
+
+impl State {
+    fn tensors(&self) -> [(&'static str, &BTreeMap<String, Tensor>); 5] {
+        let Self { saved, initial, previous, collected, .. } = self;
+        [
+            (SAVED, saved),
+            (INITIAL, initial),
+            (PREVIOUS, previous),
+            (GRADIENT, &collected.gradients),
+            (SQUARES, &collected.squares),
+        ]
+    }
+
+    fn tensors_mut(&mut self, kind: &str) -> Option<&mut BTreeMap<String, Tensor>> {
+        match kind {
+            SAVED => Some(&mut self.saved),
+            INITIAL => Some(&mut self.initial),
+            PREVIOUS => Some(&mut self.previous),
+            GRADIENT => Some(&mut self.collected.gradients),
+            SQUARES => Some(&mut self.collected.squares),
+            _ => None,
+        }
+    }
+}
 
 impl Hook for Pruning<'_> {
     fn name(&self) -> &str {
-        "pruning"
+        &self.name
     }
 
     fn on(&mut self, event: Event, fit: &mut Fit<'_>) -> Result<(), BoxError> {
@@ -275,27 +507,30 @@ impl Hook for Pruning<'_> {
     }
 
     fn save(&self) -> Result<HookState, BoxError> {
-        let kinds = [(SAVED, &self.saved), (INITIAL, &self.initial), (PREVIOUS, &self.previous)];
-        let tensors = kinds.iter().flat_map(|(kind, tensors)| {
+        let tensors = self.state.tensors().into_iter().flat_map(|(kind, tensors)| {
             tensors.iter().map(move |(name, tensor)| Ok((format!("{kind}/{name}"), tensor.copy()?)))
         });
-        Ok(HookState {
-            tensors: tensors.collect::<candle_core::Result<_>>()?,
-            json: serde_json::to_value(self.progress)?,
-        })
+        let length = self.plan.as_ref().map(|plan| Length {
+            n_epochs: plan.length().epochs() as usize,
+            n_batches: plan.length().iterations_per_epoch() as usize,
+        });
+        let n_collected = self.state.collected.n_batches;
+        let progress = Progress { n_collected, ..self.state.progress.clone() };
+        let saved = Saved { config: identity::of(&self.config)?, length, progress };
+        Ok(HookState { tensors: tensors.collect::<candle_core::Result<_>>()?, json: serde_json::to_value(saved)? })
     }
 
     fn load(&mut self, state: &HookState) -> Result<(), BoxError> {
-        let mut kinds =
-            BTreeMap::from([(SAVED, BTreeMap::new()), (INITIAL, BTreeMap::new()), (PREVIOUS, BTreeMap::new())]);
+        let saved: Saved = serde_json::from_value(state.json.clone())?;
+        identity::check(&saved.config, &identity::of(&self.config)?)?;
+        let mut loaded = State { progress: saved.progress, ..State::default() };
+        loaded.collected.n_batches = loaded.progress.n_collected;
         for (key, tensor) in &state.tensors {
-            let unknown = || Error::State(format!("it has no tensor `{key}`"));
+            let unknown = || Error::State(format!("it has a tensor `{key}`, which no hook of this kind keeps"));
             let (kind, name) = key.split_once('/').ok_or_else(unknown)?;
-            kinds.get_mut(kind).ok_or_else(unknown)?.insert(name.to_owned(), tensor.copy()?);
+            loaded.tensors_mut(kind).ok_or_else(unknown)?.insert(name.to_owned(), tensor.copy()?);
         }
-        self.progress = serde_json::from_value(state.json.clone())?;
-        let mut take = |kind| kinds.remove(kind).unwrap_or_default();
-        (self.saved, self.initial, self.previous) = (take(SAVED), take(INITIAL), take(PREVIOUS));
+        (self.state, self.loaded, self.plan) = (loaded, saved.length, None);
         Ok(())
     }
 }

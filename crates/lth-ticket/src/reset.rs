@@ -17,12 +17,40 @@ pub struct Rewind {
     pub rule: ResetRule,
     /// Whether they go back once more after the last epoch, so that the fit leaves the ticket and not the trained network.
     pub reset_end: bool,
+    /// Where they go back: the whole network unless several hooks prune it.
+    #[serde(default, skip_serializing_if = "Extent::is_network")]
+    pub extent: Extent,
 }
 
 impl Rewind {
-    /// Back to the start of `epoch` by the rule of the 2021 notebook, without a reset at the end.
+    /// Everything back to the start of `epoch`, without a reset at the end.
     pub fn to_epoch(epoch: usize) -> Self {
-        Self { epoch, rule: ResetRule::Fasterai2021, reset_end: false }
+        Self { epoch, rule: ResetRule::All, reset_end: false, extent: Extent::Network }
+    }
+
+    /// Back to the start of `epoch` by the rule of the 2021 notebook, without a reset at the end.
+    pub fn notebook(epoch: usize) -> Self {
+        Self { rule: ResetRule::Fasterai2021, ..Self::to_epoch(epoch) }
+    }
+}
+
+/// The part of a network that goes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extent {
+    /// All that the rule names, in layers that are not pruned as well.
+    #[default]
+    Network,
+    /// Of that, the layers whose weights the hook prunes: `fc1.bias` goes with `fc1.weight`. What several hooks of one fit
+    /// need, so that none sets back what another prunes.
+    PrunedLayers,
+}
+
+impl Extent {
+    // serde hands a reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    fn is_network(&self) -> bool {
+        *self == Self::Network
     }
 }
 
@@ -33,14 +61,15 @@ pub enum ResetRule {
     /// Weights of convolutions and linear layers only, before the batch for which the sparsity changed. Biases,
     /// BatchNorm and its statistics keep what they learnt.
     /// Source: fasterai of February 2021, `SparsifyCallback._reset_weights`.
-    #[default]
     Fasterai2021,
-    /// Weights and biases, after the step for which the sparsity changed; BatchNorm starts anew (scale 1, shift 0,
-    /// running mean 0, running variance 1).
+    /// Weights, biases, and scales and shifts of norms without running statistics, after the step for which the sparsity
+    /// changed; norms with running statistics (BatchNorm) start anew (scale 1, shift 0, running mean 0, running
+    /// variance 1).
     /// Source: fasterai since 2022.
     Fasterai2022,
     /// Everything, BatchNorm and its statistics too, before the batch for which the sparsity changed.
     /// Source: Frankle & Carbin 2019, §2; Frankle et al. 2020, §3: the subnetwork at its state of step k.
+    #[default]
     All,
 }
 
@@ -50,37 +79,68 @@ impl ResetRule {
         self == Self::Fasterai2022
     }
 
-    fn takes_back(self, parameter: &Parameter) -> bool {
-        match self {
-            Self::Fasterai2021 => parameter.role() == Role::Weight,
-            Self::Fasterai2022 => matches!(parameter.role(), Role::Weight | Role::Bias),
-            Self::All => true,
+    fn takes_back(self, parameters: &Parameters, name: &str, parameter: &Parameter) -> bool {
+        match (self, parameter.role()) {
+            (Self::All, _) | (_, Role::Weight) => true,
+            (Self::Fasterai2021, _) | (_, Role::Buffer) => false,
+            (Self::Fasterai2022, Role::Bias) => true,
+            (Self::Fasterai2022, Role::Norm) => !has_running_statistics(parameters, name),
         }
     }
 
-    /// A deep copy of the values that this rule will need.
-    pub(crate) fn snapshot(self, parameters: &Parameters) -> Result<BTreeMap<String, Tensor>, Error> {
-        Ok(parameters.snapshot(|_, parameter| self.takes_back(parameter))?)
+    /// A deep copy of the values that this rule will need, of those parameters for which `owns` holds.
+    pub(crate) fn snapshot(
+        self,
+        parameters: &Parameters,
+        owns: &dyn Fn(&str) -> bool,
+    ) -> Result<BTreeMap<String, Tensor>, Error> {
+        Ok(parameters.snapshot(|name, parameter| owns(name) && self.takes_back(parameters, name, parameter))?)
     }
 
     /// Sets the parameters back and masks them.
     pub(crate) fn reset(
         self,
         parameters: &Parameters,
+        owns: &dyn Fn(&str) -> bool,
         snapshot: &BTreeMap<String, Tensor>,
         masks: &BTreeMap<String, Tensor>,
     ) -> Result<(), Error> {
         parameters.restore(snapshot)?;
         if self == Self::Fasterai2022 {
-            for (name, parameter) in parameters.iter() {
+            let starts_anew = |(name, parameter): &(&str, &Parameter)| {
+                matches!(parameter.role(), Role::Norm | Role::Buffer)
+                    && owns(name)
+                    && has_running_statistics(parameters, name)
+            };
+            for (name, parameter) in parameters.iter().filter(starts_anew) {
                 let var = parameter.var();
-                match (parameter.role(), name.rsplit('.').next()) {
-                    (Role::Norm, Some("weight")) | (Role::Buffer, Some("running_var")) => var.set(&var.ones_like()?)?,
-                    (Role::Norm, _) | (Role::Buffer, Some("running_mean")) => var.set(&var.zeros_like()?)?,
+                match (parameter.role(), leaf(name)) {
+                    (Role::Norm, "weight") | (Role::Buffer, "running_var") => var.set(&var.ones_like()?)?,
+                    (Role::Norm, _) | (Role::Buffer, "running_mean" | "num_batches_tracked") => {
+                        var.set(&var.zeros_like()?)?;
+                    }
                     _ => {}
                 }
             }
         }
         Ok(parameters.apply_masks(masks)?)
     }
+}
+
+/// The name of what a parameter belongs to: `layer1.bn` of `layer1.bn.weight`.
+pub(crate) fn layer(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(layer, _)| layer)
+}
+
+fn leaf(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(_, leaf)| leaf)
+}
+
+/// Whether the parameter's norm is a batch norm rather than one over the features, which has none.
+fn has_running_statistics(parameters: &Parameters, name: &str) -> bool {
+    let sibling = match layer(name) {
+        "" => "running_mean".to_owned(),
+        layer => format!("{layer}.running_mean"),
+    };
+    parameters.get(&sibling).is_some()
 }

@@ -103,8 +103,8 @@ impl PruningPlan {
             },
             None => SparsitySchedule::to(end, Schedule::OneShot),
         };
-        let rewind = self.rewind_epoch.map(|epoch| Rewind { reset_end: true, ..Rewind::to_epoch(epoch) });
-        Ok(PruningConfig { criterion: self.criterion(seed), rewind, ..PruningConfig::new(schedule) })
+        let rewind = self.rewind_epoch.map(|epoch| Rewind { reset_end: true, ..Rewind::notebook(epoch) });
+        Ok(PruningConfig { criterion: self.criterion(seed), rewind, ..PruningConfig::notebook(schedule) })
     }
 }
 

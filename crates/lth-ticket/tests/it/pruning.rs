@@ -2,7 +2,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use lth_criteria::{EmpiricalFisher, Movement, Random, Snip};
+use lth_criteria::{Movement, Random, Snip, Wanda};
 use lth_mask::{Selection, ThresholdRule};
 use lth_schedule::{Schedule, Sparsity, SparsitySchedule};
 use lth_ticket::{Error, Notice, Pruning, PruningConfig, ResetRule, Rewind, layer_records};
@@ -23,7 +23,7 @@ fn search(percent: f64, rewind: Option<Rewind>) -> PruningConfig {
             Schedule::iterative(3).expect("three jumps"),
         )
     };
-    PruningConfig { rewind, ranks: RANKS.to_vec(), ..PruningConfig::new(schedule) }
+    PruningConfig { rewind, ranks: RANKS.to_vec(), ..PruningConfig::notebook(schedule) }
 }
 
 fn fit_config() -> FitConfig<'static> {
@@ -109,7 +109,8 @@ fn kept_weights_go_back_bit_for_bit_and_the_rest_goes_by_the_rule() -> Outcome {
         for rewind_epoch in [0, 1] {
             let mut trainer = trainer();
             let mut copy = CopyAt(rewind_epoch, BTreeMap::new());
-            let mut pruning = Pruning::new(search(50., Some(Rewind { epoch: rewind_epoch, rule, reset_end: true })));
+            let mut pruning =
+                Pruning::new(search(50., Some(Rewind { rule, reset_end: true, ..Rewind::to_epoch(rewind_epoch) })));
             trainer.fit(&fit_config(), &data(), &mut [&mut copy, &mut pruning])?;
             for (name, parameter) in trainer.network().parameters().iter() {
                 let now = bits(trainer.network(), name);
@@ -143,7 +144,8 @@ fn a_ticket_keeps_its_mask_when_cut_again_at_the_same_sparsity() -> Outcome {
             .into_iter()
             .collect::<Result<_, _>>()?;
         let one_shot = SparsitySchedule::to(Sparsity::from_percent(50.)?, Schedule::OneShot);
-        let config = PruningConfig { criterion: criterion(), ranks: RANKS.to_vec(), ..PruningConfig::new(one_shot) };
+        let config =
+            PruningConfig { criterion: criterion(), ranks: RANKS.to_vec(), ..PruningConfig::notebook(one_shot) };
         trainer.fit(&fit_config(), &data(), &mut [&mut Pruning::new(config)])?;
         for (name, before) in WEIGHTS.iter().zip(searched) {
             assert_eq!(trainer.masks()[*name].flatten_all()?.to_vec1::<u8>()?, before, "{name}");
@@ -183,8 +185,8 @@ fn what_cannot_work_is_refused_before_training() {
     };
     let early = search(50., Some(Rewind::to_epoch(2)));
     assert!(matches!(refuse(early), Error::RewindAfterStart { start_epoch: 1, rewind_epoch: 2 }));
-    let fisher = PruningConfig { criterion: Box::new(EmpiricalFisher), ..search(50., None) };
-    assert!(matches!(refuse(fisher), Error::NotCollected { .. }));
+    let wanda = PruningConfig { criterion: Box::new(Wanda), ..search(50., None) };
+    assert!(matches!(refuse(wanda), Error::NotCollected { .. }));
     let convolutions = PruningConfig { ranks: vec![4], ..search(50., None) };
     let message = refuse(convolutions).to_string();
     assert!(message.contains("no weight of rank [4]") && message.contains("fc1.bias"), "{message}");
@@ -220,7 +222,7 @@ fn a_resumed_search_finds_the_same_ticket() -> Outcome {
 #[test]
 fn the_order_of_notices_is_the_same_for_the_rule_of_2022() -> Outcome {
     let resets = RefCell::new(0);
-    let rewind = Rewind { epoch: 0, rule: ResetRule::Fasterai2022, reset_end: false };
+    let rewind = Rewind { rule: ResetRule::Fasterai2022, ..Rewind::to_epoch(0) };
     let mut pruning = Pruning::new(search(50., Some(rewind))).with_notices(|notice| {
         *resets.borrow_mut() += usize::from(matches!(notice, Notice::Reset { .. }));
     });

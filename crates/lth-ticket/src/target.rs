@@ -1,0 +1,50 @@
+//! What the schedule asks for at an iteration, of every layer.
+
+use std::collections::BTreeMap;
+
+use lth_mask::{Scope, Selection};
+use lth_schedule::{Sparsity, SparsityPlan};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// The sparsity asked for, and that of the layers with a target of their own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Target {
+    pub(crate) sparsity: Sparsity,
+    /// By the names and patterns of [`Scope::PerLayer`].
+    layers: BTreeMap<String, f64>,
+}
+
+impl Target {
+    pub(crate) fn at(plan: &SparsityPlan, selection: &Selection, iteration: u64) -> Result<Self, Error> {
+        let layers = match &selection.scope {
+            Scope::PerLayer(ends) => ends
+                .iter()
+                .map(|(name, end)| Ok((name.clone(), plan.sparsity_to(Sparsity::new(*end)?, iteration).fraction())))
+                .collect::<Result<_, Error>>()?,
+            _ => BTreeMap::new(),
+        };
+        Ok(Self { sparsity: plan.sparsity(iteration), layers })
+    }
+
+    /// Whether nothing is to be pruned.
+    pub(crate) fn is_dense(&self) -> bool {
+        self.sparsity == Sparsity::DENSE && self.layers.values().all(|sparsity| *sparsity == 0.0)
+    }
+
+    /// `selection` with the layers' targets as they are now.
+    pub(crate) fn selection(&self, selection: &Selection) -> Selection {
+        let mut now = selection.clone();
+        if let Scope::PerLayer(targets) = &mut now.scope {
+            targets.clone_from(&self.layers);
+        }
+        now
+    }
+
+    /// What is asked of the layer of this weight.
+    pub(crate) fn of(&self, selection: &Selection, weight: &str) -> Result<f64, Error> {
+        Ok(self.selection(selection).scope.own_sparsity(weight, self.sparsity.fraction())?)
+    }
+}

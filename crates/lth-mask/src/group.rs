@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(rows.reduce(&scores, Reduction::Mean, None)?, [-1.0, 0.25]);
         assert_eq!(rows.reduce(&scores, Reduction::Sum, None)?, [-3.0, 0.75]);
         assert_eq!(rows.reduce(&scores, Reduction::Max, None)?, [2.0, 0.5]);
-        assert_eq!(rows.reduce(&[3.0, 4.0, 0.0, 0.0, -2.0, 0.0], Reduction::L2, None)?, [5.0, 2.0]);
+        assert_eq!(rows.reduce(&[3.0, 4.0, 0.0, 0.0, 2.0, 0.0], Reduction::L2, None)?, [5.0, 2.0]);
         Ok(())
     }
 

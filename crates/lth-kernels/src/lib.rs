@@ -47,6 +47,14 @@
 //! A program that trains calls [`keep_freed_memory`] first: returning feature maps to the operating
 //! system after every layer costs more than the layers.
 //!
+//! In cargo's `dev` profile, which does not optimise dependencies, everything is many times slower. Where a program is
+//! run that way, its `Cargo.toml` needs
+//! ```toml
+//! [profile.dev.package."*"]
+//! opt-level = 3
+//! ```
+//! [`IS_OPTIMISED`] tells; a trainer of `lth-train` warns by `tracing`.
+//!
 //! # Reproducible
 //! Sums are taken in an order that depends on shapes only: the same bits come out for any number of
 //! threads. Everything outside
@@ -74,6 +82,9 @@ mod pattern;
 mod pool;
 mod real;
 mod tape;
+
+/// Whether this crate was compiled with optimisation (an `opt-level` of at least 1).
+pub const IS_OPTIMISED: bool = cfg!(optimised);
 
 pub use activation::relu;
 pub use conv::{

@@ -41,6 +41,7 @@ mod layers;
 mod networks;
 mod packed;
 mod random;
+mod seeded;
 mod weights;
 
 pub use builder::{Builder, Setup};
@@ -54,4 +55,5 @@ pub use networks::{
     ResNetWidths, TappedNetwork, Vgg, VggConfig, VggDepth,
 };
 pub use packed::PackedNetwork;
+pub use seeded::seeded_builder;
 pub use weights::{LoadReport, Part, Skipped, Weights};

@@ -83,7 +83,7 @@ impl ResetRule {
         match (self, parameter.role()) {
             (Self::All, _) | (_, Role::Weight) => true,
             (Self::Fasterai2021, _) | (_, Role::Buffer) => false,
-            (Self::Fasterai2022, Role::Bias) => true,
+            (Self::Fasterai2022, Role::Bias | Role::Embedding) => true,
             (Self::Fasterai2022, Role::Norm) => !has_running_statistics(parameters, name),
         }
     }

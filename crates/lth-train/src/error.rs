@@ -72,6 +72,44 @@ pub enum Error {
         n_trainable: usize,
     },
 
+    /// Two passes of one network with one seed over one batch differ.
+    #[error(
+        "two training passes of this network with the same seed differ by up to {difference}: it draws noise that cannot \
+         be seeded, as candle's dropout does, and results would be others in each run. Take a dropout that is keyed by \
+         `Pass::seed` and `Pass::step` (`lth_nn::Dropout`), or accept it with `Trainer::allow_unseeded`"
+    )]
+    Unseeded {
+        /// The largest difference of two outputs.
+        difference: f64,
+    },
+
+    /// Variables joined the `VarMap` after the network was made of it.
+    #[error(
+        "the VarMap has variables that were not there when the network was made: {}. They would never be trained, saved or \
+         pruned: build the whole module before `ModuleNetwork::new`",
+        Listed(names)
+    )]
+    NewVariables {
+        /// Their names.
+        names: Vec<String>,
+    },
+
+    /// What the network gives for a batch is nothing that this trainer has a loss for.
+    #[error(
+        "the network gives {logits:?} for targets {targets:?} of {dtype:?}: fits and evaluations are of classes, with logits \
+         [N, classes] and targets [N] of u32 or i64. {hint}"
+    )]
+    Task {
+        /// Shape of the network's output.
+        logits: Vec<usize>,
+        /// Shape of the targets.
+        targets: Vec<usize>,
+        /// Type of the targets.
+        dtype: candle_core::DType,
+        /// What to do.
+        hint: &'static str,
+    },
+
     /// Something needs at least one batch and there was none.
     #[error("{what} has no batches: {hint}")]
     NoBatches {

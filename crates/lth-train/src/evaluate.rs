@@ -25,6 +25,7 @@ pub fn evaluate<E: Into<BoxError>>(
     for batch in batches {
         let (x, target) = batch.map_err(|error| Error::Data(error.into()))?;
         let logits = network.forward(&x, &Pass::eval())?;
+        check_classes(&logits, &target)?;
         let n = target.dim(0)?;
         loss += f64::from(lth_kernels::cross_entropy(&logits, &target)?.to_dtype(DType::F32)?.to_scalar::<f32>()?)
             * n as f64;
@@ -37,4 +38,21 @@ pub fn evaluate<E: Into<BoxError>>(
     }
     let n = n_examples as f64;
     Ok(Evaluation { loss: loss / n, accuracy: n_correct as f64 / n, n_examples })
+}
+
+/// # Errors
+/// [`Error::Task`] if these are no logits and classes.
+pub(crate) fn check_classes(logits: &Tensor, targets: &Tensor) -> Result<(), Error> {
+    let hint = match (targets.dtype(), logits.rank()) {
+        (DType::U32 | DType::I64, 2) if targets.rank() == 1 && logits.dims()[0] == targets.dims()[0] => return Ok(()),
+        (DType::U32 | DType::I64, 3) if targets.rank() == 2 => {
+            "Let the module return `logits.flatten(0, 1)` and give the targets flattened: every token is an example"
+        }
+        (DType::F16 | DType::BF16 | DType::F32 | DType::F64, _) => {
+            "For a regression call `backward` and `Optimizer::step` in a loop of your own"
+        }
+        _ => "Give each example one class index",
+    };
+    let (logits, dtype) = (logits.dims().to_vec(), targets.dtype());
+    Err(Error::Task { logits, targets: targets.dims().to_vec(), dtype, hint })
 }

@@ -1,6 +1,7 @@
 //! What the trainer needs of a network.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use candle_core::{ModuleT, Tensor};
 use candle_nn::VarMap;
@@ -71,16 +72,29 @@ impl<N: Network + ?Sized> Network for Box<N> {
 /// Any candle `ModuleT` and the `VarMap` it was built from, as a [`Network`].
 ///
 /// Roles are read from names and shapes: `running_mean` and `running_var` are buffers; other tensors of rank 0 or 1 called
-/// `….weight` are norms, or else biases; the rest are weights.
-#[derive(Debug)]
+/// `….weight` are norms, or else biases; tables of rank 2 that are called after embeddings (`wte`, `….word_embeddings.weight`)
+/// and have no bias beside them are embeddings; the rest are weights. [`ModuleNetwork::with_role`] says otherwise.
+///
+/// candle's own dropout and initial values cannot be seeded on a CPU. `lth_nn::seeded_builder` makes a `VarBuilder` whose
+/// initial values can; a fit refuses a network whose passes draw noise of their own
+/// ([`Trainer::allow_unseeded`](crate::Trainer::allow_unseeded)).
 pub struct ModuleNetwork<M> {
     module: M,
     parameters: Parameters,
+    variables: VarMap,
+}
+
+impl<M: fmt::Debug> fmt::Debug for ModuleNetwork<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { module, parameters, .. } = self;
+        f.debug_struct("ModuleNetwork").field("module", module).field("parameters", parameters).finish_non_exhaustive()
+    }
 }
 
 impl<M: ModuleT> ModuleNetwork<M> {
     /// The module with the variables of `variables`.
-    /// # Errors  [`Error::State`] if the map's lock is poisoned.
+    /// # Errors
+    /// [`Error::State`] if the map's lock is poisoned.
     pub fn new(module: M, variables: &VarMap) -> Result<Self, Error> {
         let data = variables.data().lock().map_err(|_| Error::State("the VarMap's lock is poisoned".to_owned()))?;
         let mut parameters = Parameters::new();
@@ -88,7 +102,17 @@ impl<M: ModuleT> ModuleNetwork<M> {
             parameters
                 .insert(name.as_str(), Parameter::new(var.clone(), role(name, var.rank(), |n| data.contains_key(n))));
         }
-        Ok(Self { module, parameters })
+        drop(data);
+        Ok(Self { module, parameters, variables: variables.clone() })
+    }
+
+    /// The same with another role for the parameter `name`.
+    /// # Errors
+    /// [`Error::NoParameter`] if there is none.
+    pub fn with_role(mut self, name: &str, role: Role) -> Result<Self, Error> {
+        let var = self.parameters.require(name)?.var().clone();
+        self.parameters.insert(name, Parameter::new(var, role));
+        Ok(self)
     }
 
     /// The module itself.
@@ -98,8 +122,19 @@ impl<M: ModuleT> ModuleNetwork<M> {
 }
 
 impl<M: ModuleT> Network for ModuleNetwork<M> {
+    /// # Errors
+    /// If a variable has joined the map since [`ModuleNetwork::new`]: it would never be trained, saved or pruned.
     fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
-        self.module.forward_t(x, pass.train)
+        let y = self.module.forward_t(x, pass.train)?;
+        let poisoned = |_| candle_core::Error::Msg("the VarMap's lock is poisoned".to_owned());
+        let data = self.variables.data().lock().map_err(poisoned)?;
+        if data.len() != self.parameters.len() {
+            let mut new: Vec<String> =
+                data.keys().filter(|name| self.parameters.get(name).is_none()).cloned().collect();
+            new.sort();
+            return Err(candle_core::Error::wrap(Error::NewVariables { names: new }));
+        }
+        Ok(y)
     }
 
     fn parameters(&self) -> &Parameters {
@@ -112,12 +147,19 @@ fn role(name: &str, rank: usize, exists: impl Fn(&str) -> bool) -> Role {
     let sibling = |leaf: &str| if layer.is_empty() { leaf.to_owned() } else { format!("{layer}.{leaf}") };
     match leaf {
         "running_mean" | "running_var" | "num_batches_tracked" => Role::Buffer,
+        _ if rank >= 2 && is_embedding(layer, leaf) && !exists(&sibling("bias")) => Role::Embedding,
         _ if rank >= 2 => Role::Weight,
         "weight" => Role::Norm,
         // A shift beside running statistics belongs to the normalisation, too.
         "bias" if exists(&sibling("running_mean")) => Role::Norm,
         _ => Role::Bias,
     }
+}
+
+/// By the names that BERT, GPT-2, LLaMA and ViT have in candle-transformers and in timm.
+fn is_embedding(layer: &str, leaf: &str) -> bool {
+    let own = if leaf == "weight" { layer.rsplit('.').next().unwrap_or(layer) } else { leaf };
+    own.contains("embed") || matches!(own, "wte" | "wpe" | "cls_token" | "mask_token" | "distillation_token")
 }
 
 #[cfg(test)]
@@ -151,5 +193,35 @@ mod tests {
         );
         assert_eq!(network.parameters().trainable().count(), 6);
         Ok(())
+    }
+
+    #[test]
+    fn tables_are_no_weights_and_projections_of_patches_are() {
+        let names = [
+            "bert.embeddings.word_embeddings.weight",
+            "transformer.wte.weight",
+            "wpe.weight",
+            "model.embed_tokens.weight",
+            "cls_token",
+            "pos_embed",
+            "embeddings.position_embeddings",
+            "patch_embed.proj.weight",
+            "patch_embed.proj.bias",
+            "vit.embeddings.patch_embeddings.projection.weight",
+            "time_embed.weight",
+            "time_embed.bias",
+        ];
+        let weights: Vec<&str> =
+            names.into_iter().filter(|name| role(name, 2, |other| names.contains(&other)) == Role::Weight).collect();
+        assert_eq!(
+            weights,
+            [
+                "patch_embed.proj.weight",
+                "patch_embed.proj.bias",
+                "vit.embeddings.patch_embeddings.projection.weight",
+                "time_embed.weight",
+                "time_embed.bias"
+            ]
+        );
     }
 }

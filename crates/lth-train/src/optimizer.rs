@@ -122,7 +122,7 @@ impl Optimizer {
             if let Some(mask) = mask {
                 check_shape("mask", name, mask, var)?;
             }
-            let decays = parameter.role() == Role::Weight;
+            let decays = matches!(parameter.role(), Role::Weight | Role::Embedding);
             let averages = match self.averages.entry(name.to_owned()) {
                 Entry::Occupied(averages) => averages.into_mut(),
                 Entry::Vacant(place) => place.insert(Averages::zeros(var, self.config)?),

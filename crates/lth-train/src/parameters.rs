@@ -11,8 +11,11 @@ use crate::{Error, Pass};
 /// What a parameter is for; weight decay, freezing and pruning go by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
-    /// A convolution's or linear layer's weight: decayed, and the only role that can be pruned.
+    /// A convolution's or linear layer's weight: decayed, and the only role that is pruned unless asked for by name.
     Weight,
+    /// A table that is looked up, such as of words or positions: decayed. Its rows are no layer's inputs, so that scores of
+    /// weights do not compare with theirs.
+    Embedding,
     /// A bias of such a layer: not decayed.
     Bias,
     /// Scale or shift of a normalisation layer: not decayed, and kept trainable when a body is frozen.

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::evaluate::check_classes;
 use crate::hook::put_in_force;
 use crate::state::{Counters, Position};
-use crate::{BoxError, Error, Event, Fit, Hook, HookState, Network, Optimizer, Pass, State, evaluate};
+use crate::{BoxError, Error, Event, Fit, Hook, HookState, Network, Optimizer, Pass, Role, State, evaluate};
 
 /// Where a fit's batches come from. A batch is `(x, target)` with class indices `[N]`.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +78,7 @@ pub struct Trainer<N> {
     position: Option<Position>,
     hook_states: BTreeMap<String, HookState>,
     may_lack_gradient: BTreeSet<String>,
+    may_be_unseeded: bool,
 }
 
 impl<N: Network> Trainer<N> {
@@ -91,6 +93,7 @@ impl<N: Network> Trainer<N> {
             position: None,
             hook_states: BTreeMap::new(),
             may_lack_gradient: BTreeSet::new(),
+            may_be_unseeded: false,
         }
     }
 
@@ -98,6 +101,12 @@ impl<N: Network> Trainer<N> {
     /// one: without it they would never move, and nobody would be told.
     pub fn allow_no_gradient(&mut self, names: impl IntoIterator<Item = impl Into<String>>) {
         self.may_lack_gradient = names.into_iter().map(Into::into).collect();
+    }
+
+    /// Accepts a network whose passes draw noise of their own, such as candle's dropout. Nothing of such a fit comes out
+    /// the same again: not its result for a seed, and not what a resumed fit ends with.
+    pub fn allow_unseeded(&mut self) {
+        self.may_be_unseeded = true;
     }
 
     /// The network.
@@ -146,10 +155,11 @@ impl<N: Network> Trainer<N> {
     /// Trains for `config.n_epochs` epochs, or, after [`Trainer::restore`] from inside a fit, for those that were left.
     /// Returns the figures of all epochs of the fit.
     ///
-    /// After the first backward pass every trainable parameter must have a gradient: candle operators without a backward
-    /// pass end the graph silently.
+    /// The first batch goes through the network twice: two passes with one seed must give the same bits. After the first
+    /// backward pass every trainable parameter must have a gradient: candle operators without a backward pass end the
+    /// graph silently.
     /// # Errors
-    /// [`Error::NoGradient`], [`Error::LossNotFinite`], [`Error::NoBatches`], [`Error::BatchCount`],
+    /// [`Error::Unseeded`], [`Error::Task`], [`Error::NoGradient`], [`Error::LossNotFinite`], [`Error::NoBatches`], [`Error::BatchCount`],
     /// [`Error::HookName`], or what data, hooks and candle say.
     pub fn fit<E, T, V, TI, VI>(
         &mut self,
@@ -178,6 +188,12 @@ impl<N: Network> Trainer<N> {
         let hook_names: Vec<String> = hooks.iter().map(|hook| hook.name().to_owned()).collect();
         if let Some(name) = hook_names.iter().find(|name| is_twice(&hook_names, name)) {
             return Err(Error::HookName { name: name.clone() });
+        }
+        if !lth_kernels::IS_OPTIMISED {
+            tracing::warn!(
+                "the kernels were compiled without optimisation and are many times slower: put `opt-level = 3` under \
+                 `[profile.dev.package.\"*\"]` in Cargo.toml, or use --release"
+            );
         }
         let start = Position {
             n_epochs: config.n_epochs,
@@ -254,7 +270,13 @@ impl<N: Network> Trainer<N> {
         hooks: &mut [&mut dyn Hook],
     ) -> Result<(), Error> {
         run.announce(self, Event::BeforeBatch, iteration, hooks)?;
-        let logits = self.network.forward(x, &Pass::train(self.seed, self.step))?;
+        let pass = Pass::train(self.seed, self.step);
+        let rehearsed = (run.is_first_step && !self.may_be_unseeded).then(|| self.rehearse(x, &pass)).transpose()?;
+        let logits = self.network.forward(x, &pass)?;
+        if let Some(rehearsed) = rehearsed {
+            check_same(&rehearsed, &logits)?;
+        }
+        check_classes(&logits, target)?;
         let loss = lth_kernels::cross_entropy(&logits, target)?;
         let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
         if !value.is_finite() {
@@ -276,6 +298,14 @@ impl<N: Network> Trainer<N> {
         run.announce(self, Event::AfterStep, iteration, hooks)?;
         run.loss = None;
         Ok(())
+    }
+
+    /// The output of a pass that leaves buffers such as running statistics as they were.
+    fn rehearse(&self, x: &Tensor, pass: &Pass) -> Result<Tensor, Error> {
+        let buffers = self.network.parameters().snapshot(|_, parameter| parameter.role() == Role::Buffer)?;
+        let y = self.network.forward(x, pass)?.detach();
+        self.network.parameters().restore(&buffers)?;
+        Ok(y)
     }
 
     /// # Errors
@@ -353,6 +383,18 @@ impl<N: Network> Trainer<N> {
         }
         Ok(state)
     }
+}
+
+/// # Errors
+/// [`Error::Unseeded`] if the two have other bits.
+fn check_same(first: &Tensor, second: &Tensor) -> Result<(), Error> {
+    let values = |y: &Tensor| y.flatten_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>();
+    let (first, second) = (values(first)?, values(second)?);
+    let pairs = || first.iter().zip(&second);
+    if first.len() == second.len() && pairs().all(|(first, second)| first.to_bits() == second.to_bits()) {
+        return Ok(());
+    }
+    Err(Error::Unseeded { difference: pairs().map(|(first, second)| (first - second).abs()).fold(0.0, f64::max) })
 }
 
 /// Whether any element is not 0 (NaN is not).

@@ -99,7 +99,7 @@ fn a_frozen_body_trains_norms_and_head_alone() -> Result<()> {
     let gradients = lth_kernels::cross_entropy(&logits, &Tensor::new(&[0u32, 1, 1, 0], &Device::Cpu)?)?.backward()?;
     for (name, parameter) in network.parameters().iter() {
         let expected = match parameter.role() {
-            Role::Weight | Role::Bias => name.starts_with("head."),
+            Role::Weight | Role::Embedding | Role::Bias => name.starts_with("head."),
             Role::Norm => true,
             Role::Buffer => false,
         };

@@ -375,3 +375,102 @@ fn two_hooks_of_one_name_are_refused_before_anything_happens() -> Result<(), Err
     assert!(first.0.is_empty() && weights(&trainer) == before);
     Ok(())
 }
+
+/// Dropout that draws from candle's generator, which has no seed on a CPU.
+struct Noisy(candle_nn::Linear);
+
+impl candle_nn::ModuleT for Noisy {
+    fn forward_t(&self, x: &Tensor, train: bool) -> candle_core::Result<Tensor> {
+        use candle_nn::Module;
+        self.0.forward(&candle_nn::Dropout::new(0.5).forward(x, train)?)
+    }
+}
+
+#[test]
+fn noise_that_cannot_be_seeded_is_refused_unless_it_is_allowed() -> Result<(), Error> {
+    let variables = VarMap::new();
+    let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let network = ModuleNetwork::new(Noisy(candle_nn::linear(4, 3, builder)?), &variables)?;
+    let before = network.parameters().snapshot(|_, _| true)?;
+    let mut trainer = Trainer::new(network, Optimizer::new(OptimizerConfig::adam()), 7);
+    let error = trainer.fit(&FitConfig::new(1), &data(), &mut []).expect_err("candle's dropout");
+    assert!(matches!(error, Error::Unseeded { difference } if difference > 0.0), "{error}");
+    for (name, parameter) in trainer.network().parameters().iter() {
+        let moved = (parameter.var().as_tensor() - &before[name])?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert_eq!(moved, 0.0, "{name}");
+    }
+    trainer.allow_unseeded();
+    trainer.fit(&FitConfig::new(1), &data(), &mut [])?;
+    Ok(())
+}
+
+#[test]
+fn the_rehearsal_leaves_running_statistics_alone() -> Result<(), Error> {
+    struct Normed(candle_nn::BatchNorm, candle_nn::Linear);
+    impl candle_nn::ModuleT for Normed {
+        fn forward_t(&self, x: &Tensor, train: bool) -> candle_core::Result<Tensor> {
+            use candle_nn::Module;
+            self.1.forward(&self.0.forward_t(x, train)?)
+        }
+    }
+    let mean_after_one_batch = |is_rehearsed: bool| -> Result<Vec<f32>, Error> {
+        let variables = VarMap::new();
+        let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+        let norm = candle_nn::batch_norm(4, candle_nn::BatchNormConfig::default(), builder.pp("norm"))?;
+        let module = Normed(norm, candle_nn::linear(4, 3, builder.pp("fc"))?);
+        let mut trainer =
+            Trainer::new(ModuleNetwork::new(module, &variables)?, Optimizer::new(OptimizerConfig::adam()), 7);
+        if !is_rehearsed {
+            trainer.allow_unseeded();
+        }
+        trainer.fit(&FitConfig::new(1), &data(), &mut [])?;
+        Ok(trainer.network().parameters().require("norm.running_mean")?.var().to_vec1()?)
+    };
+    assert_eq!(mean_after_one_batch(true)?, mean_after_one_batch(false)?);
+    Ok(())
+}
+
+#[test]
+fn variables_that_join_later_are_named() -> Result<(), Error> {
+    let variables = VarMap::new();
+    let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let network = ModuleNetwork::new(candle_nn::linear(4, 3, builder.clone())?, &variables)?;
+    let mut trainer = Trainer::new(network, Optimizer::new(OptimizerConfig::adam()), 7);
+    candle_nn::linear(3, 3, builder.pp("late"))?;
+    let error = trainer.fit(&FitConfig::new(1), &data(), &mut []).expect_err("a new layer").to_string();
+    assert!(error.starts_with("the VarMap has variables that were not there"), "{error}");
+    assert!(error.contains("`late.bias`, `late.weight`"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn what_is_no_classification_is_refused_at_the_first_batch() -> Result<(), Error> {
+    /// Logits for every row, or as they come.
+    struct Tokens(Linear);
+    impl Network for Tokens {
+        fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
+            self.0.forward(x, pass)?.unsqueeze(1)
+        }
+
+        fn parameters(&self) -> &lth_train::Parameters {
+            self.0.parameters()
+        }
+    }
+    let refused = |network: &dyn Fn() -> Result<Box<dyn Network>, Error>, y: &Tensor| -> Result<String, Error> {
+        let (x, _) = batch(0, 0)?;
+        let batches =
+            || Box::new((0..N_BATCHES).map(|_| Ok((x.clone(), y.clone())))) as Box<dyn Iterator<Item = Batch>>;
+        let data = Data { train: |_| batches(), n_train_batches: N_BATCHES, valid: batches };
+        let mut trainer = Trainer::new(network()?, Optimizer::new(OptimizerConfig::adam()), 7);
+        Ok(trainer.fit(&FitConfig::new(1), &data, &mut []).expect_err("no classes").to_string())
+    };
+    let plain = || Ok(Box::new(network()?) as Box<dyn Network>);
+    let tokens = || Ok(Box::new(Tokens(network()?)) as Box<dyn Network>);
+    let message = refused(&plain, &Tensor::zeros(5, DType::F32, &Device::Cpu)?)?;
+    assert!(message.contains("targets [5] of F32") && message.contains("For a regression"), "{message}");
+    let message = refused(&tokens, &Tensor::zeros((5, 1), DType::U32, &Device::Cpu)?)?;
+    assert!(message.contains("gives [5, 1, 3]") && message.contains("every token is an example"), "{message}");
+    let message = refused(&plain, &Tensor::zeros((5, 3), DType::U32, &Device::Cpu)?)?;
+    assert!(message.contains("one class index"), "{message}");
+    Ok(())
+}

@@ -129,6 +129,7 @@ impl MaskSet {
         let write = || {
             let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let mut builder = tempfile::Builder::new();
+            builder.prefix(".lth-").suffix(".partial");
             #[cfg(unix)]
             {
                 // As any new file, not for its owner alone; the user's mask still applies.
@@ -139,6 +140,10 @@ impl MaskSet {
             file.write_all(&bytes)?;
             file.as_file().sync_all()?;
             file.persist(path)?;
+            // That the rename outlives a power cut; not every file system can be asked, and the content is safe by now.
+            if cfg!(unix) {
+                let _ = File::open(folder).and_then(|folder| folder.sync_all());
+            }
             Ok(())
         };
         write().map_err(|source| Error::Io { path: path.to_owned(), source })

@@ -113,6 +113,18 @@ pub enum Error {
         reason: String,
     },
 
+    /// A pruned network's masks are not where they belong.
+    #[error(
+        "{} is a ticket without its masks: expected them in {}, which is not there; copy both files together",
+        path.display(), masks.display()
+    )]
+    NoMasks {
+        /// The ticket.
+        path: PathBuf,
+        /// Where its masks should lie.
+        masks: PathBuf,
+    },
+
     /// A ticket was given where a trained network is needed.
     #[error(
         "{} is a ticket, the rewound weights that training starts from, and its answers mean nothing yet: give the \

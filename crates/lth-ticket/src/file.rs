@@ -1,12 +1,13 @@
 //! The ticket as a file.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use lth_mask::MaskSet;
-use lth_train::write_safetensors;
-use safetensors::{SafeTensors, View};
+use lth_train::{open_safetensors, save_safetensors};
+use safetensors::View;
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Stage, TicketHeader};
@@ -38,7 +39,9 @@ pub fn masks_path(path: &Path) -> PathBuf {
 impl Ticket {
     /// SHA-256 over names, types, shapes and values in the order of names, and the masks: the identity of the ticket,
     /// whatever its header says. 64 lower-case hexadecimal digits.
-    /// # Errors  if a tensor cannot be read.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read.
     pub fn content_sha256(&self) -> Result<String, Error> {
         let mut hash = Sha256::new();
         // Lengths go in, too: without them two different tickets could spell the same bytes.
@@ -61,7 +64,9 @@ impl Ticket {
     }
 
     /// Writes both files, each whole or not at all; returns the content's SHA-256.
-    /// # Errors  if a pruned weight is not 0, a mask has no tensor, or the files cannot be written.
+    ///
+    /// # Errors
+    /// If a pruned weight is not 0, a mask has no tensor, or the files cannot be written.
     pub fn write(&self, path: &Path) -> Result<String, Error> {
         self.check().map_err(|reason| Error::damaged(path, reason))?;
         let content = self.content_sha256()?;
@@ -73,21 +78,24 @@ impl Ticket {
         if !self.masks.is_empty() {
             self.masks.save(masks_path(path))?;
         }
-        lth_runs::write_atomic(path, |out| write_safetensors(out, &self.tensors, &metadata))?;
+        save_safetensors(path, &self.tensors, &metadata).map_err(|source| {
+            let path = path.to_owned();
+            lth_runs::Error::Io { action: "write", path, source }
+        })?;
         Ok(content)
     }
 
     /// Reads a ticket and checks everything: header, shapes, that pruned weights are 0, and the content's SHA-256.
     ///
-    /// A header whose every field is known and right is required; for other safetensors files use candle's or
-    /// `lth-nn`'s loader.
-    /// # Errors  if a file cannot be read or is damaged.
+    /// Every field of a ticket's header must be there and right; further entries, which others have written or a later
+    /// version writes, are left alone. For other safetensors files use candle's or `lth-nn`'s loader.
+    ///
+    /// # Errors
+    /// If a file cannot be read or is damaged; [`Error::NoMasks`] if the masks of a pruned network are not beside it.
     pub fn read(path: &Path, device: &Device) -> Result<Self, Error> {
         let bytes = std::fs::read(path).map_err(Error::read(path))?;
         let damaged = |reason: &dyn std::fmt::Display| Error::damaged(path, reason);
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(&error))?;
-        let mut metadata: BTreeMap<String, String> =
-            header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let (mut metadata, _) = open_safetensors(&bytes).map_err(|error| damaged(&error))?;
         let content = metadata.remove(CONTENT).ok_or_else(|| damaged(&"its header has no content_sha256"))?;
         metadata.remove(FORMAT);
         metadata.remove(VERSION);
@@ -99,7 +107,12 @@ impl Ticket {
             .collect();
         drop(bytes);
         let masks = match &header.pruning {
-            Some(_) => MaskSet::load(masks_path(path))?,
+            Some(_) => match MaskSet::load(masks_path(path)) {
+                Err(lth_mask::Error::Io { path: masks, source }) if source.kind() == ErrorKind::NotFound => {
+                    return Err(Error::NoMasks { path: path.to_owned(), masks });
+                }
+                loaded => loaded?,
+            },
             None => MaskSet::new(),
         };
         let ticket = Self { header, tensors, masks };
@@ -112,7 +125,9 @@ impl Ticket {
     }
 
     /// [`Ticket::read`] for a file that must hold a trained network.
-    /// # Errors  as `read`, and if the file holds a ticket.
+    ///
+    /// # Errors
+    /// As `read`, and if the file holds a ticket.
     pub fn read_trained(path: &Path, device: &Device) -> Result<Self, Error> {
         let ticket = Self::read(path, device)?;
         match ticket.header.stage {

@@ -17,9 +17,9 @@ pub enum Stage {
 /// The header of a ticket or trained network: everything about it that the tensors do not say.
 ///
 /// In the file it is the safetensors `__metadata__`: one entry per field, strings as they are, everything else as JSON;
-/// besides it `format` = "pt" (PyTorch's order of dimensions), `lth_version` and `content_sha256`.
+/// besides it `format` = "pt" (PyTorch's order of dimensions), `lth_version` and `content_sha256`. A reader leaves other
+/// entries alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct TicketHeader {
     /// What the weights are.
     pub stage: Stage,
@@ -39,7 +39,6 @@ pub struct TicketHeader {
 
 /// A network and what must be done to a picture before it sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct NetworkInfo {
     /// "resnet18", "lenet-300-100".
     pub name: String,
@@ -57,7 +56,6 @@ pub struct NetworkInfo {
 
 /// How a mask came about.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PruningInfo {
     /// Saliency score.
     pub criterion: String,
@@ -74,11 +72,10 @@ pub struct PruningInfo {
 
 /// Which data a network was trained on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct DatasetInfo {
     /// "pets", "toy-pets".
     pub name: String,
-    /// SHA-256 of the archive or of the decoded pictures, if known.
+    /// SHA-256 of the archive; of several, that of the text of their `SHA256SUMS`, in order of names; absent for a folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }
@@ -96,10 +93,12 @@ impl TicketHeader {
             .collect())
     }
 
-    /// From safetensors metadata without the entries that are not fields.
+    /// From safetensors metadata, of which only the header's own fields are looked at.
     pub(crate) fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, serde_json::Error> {
         const PLAIN: [&str; 2] = ["stage", "parent"];
-        let fields = metadata.iter().map(|(name, text)| {
+        const JSON: [&str; 4] = ["network", "pruning", "seed", "dataset"];
+        let known = |name: &str| PLAIN.contains(&name) || JSON.contains(&name);
+        let fields = metadata.iter().filter(|(name, _)| known(name)).map(|(name, text)| {
             let value = if PLAIN.contains(&name.as_str()) { text.as_str().into() } else { serde_json::from_str(text)? };
             Ok((name.clone(), value))
         });

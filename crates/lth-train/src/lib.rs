@@ -63,6 +63,6 @@ pub use hook::{Event, Fit, Hook, HookState};
 pub use network::{ModuleNetwork, Network, Pass};
 pub use optimizer::{Optimizer, OptimizerConfig};
 pub use parameters::{Parameter, Parameters, Role};
-pub use safetensors_file::write_safetensors;
+pub use safetensors_file::{open_safetensors, save_safetensors, write_safetensors};
 pub use state::{Counters, Position, Smooth, State};
 pub use trainer::{Data, EpochMetrics, FitConfig, Trainer, WriteState};

@@ -1,15 +1,16 @@
 //! Weights in files: read, checked against a network, written.
 
+mod index;
 mod pickle;
 mod pth;
+mod wrapped;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Tensor};
-use lth_train::{Parameter, Parameters, write_safetensors};
-use safetensors::tensor::SafeTensors;
+use lth_train::{Parameter, Parameters, open_safetensors, save_safetensors, write_safetensors};
 
 use crate::Error;
 use crate::networks::in_head;
@@ -23,6 +24,9 @@ pub struct Weights {
     pub metadata: BTreeMap<String, String>,
     /// Entries that could not become a tensor.
     pub ignored: Vec<Skipped>,
+    /// Tensors that the file holds in two parts, `NAME_orig` and `NAME_mask`, as `torch.nn.utils.prune` leaves them;
+    /// `tensors` has their product under `NAME`, exactly 0 where the mask is 0.
+    pub folded: Vec<String>,
 }
 
 /// Something in a file that was not used.
@@ -55,38 +59,59 @@ pub struct LoadReport {
     pub skipped: Vec<Skipped>,
     /// Parameters whose values were rounded or widened from another element type: name, type in the file.
     pub converted: Vec<(String, DType)>,
+    /// What stood before every name in the file and was taken off: `module.` (PyTorch's `DataParallel`), `_orig_mod.`
+    /// (`torch.compile`), `model.` (Lightning and others), or several of them.
+    pub stripped: Option<String>,
 }
 
 impl Weights {
-    /// The tensors of a file, which its content, not its name, shows to be safetensors or PyTorch's (`torch.save` of a
-    /// state dict, or of a dictionary that holds one as `state_dict`, `model_state_dict` or `model`).
+    /// The tensors of a file, which its content, not its name, shows to be safetensors, PyTorch's (`torch.save` of a
+    /// state dict, or of a dictionary that holds one as `state_dict`, `model_state_dict` or `model`), or the index of
+    /// a model in several such files (`model.safetensors.index.json`), which lie beside it.
     ///
-    /// The file is read, not mapped, so that nothing happens if it is cut meanwhile. Nothing in it is executed, and no
-    /// more memory is taken than a small multiple of its size.
-    /// # Errors  if it cannot be read or is neither, or is damaged.
+    /// The file is read, not mapped, so that nothing happens if it is cut meanwhile. Nothing in it is executed, and
+    /// the memory that is taken is in proportion to its size.
+    ///
+    /// # Errors
+    /// If it cannot be read or is none of these, or is damaged.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
-        if pth::is_pytorch(&bytes) { pth::read(&bytes, path) } else { from_safetensors(&bytes, path) }
+        let mut weights = match index::shards(&bytes) {
+            Some(shards) => index::read(&shards.map_err(|reason| Error::format(path, reason))?, path)?,
+            None => from_bytes(&bytes, path)?,
+        };
+        weights.folded = wrapped::fold(&mut weights.tensors)?;
+        Ok(weights)
+    }
+
+    /// What stands before every name and belongs to a wrapper of the network: see [`LoadReport::stripped`].
+    #[must_use]
+    pub fn wrapper(&self) -> Option<String> {
+        wrapped::prefixes(self.tensors.keys().map(String::as_str)).pop().filter(|prefix| !prefix.is_empty())
     }
 
     /// Deep copies of a network's parameters and buffers.
-    /// # Errors  if a tensor cannot be copied.
+    ///
+    /// # Errors
+    /// If a tensor cannot be copied.
     pub fn of(parameters: &Parameters) -> Result<Self, Error> {
         let tensors = parameters.snapshot(|_: &str, _: &Parameter| true)?;
         Ok(Self { tensors, ..Self::default() })
     }
 
     /// Writes a safetensors file: tensors sorted by name, header fields sorted by name, so that equal weights make equal
-    /// files. It appears under its name only when it is complete.
-    /// # Errors  if it cannot be written.
+    /// files. It appears under its name only when it is complete and on the disk; a failure leaves nothing behind.
+    ///
+    /// # Errors
+    /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let partial = PathBuf::from(format!("{}.partial", path.display()));
-        std::fs::write(&partial, self.to_bytes()?).map_err(|error| Error::io(&partial, error))?;
-        std::fs::rename(&partial, path).map_err(|error| Error::io(path, error))
+        save_safetensors(path, &self.tensors, &self.metadata).map_err(|error| Error::io(path, error))
     }
 
     /// The content of the safetensors file that [`Weights::write`] writes.
-    /// # Errors  if a tensor cannot be brought to the CPU.
+    ///
+    /// # Errors
+    /// If a tensor cannot be brought to the CPU.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         write_safetensors(&mut bytes, &self.tensors, &self.metadata).map_err(candle_core::Error::wrap)?;
@@ -94,25 +119,32 @@ impl Weights {
     }
 
     /// Sets a network's parameters. Names must agree both ways: every parameter has a tensor and every tensor a
-    /// parameter, with its shape (PyTorch's `num_batches_tracked` apart). Nothing changes unless all fits.
+    /// parameter, with its shape (PyTorch's `num_batches_tracked` apart). Nothing changes unless all fits. What a
+    /// wrapper put before every name is taken off where the network's names have it not, and reported.
     ///
     /// Other floating-point types than the parameter's are converted, and reported.
-    /// # Errors  if names or shapes differ, a tensor is not of a floating-point type, or a value is not finite.
+    ///
+    /// # Errors
+    /// If names or shapes differ, a tensor is not of a floating-point type, or a value is not finite.
     pub fn load_into(&self, parameters: &Parameters, part: Part) -> Result<LoadReport, Error> {
         let mut report = LoadReport { skipped: self.ignored.clone(), ..LoadReport::default() };
+        let prefix = wrapped::fitting(self.tensors.keys().map(String::as_str), |name| parameters.get(name).is_some());
+        let tensors: BTreeMap<&str, &Tensor> =
+            self.tensors.iter().map(|(name, tensor)| (&name[prefix.len()..], tensor)).collect();
+        report.stripped = (!prefix.is_empty()).then_some(prefix);
         let mut unexpected = Vec::new();
-        for name in self.tensors.keys() {
+        for &name in tensors.keys() {
             let reason = if name.ends_with("num_batches_tracked") {
                 "PyTorch's count of batches"
             } else if part == Part::Body && in_head(name) {
                 "part of a head"
             } else {
                 if parameters.get(name).is_none() {
-                    unexpected.push(name.clone());
+                    unexpected.push(name.to_owned());
                 }
                 continue;
             };
-            report.skipped.push(Skipped { name: name.clone(), reason: reason.to_owned() });
+            report.skipped.push(Skipped { name: name.to_owned(), reason: reason.to_owned() });
         }
         let mut missing = Vec::new();
         let mut values = BTreeMap::new();
@@ -121,7 +153,7 @@ impl Weights {
                 report.kept.push(name.to_owned());
                 continue;
             }
-            let Some(tensor) = self.tensors.get(name) else {
+            let Some(&tensor) = tensors.get(name) else {
                 missing.push(name.to_owned());
                 continue;
             };
@@ -158,14 +190,15 @@ fn checked(name: &str, tensor: &Tensor, parameter: &Parameter, report: &mut Load
     Ok(value)
 }
 
+/// The tensors of one file's content, safetensors or PyTorch's.
+fn from_bytes(bytes: &[u8], path: &Path) -> Result<Weights, Error> {
+    if pth::is_pytorch(bytes) { pth::read(bytes, path) } else { from_safetensors(bytes, path) }
+}
+
 fn from_safetensors(bytes: &[u8], path: &Path) -> Result<Weights, Error> {
-    let damaged = |error: safetensors::SafeTensorError| {
-        Error::format(path, format!("not a readable safetensors or PyTorch file ({error})"))
-    };
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
-    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
-    let mut weights = Weights::default();
-    weights.metadata.extend(header.metadata().clone().unwrap_or_default());
+    let (metadata, file) = open_safetensors(bytes)
+        .map_err(|error| Error::format(path, format!("not a readable safetensors or PyTorch file ({error})")))?;
+    let mut weights = Weights { metadata, ..Weights::default() };
     for (name, view) in file.tensors() {
         match view.load(&Device::Cpu) {
             Ok(tensor) => {

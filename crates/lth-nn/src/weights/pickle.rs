@@ -2,7 +2,16 @@
 //!
 //! candle's own reader stops on nothing: a few hundred bytes can make it copy an object without end, overflow the stack
 //! or index past a tuple's end. This one executes nothing, keeps all objects in one list (so that no nesting can exhaust
-//! the stack, and no reference copies anything), and takes memory in proportion to the bytes it reads.
+//! the stack, and no reference copies anything that grows with the file), and takes memory in proportion to the bytes
+//! it reads.
+
+use std::rc::Rc;
+
+/// Objects of one pickle: a tensor takes about twelve, an optimiser's state for it as many again. An object can be had
+/// for a single byte, and takes forty.
+const MAX_OBJECTS: usize = 1 << 23;
+/// Dimensions of a tensor, PyTorch's own limit. A tensor has its own copy of them.
+const MAX_DIMS: usize = 64;
 
 /// An object, by its place in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,29 +23,29 @@ pub(super) enum Object {
     /// Anything that no state dict needs: None, floats, objects of unknown classes.
     Opaque,
     Int(i64),
-    Text(String),
+    Text(Rc<str>),
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     /// A function or class, as "module name".
-    Class(String),
-    Storage(Storage),
-    Tensor(TensorInfo),
+    Class(Rc<str>),
+    Storage(Rc<Storage>),
+    Tensor(Box<TensorInfo>),
 }
 
 /// A run of numbers in the file that tensors look into.
 #[derive(Clone, Debug)]
 pub(super) struct Storage {
     /// PyTorch's class, which stands for the element type.
-    pub(super) class: String,
+    pub(super) class: Rc<str>,
     /// The name of its data.
-    pub(super) key: String,
+    pub(super) key: Rc<str>,
 }
 
 /// A tensor: a view of a storage.
 #[derive(Clone, Debug)]
 pub(super) struct TensorInfo {
-    pub(super) storage: Storage,
+    pub(super) storage: Rc<Storage>,
     pub(super) offset: usize,
     pub(super) shape: Vec<usize>,
     pub(super) stride: Vec<usize>,
@@ -72,7 +81,8 @@ impl Pickle {
     }
 
     fn sizes(&self, id: Id) -> Option<Vec<usize>> {
-        if let Object::Tuple(ids) = self.get(id) { ids.iter().map(|&id| self.size(id)).collect() } else { None }
+        let Object::Tuple(ids) = self.get(id) else { return None };
+        if ids.len() > MAX_DIMS { None } else { ids.iter().map(|&id| self.size(id)).collect() }
     }
 }
 
@@ -137,7 +147,7 @@ impl<'a> Machine<'a> {
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.push(Object::Class(format!("{module} {name}")))
+                self.push(Object::Class(format!("{module} {name}").into()))
             }
             b')' => self.push(Object::Tuple(Vec::new())),
             b']' => self.push(Object::List(Vec::new())),
@@ -195,7 +205,7 @@ impl<'a> Machine<'a> {
             b'Q' => {
                 let id = self.pop()?;
                 let storage = self.storage(id).ok_or("a reference to data is malformed")?;
-                self.push(Object::Storage(storage))
+                self.push(Object::Storage(Rc::new(storage)))
             }
             b'R' => {
                 let (arguments, function) = (self.pop()?, self.pop()?);
@@ -218,7 +228,7 @@ impl<'a> Machine<'a> {
         let Object::Tuple(arguments) = self.pickle.get(arguments) else {
             return Err(format!("{name} is called without a tuple"));
         };
-        match name.as_str() {
+        match &**name {
             "collections OrderedDict" | "collections defaultdict" => self.push(Object::Dict(Vec::new())),
             "torch._utils _rebuild_parameter" => {
                 let id = *arguments.first().ok_or("a parameter without data")?;
@@ -227,7 +237,7 @@ impl<'a> Machine<'a> {
             }
             "torch._utils _rebuild_tensor_v2" | "torch._utils _rebuild_tensor" => {
                 let tensor = self.tensor(arguments).ok_or("a tensor's description is malformed")?;
-                self.push(Object::Tensor(tensor))
+                self.push(Object::Tensor(Box::new(tensor)))
             }
             _ => self.push(Object::Opaque),
         }
@@ -239,7 +249,7 @@ impl<'a> Machine<'a> {
         let Object::Storage(storage) = self.pickle.get(storage) else { return None };
         let (shape, stride) = (self.pickle.sizes(shape)?, self.pickle.sizes(stride)?);
         let offset = self.pickle.size(offset)?;
-        (shape.len() == stride.len()).then(|| TensorInfo { storage: storage.clone(), offset, shape, stride })
+        (shape.len() == stride.len()).then(|| TensorInfo { storage: Rc::clone(storage), offset, shape, stride })
     }
 
     /// From ("storage", class, key, location, number of elements, …).
@@ -254,10 +264,14 @@ impl<'a> Machine<'a> {
             return None;
         }
         let Object::Class(class) = self.pickle.get(class) else { return None };
-        Some(Storage { class: class.clone(), key: self.pickle.text(key)?.to_owned() })
+        let Object::Text(key) = self.pickle.get(key) else { return None };
+        Some(Storage { class: Rc::clone(class), key: Rc::clone(key) })
     }
 
     fn push(&mut self, object: Object) -> Parsed<()> {
+        if self.pickle.objects.len() >= MAX_OBJECTS {
+            return Err(format!("it describes more than {MAX_OBJECTS} objects"));
+        }
         self.stack.push(Id(self.pickle.objects.len()));
         self.pickle.objects.push(object);
         Ok(())
@@ -321,7 +335,7 @@ impl<'a> Machine<'a> {
 
     fn text(&mut self, n: usize) -> Parsed<()> {
         let text = std::str::from_utf8(self.take(n)?).map_err(|_| "a text is not UTF-8")?;
-        self.push(Object::Text(text.to_owned()))
+        self.push(Object::Text(text.into()))
     }
 
     fn line(&mut self) -> Parsed<&'a str> {

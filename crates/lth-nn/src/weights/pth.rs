@@ -119,11 +119,12 @@ impl File {
     }
 
     /// The named tensors of the state dict.
-    fn entries(&self) -> Result<Vec<(&str, &TensorInfo)>, &'static str> {
-        let tensors = |id: Id| -> Vec<(&str, &TensorInfo)> {
-            let Object::Dict(items) = self.pickle.get(id) else { return Vec::new() };
+    fn entries(&self) -> Result<BTreeMap<&str, &TensorInfo>, &'static str> {
+        // Of several entries of one name the last counts, as in Python.
+        let tensors = |id: Id| -> BTreeMap<&str, &TensorInfo> {
+            let Object::Dict(items) = self.pickle.get(id) else { return BTreeMap::new() };
             let tensor = |&(key, value): &(Id, Id)| match self.pickle.get(value) {
-                Object::Tensor(tensor) => Some((self.pickle.text(key)?, tensor)),
+                Object::Tensor(tensor) => Some((self.pickle.text(key)?, &**tensor)),
                 _ => None,
             };
             items.iter().filter_map(tensor).collect()
@@ -141,11 +142,13 @@ impl File {
     /// The bytes of a tensor in row-major order; their number is taken off `budget`.
     fn data(&self, tensor: &TensorInfo, bytes: &[u8], budget: &mut usize) -> Result<(Vec<u8>, DType), Refused> {
         let damaged = |reason: &str| Refused::Damaged(reason.to_owned());
-        let class = &tensor.storage.class;
+        let class = &*tensor.storage.class;
+        // Every tensor can have one long name in common: no copy of it for each.
+        let shown = if class.len() <= 100 { class } else { "a class with a very long name" };
         let dtype =
-            dtype(class).ok_or_else(|| Refused::Unsupported(format!("`{class}` is of no type that can be read")))?;
+            dtype(class).ok_or_else(|| Refused::Unsupported(format!("`{shown}` is of no type that can be read")))?;
         let width = dtype.size_in_bytes();
-        let storage = self.storages.get(&tensor.storage.key).ok_or_else(|| damaged("its data are missing"))?;
+        let storage = self.storages.get(&*tensor.storage.key).ok_or_else(|| damaged("its data are missing"))?;
         let storage = &bytes[storage.clone()];
         let n = tensor.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
         let n = n.ok_or_else(|| damaged("its shape is larger than any memory"))?;
@@ -204,7 +207,7 @@ impl Pickle {
             Object::Storage(storage) => Some(storage),
             _ => None,
         });
-        storages.filter_map(|s| Some((s.key.as_str(), width(&s.class)?))).collect()
+        storages.filter_map(|s| Some((&*s.key, width(&s.class)?))).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Integration tests of lth-nn.
 
+mod files;
 mod golden;
 mod inference;
 mod named;

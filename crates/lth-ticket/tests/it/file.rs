@@ -127,8 +127,53 @@ fn missing_or_swapped_masks_are_noticed() -> Result<(), Error> {
     lth_mask::random_like(&ticket.masks, 1).save(masks_path(&path))?;
     assert!(matches!(Ticket::read(&path, &Device::Cpu), Err(Error::Damaged { .. })));
     std::fs::remove_file(masks_path(&path)).expect("it is there");
-    assert!(Ticket::read(&path, &Device::Cpu).is_err());
+    let error = Ticket::read(&path, &Device::Cpu).expect_err("its masks are gone");
+    assert!(matches!(&error, Error::NoMasks { masks, .. } if *masks == masks_path(&path)), "{error}");
+    assert!(error.to_string().contains("is a ticket without its masks"), "{error}");
     Ok(())
+}
+
+/// A file of the ticket's tensors, its header changed.
+fn rewrite(path: &std::path::Path, change: impl FnOnce(&mut std::collections::BTreeMap<String, String>)) {
+    let bytes = std::fs::read(path).expect("it is there");
+    let (_, header) = ::safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
+    let mut fields = header.metadata().clone().expect("fields").into_iter().collect();
+    change(&mut fields);
+    let tensors = safetensors::load_buffer(&bytes, &Device::Cpu).expect("tensors").into_iter().collect();
+    lth_train::save_safetensors(path, &tensors, &fields).expect("room for a small file");
+}
+
+#[test]
+fn what_others_add_to_the_header_is_left_alone() -> Result<(), Error> {
+    let (folder, ticket) = (folder(), ticket());
+    let path = folder.path().join("a.safetensors");
+    ticket.write(&path)?;
+    rewrite(&path, |fields| {
+        fields.insert("author".to_owned(), "me".to_owned());
+        let network = fields["network"].replacen('{', "{\"depth\":3,", 1);
+        fields.insert("network".to_owned(), network);
+    });
+    assert_eq!(Ticket::read(&path, &Device::Cpu)?.header, ticket.header);
+    rewrite(&path, |fields| {
+        fields.remove("stage");
+    });
+    assert!(matches!(Ticket::read(&path, &Device::Cpu), Err(Error::Damaged { .. })));
+    Ok(())
+}
+
+#[test]
+fn places_near_the_largest_number_are_an_error() {
+    let folder = folder();
+    let path = folder.path().join("hostile.safetensors");
+    let size = (1u64 << 61) - 1;
+    let tensors = (0..8u64).map(|i| {
+        let (from, to) = (i * size, (i + 1) * size);
+        format!(r#""t{i}":{{"dtype":"U8","shape":[{size}],"data_offsets":[{from},{to}]}}"#)
+    });
+    let header = format!("{{{}}}", tensors.collect::<Vec<_>>().join(","));
+    std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat())
+        .expect("a small file");
+    assert!(matches!(Ticket::read(&path, &Device::Cpu), Err(Error::Damaged { .. })));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use flate2::bufread::GzDecoder;
 use tar::EntryType;
 
 use crate::error::{Error, Result};
-use crate::source::{Consumer, MAX_FILE_BYTES, MAX_FILES, SourceFile};
+use crate::source::{Consumer, Content, MAX_FILE_BYTES, MAX_FILES, SourceFile};
 
 /// All bytes of an archive after gunzip. Both archives of PETS together have under one.
 const MAX_ARCHIVE_BYTES: u64 = 32 << 30;
@@ -21,7 +21,7 @@ const MAX_PATH_BYTES: u64 = 4_096;
 const MAX_PAX_BYTES: u64 = 64 << 10;
 
 /// Gives every regular file of the archive at `path` to `consume`, in the archive's order.
-/// `wanted`: which files' bytes are read; of the others only the path is given.
+/// `wanted`: which files' bytes are read; of the others, and of links, devices and sparse files, only the path is given.
 /// `on_bytes`: told how many bytes of the archive file were read since the last call.
 ///
 /// # Errors
@@ -102,7 +102,7 @@ impl<R: Read> Iterator for Files<'_, R> {
 }
 
 impl<R: Read> Files<'_, R> {
-    /// The file that an entry holds; None for what is no regular file.
+    /// The file that an entry holds; None for a folder and for what describes another entry.
     fn file(&mut self, mut entry: tar::Entry<'_, impl Read>) -> Result<Option<SourceFile>> {
         self.n_entries += 1;
         if self.n_entries > MAX_FILES {
@@ -122,11 +122,17 @@ impl<R: Read> Files<'_, R> {
                 Ok(None)
             }
             EntryType::Regular | EntryType::Continuous => self.regular(entry, size),
-            // Folders need no making; links and devices lead elsewhere; sparse files are none of a data set's.
-            _ => {
+            // Links and devices lead elsewhere; sparse files are none of a data set's. Folders need no making.
+            kind => {
                 let path = self.entry_path(&entry);
-                self.checked_path(&path)?;
-                Ok(None)
+                let path = self.checked_path(&path)?;
+                let what = match kind {
+                    EntryType::Link | EntryType::Symlink => "a link",
+                    EntryType::Char | EntryType::Block | EntryType::Fifo => "a device",
+                    EntryType::GNUSparse => "a sparse file",
+                    _ => return Ok(None),
+                };
+                Ok(Some(SourceFile { path, content: Content::NoFile(what) }))
             }
         }
     }
@@ -139,8 +145,10 @@ impl<R: Read> Files<'_, R> {
         if path.is_empty() || is_folder {
             return Ok(None);
         }
-        let bytes = if !(self.wanted)(&path) || size > MAX_FILE_BYTES {
-            None
+        let content = if !(self.wanted)(&path) {
+            Content::NotWanted
+        } else if size > MAX_FILE_BYTES {
+            Content::TooLarge
         } else {
             // Not reserved at once: the header may claim more than there is.
             let mut bytes = Vec::new();
@@ -148,9 +156,9 @@ impl<R: Read> Files<'_, R> {
             if (bytes.len() as u64) < size {
                 return Err(Error::BadArchive { path: self.path.into(), reason: format!("cut short in `{path}`") });
             }
-            Some(bytes)
+            Content::Bytes(bytes)
         };
-        Ok(Some(SourceFile { path, bytes }))
+        Ok(Some(SourceFile { path, content }))
     }
 
     fn entry_path(&mut self, entry: &tar::Entry<'_, impl Read>) -> Vec<u8> {

@@ -19,7 +19,7 @@ use crate::pets::ListCheck;
 
 const MAGIC: [u8; 8] = *b"LTHPICS\n";
 /// Change it when the layout or anything about decoding changes: files of other versions are made anew.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_LENGTH: u64 = 64;
 /// Channels of the pictures in it.
 pub(crate) const N_CHANNELS: usize = 3;

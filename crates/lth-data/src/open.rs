@@ -14,7 +14,7 @@ use crate::error::{Damaged, Error, Result};
 use crate::layout::{Layout, Role};
 use crate::pets::{ListCheck, check_list};
 use crate::pictures::{PictureInfo, Pictures};
-use crate::source::{FolderFile, Identity, MAX_FILE_BYTES, Source, SourceFile};
+use crate::source::{Content, FolderFile, Identity, MAX_FILE_BYTES, Source, SourceFile};
 
 /// What to do about pictures that cannot be decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +72,8 @@ pub struct Summary {
     pub damaged: Vec<Damaged>,
     /// Pictures in another format than their name says; they are used.
     pub misnamed: Vec<Misnamed>,
-    /// Files among the pictures that are none by their extension.
+    /// Files among the pictures that are none by their extension (a `.heic`), and links, devices and sparse files of an
+    /// archive: these with what they are in brackets.
     pub left_out: Vec<String>,
     /// PETS: comparison with `annotations/list.txt`, if that was there.
     pub list: Option<ListCheck>,
@@ -229,16 +230,13 @@ fn lock(path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<File> {
 /// A picture's file in memory.
 struct Raw {
     name: String,
-    /// None if the file is larger than the limit.
-    bytes: Option<Vec<u8>>,
+    /// Or why there are none.
+    bytes: Result<Vec<u8>, String>,
 }
 
 impl Raw {
     fn decode(&self) -> Result<Decoded, String> {
-        match &self.bytes {
-            Some(bytes) => decode(bytes),
-            None => Err(format!("larger than the limit of {MAX_FILE_BYTES} bytes")),
-        }
+        decode(self.bytes.as_ref().map_err(String::clone)?)
     }
 }
 
@@ -258,17 +256,35 @@ fn next_chunk(
     let (mut n_file_bytes, mut n_decoded_bytes) = (0, 0);
     while chunk.len() < CHUNK_FILES && n_file_bytes < CHUNK_FILE_BYTES && n_decoded_bytes < CHUNK_DECODED_BYTES {
         let Some(file) = files.next() else { break };
-        let SourceFile { path, bytes } = file?;
+        let SourceFile { path, content } = file?;
         match layout.role(&path) {
             Role::Picture(name) => {
-                if let Some(bytes) = &bytes {
+                let bytes = match content {
+                    Content::Bytes(bytes) => Ok(bytes),
+                    Content::NoFile(what) => {
+                        collected.left_out.push(format!("{name} ({what})"));
+                        continue;
+                    }
+                    Content::Missing(why) => Err(why.to_owned()),
+                    Content::TooLarge | Content::NotWanted => {
+                        Err(format!("larger than the limit of {MAX_FILE_BYTES} bytes"))
+                    }
+                };
+                if let Ok(bytes) = &bytes {
                     n_file_bytes += bytes.len();
                     n_decoded_bytes += dimensions(bytes).map_or(0, |(width, height)| width * height * N_CHANNELS);
                 }
                 chunk.push(Raw { name, bytes });
             }
-            Role::List => collected.list = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
-            Role::LeftOut(name) => collected.left_out.push(name),
+            Role::List => {
+                if let Content::Bytes(bytes) = content {
+                    collected.list = Some(String::from_utf8_lossy(&bytes).into_owned());
+                }
+            }
+            Role::LeftOut(name) => collected.left_out.push(match content {
+                Content::NoFile(what) | Content::Missing(what) => format!("{name} ({what})"),
+                _ => name,
+            }),
             Role::Other => {}
         }
     }

@@ -28,8 +28,22 @@ pub enum Source {
 pub(crate) struct SourceFile {
     /// Its parts joined by `/`, relative to the archive or folder.
     pub(crate) path: String,
-    /// Its content, if it was wanted and is not larger than [`MAX_FILE_BYTES`].
-    pub(crate) bytes: Option<Vec<u8>>,
+    /// Its content.
+    pub(crate) content: Content,
+}
+
+/// What a file of a source holds.
+#[derive(Debug)]
+pub(crate) enum Content {
+    Bytes(Vec<u8>),
+    /// It was not asked for.
+    NotWanted,
+    /// Larger than [`MAX_FILE_BYTES`].
+    TooLarge,
+    /// There is nothing to read; why.
+    Missing(&'static str),
+    /// It is no file but, for example, "a link".
+    NoFile(&'static str),
 }
 
 /// Takes the files of an archive or a folder one after the other.
@@ -101,11 +115,13 @@ impl Source {
             Source::Archives(paths) => paths.iter().try_for_each(|path| archive::read(path, wanted, on_bytes, consume)),
             Source::Folder(_) => consume(&mut files.iter().map(|file| {
                 on_bytes(file.n_bytes);
-                let bytes = match wanted(&file.path) && file.n_bytes <= MAX_FILE_BYTES {
-                    true => Some(fs::read(&file.on_disk).map_err(Error::io("read", &file.on_disk))?),
-                    false => None,
+                let content = match file.missing {
+                    Some(why) => Content::Missing(why),
+                    None if !wanted(&file.path) => Content::NotWanted,
+                    None if file.n_bytes > MAX_FILE_BYTES => Content::TooLarge,
+                    None => Content::Bytes(fs::read(&file.on_disk).map_err(Error::io("read", &file.on_disk))?),
                 };
-                Ok(SourceFile { path: file.path.clone(), bytes })
+                Ok(SourceFile { path: file.path.clone(), content })
             })),
         }
     }
@@ -119,6 +135,8 @@ pub(crate) struct FolderFile {
     on_disk: PathBuf,
     n_bytes: u64,
     stamp: String,
+    /// Why there is nothing to read.
+    missing: Option<&'static str>,
 }
 
 /// The files below `folder`, sorted by path, hidden ones left out. Links are followed: the folder is the user's own.
@@ -139,7 +157,16 @@ fn walk_into(folder: &Path, prefix: &str, max_depth: usize, files: &mut Vec<Fold
         }
         let on_disk = entry.path();
         let path = format!("{prefix}{name}");
-        let metadata = fs::metadata(&on_disk).map_err(Error::io("read", &on_disk))?;
+        let metadata = match fs::metadata(&on_disk) {
+            Ok(metadata) => metadata,
+            // One picture's affair, and not the whole folder's.
+            Err(_) if fs::symlink_metadata(&on_disk).is_ok_and(|itself| itself.is_symlink()) => {
+                let (stamp, missing) = ("link".to_owned(), Some("a link that leads nowhere"));
+                files.push(FolderFile { path, on_disk, n_bytes: 0, stamp, missing });
+                continue;
+            }
+            Err(error) => return Err(Error::io("read", &on_disk)(error)),
+        };
         if metadata.is_dir() {
             if max_depth > 1 {
                 walk_into(&on_disk, &format!("{path}/"), max_depth - 1, files)?;
@@ -149,7 +176,8 @@ fn walk_into(folder: &Path, prefix: &str, max_depth: usize, files: &mut Vec<Fold
                 let (got, expected) = (format!("more than {MAX_FILES}"), format!("at most {MAX_FILES}"));
                 return Err(Error::BadSetting { what: "number of files in the folder", got, expected });
             }
-            files.push(FolderFile { path, on_disk, n_bytes: metadata.len(), stamp: stamp(&metadata) });
+            let (n_bytes, stamp) = (metadata.len(), stamp(&metadata));
+            files.push(FolderFile { path, on_disk, n_bytes, stamp, missing: None });
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::error::{Attempt, Cause, Error, Result};
 use super::mirror::{Mirror, Sums, check_url, public};
 use super::options::{Event, Options};
-use super::resource::{Digests, Resource};
+use super::resource::{Check, Digests, Resource};
 use super::transfer::{Part, Retry, Stop, failed_call, receive, refused};
 
 /// A file that is whole and verified.
@@ -25,6 +25,8 @@ pub struct Fetched {
     pub sha256: String,
     /// Where it came from, this time or when it was fetched; without user name and password.
     pub url: Option<String>,
+    /// What it was held against; `None` for a file of other software that bears no checksum.
+    pub check: Option<Check>,
 }
 
 /// Beside a verified file: spares reading it all again while its length and time stay the same.
@@ -58,15 +60,17 @@ impl Downloader {
         Downloader { folder: folder.into(), mirror: None, agent: options.agent(), options }
     }
 
-    /// A downloader that takes every file from `url/<file name>`. Reads `url/SHA256SUMS` if there is one.
+    /// A downloader that takes every file from `url/<file name>`. Reads `url/SHA256SUMS` if there is one; status 403 says
+    /// that there is none, as 404 does: it is how object stores answer who may not list their files.
     ///
     /// # Errors
-    /// If `url` is no http address, the mirror cannot be reached, or its list is none.
+    /// [`Error::BadMirror`] if `url` is no http address, [`Error::Unavailable`] if the mirror cannot be reached or fails,
+    /// [`Error::BadSums`] if its list is none.
     pub fn with_mirror(folder: impl Into<PathBuf>, url: &str, options: Options) -> Result<Downloader> {
         let url = check_url(url)?;
         let mut downloader = Downloader::new(folder, options);
         let sums = downloader.fetch_sums(&url)?;
-        downloader.mirror = Some(Mirror { url, sums });
+        downloader.mirror = Some(Mirror::new(url, sums));
         Ok(downloader)
     }
 
@@ -182,7 +186,8 @@ impl Downloader {
         {
             let Verified { size, sha256, url, .. } = verified;
             let name = resource.name.clone();
-            return Ok(Some(Ok(Fetched { path: target, name, size: *size, sha256: sha256.clone(), url: url.clone() })));
+            let (sha256, url, check) = (sha256.clone(), url.clone(), Some(resource.check.clone()));
+            return Ok(Some(Ok(Fetched { path: target, name, size: *size, sha256, url, check })));
         }
         notify(Event::Verifying { name: &resource.name });
         let digests = Digests::of_file(&target).map_err(Error::io("read", &target))?;
@@ -255,7 +260,11 @@ impl Downloader {
     /// The mirror's list of checksums, `None` if it has none.
     fn fetch_sums(&self, mirror: &str) -> Result<Option<Sums>> {
         let url = format!("{mirror}/SHA256SUMS");
-        let bad = |reason: String| Error::BadMirror { url: public(mirror), reason };
+        let bad = |reason: String| Error::BadSums { url: public(mirror), reason };
+        let unavailable = |times, cause| {
+            let attempt = Attempt { url: public(&url), times, cause };
+            Error::Unavailable { name: "the mirror's SHA256SUMS".to_owned(), tried: vec![attempt] }
+        };
         let mut failures = 0;
         loop {
             let stop = match self.read_small(&url) {
@@ -276,11 +285,9 @@ impl Downloader {
             } else {
                 self.options.attempts
             };
-            let Retry::Later(asked) = retry else {
-                return Err(bad(format!("SHA256SUMS: {cause}")));
-            };
+            let Retry::Later(asked) = retry else { return Err(unavailable(failures, cause)) };
             if failures >= patience {
-                return Err(bad(format!("SHA256SUMS: {cause}, {failures} times")));
+                return Err(unavailable(failures, cause));
             }
             (self.options.sleep)(self.options.pause_after(failures, asked));
         }
@@ -293,7 +300,7 @@ impl Downloader {
         let mut response = request.call().map_err(|error| failed_call(&error, 0))?;
         match response.status().as_u16() {
             200 => {}
-            404 | 410 => return Ok(None),
+            403 | 404 | 410 => return Ok(None),
             _ => return Err(refused(response.status(), response.headers())),
         }
         match response.body_mut().with_config().limit(MOST_SUMS).read_to_vec() {
@@ -331,7 +338,8 @@ fn remember(target: &Path, resource: &Resource, digests: Digests, url: Option<St
     if let Ok(text) = serde_json::to_vec(&note) {
         let _ = fs::write(verified_path(target), text);
     }
-    Ok(Fetched { path: target.to_path_buf(), name: resource.name.clone(), size, sha256, url })
+    let (name, check) = (resource.name.clone(), Some(resource.check.clone()));
+    Ok(Fetched { path: target.to_path_buf(), name, size, sha256, url, check })
 }
 
 /// Renames a file that is not the one expected; it may be the user's own.

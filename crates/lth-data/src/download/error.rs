@@ -34,12 +34,20 @@ pub enum Error {
         /// Bytes there are.
         available: u64,
     },
-    /// The mirror's address or its list of checksums cannot be used.
+    /// The mirror's address is none.
     #[error("mirror {url}: {reason}")]
     BadMirror {
-        /// The address given.
+        /// The address given, without user name and password.
         url: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The mirror's list of checksums is none.
+    #[error("mirror {url}: {reason}")]
+    BadSums {
+        /// The mirror's address, without user name and password.
+        url: String,
+        /// What is wrong with its list.
         reason: String,
     },
     /// A resource's name is not that of a file.

@@ -1,9 +1,10 @@
 //! Files of the Hugging Face hub: those that other software has cached, and the hub itself.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::downloader::{Downloader, Fetched};
 use super::error::{Attempt, Cause, Error, Result};
+use super::mirror::public;
 use super::options::Event;
 use super::resource::{Check, Digests, Resource, resnet18_weights};
 use super::transfer::{Stop, failed_call, refused};
@@ -54,11 +55,12 @@ impl Hub {
         let blob = path.canonicalize().ok()?;
         let digests = Digests::of_file(&blob).ok()?;
         let named = blob.file_name()?.to_str()?;
-        if is_sha256(named) && named != digests.sha256 {
+        let check = is_sha256(named).then(|| Check::Sha256(named.to_owned()));
+        if check.is_some() && named != digests.sha256 {
             return None;
         }
         let name = format!("{}-{file}", repository.replace('/', "-"));
-        Some(Fetched::new(path, name, digests, None))
+        Some(Fetched { path, name, size: digests.size, sha256: digests.sha256, url: None, check })
     }
 
     /// A file of a repository: from hub software's cache, or else downloaded.
@@ -84,7 +86,7 @@ impl Hub {
         let name = format!("{}-{file}", repository.replace('/', "-"));
         let url = format!("{}/{repository}/resolve/main/{file}", self.endpoint);
         let unavailable = |cause| {
-            let attempt = Attempt { url: url.clone(), times: 1, cause };
+            let attempt = Attempt { url: public(&url), times: 1, cause };
             Error::Unavailable { name: name.clone(), tried: vec![attempt] }
         };
         if self.offline {
@@ -164,11 +166,4 @@ fn remote(stop: Stop) -> Result<Cause, Error> {
 
 fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit())
-}
-
-impl Fetched {
-    pub(super) fn new(path: impl AsRef<Path>, name: String, digests: Digests, url: Option<String>) -> Fetched {
-        let Digests { size, sha256, .. } = digests;
-        Fetched { path: path.as_ref().to_path_buf(), name, size, sha256, url }
-    }
 }

@@ -1,6 +1,7 @@
 //! A mirror: files at `URL/<file name>`, their checksums in `URL/SHA256SUMS`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use sha2::{Digest, Sha256};
 
@@ -8,13 +9,21 @@ use super::error::{Error, Result};
 use super::resource::{Check, Resource, hex};
 
 /// Where files lie instead of at their own addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mirror {
-    /// The address without a slash at its end.
+    /// The address without a slash at its end, and without user name and password: for messages and records.
     pub url: String,
     /// The mirror's list of checksums, where it has one.
     pub sums: Option<Sums>,
+    /// The address that is asked.
+    address: String,
+}
+
+impl fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mirror").field("url", &self.url).field("sums", &self.sums).finish_non_exhaustive()
+    }
 }
 
 /// A `SHA256SUMS` file. It replaces the lengths and checksums built in, so a run that used one records it.
@@ -49,13 +58,29 @@ pub(super) fn check_url(url: &str) -> Result<String> {
 }
 
 /// The address without user name and password, for messages and records.
-pub(super) fn public(url: &str) -> String {
+///
+/// A password with a `/`, `?` or `#` in it, which would have to be written otherwise, is left out too.
+#[must_use]
+pub fn public(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
+        // Not yet an address: whoever left `http://` out has not left the password out.
+        return url.rsplit_once('@').map_or(url, |(_, host)| host).to_owned();
     };
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let kept = match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{host}{path}"),
+        // What follows the colon is no port, so it is the beginning of a password.
+        None if authority.rsplit_once(':').is_some_and(|(_, port)| !is_port(port)) => {
+            path.rsplit_once('@').map_or(rest, |(_, host)| host).to_owned()
+        }
+        None => rest.to_owned(),
+    };
+    format!("{scheme}://{kept}")
+}
+
+/// Also of an IPv6 address, whose last part is hexadecimal and followed by a bracket.
+fn is_port(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_digit()) || text.ends_with(']')
 }
 
 impl Sums {
@@ -92,12 +117,17 @@ impl Sums {
 }
 
 impl Mirror {
+    /// `address`: checked, see [`check_url`].
+    pub(super) fn new(address: String, sums: Option<Sums>) -> Mirror {
+        Mirror { url: public(&address), sums, address }
+    }
+
     /// `resource` as this mirror has it: its address there, and the mirror's checksum where it gives one.
     pub(super) fn apply(&self, resource: &Resource) -> Resource {
         let sum = self.sums.as_ref().and_then(|sums| sums.entries.get(&resource.name));
         Resource {
             name: resource.name.clone(),
-            urls: vec![format!("{}/{}", self.url, resource.name)],
+            urls: vec![format!("{}/{}", self.address, resource.name)],
             size: if sum.is_some() { None } else { resource.size },
             most: resource.most,
             check: sum.map_or_else(|| resource.check.clone(), |sum| Check::Sha256(sum.clone())),
@@ -143,5 +173,14 @@ mod tests {
         }
         assert_eq!(public("http://me:secret@host/a@b"), "http://host/a@b");
         assert_eq!(public("http://host"), "http://host");
+        assert_eq!(public("https://host:80/a@b"), "https://host:80/a@b");
+        assert_eq!(public("http://[::1]:80/a@b"), "http://[::1]:80/a@b");
+        assert_eq!(public("http://[::1]/a@b"), "http://[::1]/a@b");
+        for secret in ["http://me:sec/ret@host/a", "http://me:s?ecret@host/a", "http://me:s@cr#et@host/a"] {
+            assert_eq!(public(secret), "http://host/a", "{secret}");
+        }
+        assert_eq!(public("me:secret@host"), "host");
+        let mirror = Mirror::new("http://me:secret@host".to_owned(), None);
+        assert!(!format!("{mirror:?}").contains("secret"), "{mirror:?}");
     }
 }

@@ -39,6 +39,6 @@ mod transfer;
 pub use downloader::{Downloader, Fetched};
 pub use error::{Attempt, Cause, Error, Result};
 pub use hub::Hub;
-pub use mirror::{Mirror, Sums};
+pub use mirror::{Mirror, Sums, public};
 pub use options::{Event, Options, Proxies};
 pub use resource::{Check, Resource, pets, resnet18_weights};

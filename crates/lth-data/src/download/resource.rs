@@ -1,6 +1,6 @@
 //! What can be downloaded: names, addresses, lengths and checksums.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::path::Path;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-use super::error::Cause;
+use super::error::{Cause, Error};
 
 /// One file on the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,20 @@ pub enum Check {
     Md5(String),
     /// MD5 of the first 1 MiB: says nothing about the rest, so the length must be known too.
     Md5FirstMib(String),
+}
+
+/// What is compared: "SHA-256", "the first 8 of 64 digits of SHA-256", "MD5 of the first MiB".
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Check::Sha256(digits) if digits.len() < 64 => {
+                write!(f, "the first {} of 64 digits of SHA-256", digits.len())
+            }
+            Check::Sha256(_) => f.write_str("SHA-256"),
+            Check::Md5(_) => f.write_str("MD5"),
+            Check::Md5FirstMib(_) => f.write_str("MD5 of the first MiB"),
+        }
+    }
 }
 
 /// The checksums of a file.
@@ -103,6 +117,16 @@ impl Check {
         Err(Cause::WrongChecksum { algorithm, got: got.clone(), expected: expected.clone() })
     }
 
+    /// Whether it vouches for every byte: SHA-256 in full, or MD5 of the whole file.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Check::Sha256(digits) => digits.len() == 64,
+            Check::Md5(_) => true,
+            Check::Md5FirstMib(_) => false,
+        }
+    }
+
     /// Whether a wrong byte anywhere would be noticed.
     pub(super) fn covers_the_whole_file(&self) -> bool {
         !matches!(self, Check::Md5FirstMib(_))
@@ -121,6 +145,19 @@ impl Check {
 }
 
 impl Resource {
+    /// Whether the file at `path` is this one, as far as its length and checksum tell.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn is_file(&self, path: &Path) -> Result<bool, Error> {
+        let length = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+        if self.size.is_some_and(|size| size != length) {
+            return Ok(false);
+        }
+        let digests = Digests::of_file(path).map_err(Error::io("read", path))?;
+        Ok(self.verify(&digests).is_ok())
+    }
+
     /// Whether `digests` are those of this file.
     pub(super) fn verify(&self, digests: &Digests) -> Result<(), Cause> {
         match self.size {
@@ -170,14 +207,14 @@ pub fn pets() -> Vec<Vec<Resource>> {
     ]
 }
 
-/// ResNet-18's ImageNet weights, torchvision's `IMAGENET1K_V1`, as a `.pth` file. The digits in its name are the
-/// beginning of its SHA-256.
+/// ResNet-18's ImageNet weights, torchvision's `IMAGENET1K_V1`, as a `.pth` file. The digits in its name, all that its
+/// makers published, are the beginning of its SHA-256; the rest is as everyone has it who wrote it down.
 pub fn resnet18_weights() -> Resource {
     Resource {
         name: "resnet18-f37072fd.pth".to_owned(),
         urls: vec!["https://download.pytorch.org/models/resnet18-f37072fd.pth".to_owned()],
-        size: None,
+        size: Some(46_830_571),
         most: 64 * MIB,
-        check: Check::Sha256("f37072fd".to_owned()),
+        check: Check::Sha256("f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec".to_owned()),
     }
 }

@@ -343,11 +343,11 @@ pub(super) fn failed_call(error: &ureq::Error, received: u64) -> Stop {
             }
             _ => Stop::Remote(Cause::Unreachable(io.to_string()), Retry::Later(None)),
         },
-        E::TooManyRedirects
-        | E::RedirectFailed
-        | E::BadUri(_)
-        | E::LargeResponseHeader(..)
-        | E::RequireHttpsOnly(_) => Stop::Remote(Cause::BadAnswer(error.to_string()), Retry::Elsewhere),
+        // Its message quotes the address, password and all.
+        E::BadUri(_) => Stop::Remote(Cause::BadAnswer("bad address".to_owned()), Retry::Elsewhere),
+        E::TooManyRedirects | E::RedirectFailed | E::LargeResponseHeader(..) | E::RequireHttpsOnly(_) => {
+            Stop::Remote(Cause::BadAnswer(error.to_string()), Retry::Elsewhere)
+        }
         // Protocol and TLS: a proxy or a cable may be to blame, so one more try is worth it.
         _ => Stop::Remote(Cause::BadAnswer(error.to_string()), Retry::Later(None)),
     }

@@ -188,13 +188,22 @@ fn paths_that_lead_out_refuse_the_archive() {
 }
 
 #[test]
-fn links_devices_and_folders_are_passed_over() {
+fn links_devices_and_sparse_files_are_left_out_and_named() {
     let place = folder();
     use tar::EntryType as Kind;
-    for kind in [Kind::Symlink, Kind::Link, Kind::Char, Kind::Block, Kind::Fifo, Kind::Directory, Kind::GNUSparse] {
+    for (kind, left_out) in [
+        (Kind::Symlink, Some("Evil_1.jpg (a link)")),
+        (Kind::Link, Some("Evil_1.jpg (a link)")),
+        (Kind::Char, Some("Evil_1.jpg (a device)")),
+        (Kind::Block, Some("Evil_1.jpg (a device)")),
+        (Kind::Fifo, Some("Evil_1.jpg (a device)")),
+        (Kind::GNUSparse, Some("Evil_1.jpg (a sparse file)")),
+        (Kind::Directory, None),
+    ] {
         let archive = with_entry(b"images/Evil_1.jpg", kind, b"", Some("/etc/passwd"));
-        let (pictures, _) = open_archive(place.path(), &archive).unwrap();
+        let (pictures, summary) = open_archive(place.path(), &archive).unwrap();
         assert_eq!(pictures.len(), 12, "{kind:?}");
+        assert_eq!(summary.left_out, left_out.into_iter().collect::<Vec<_>>(), "{kind:?}");
     }
 }
 

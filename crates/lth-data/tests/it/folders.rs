@@ -3,7 +3,7 @@
 use std::fs;
 
 use image::ImageFormat;
-use lth_data::{Error, Pictures, Source, open_folder, open_pets};
+use lth_data::{DamagedPolicy, Error, OpenOptions, Pictures, Source, open_folder, open_pets};
 
 use crate::support::{folder, options, picture, write};
 
@@ -62,4 +62,28 @@ fn pets_of_one_species_are_an_error() {
     }
     let error = open_pets(&Source::Folder(place.path().into()), &options(place.path()), &mut |_| {}).unwrap_err();
     assert!(matches!(error, Error::OneClass { n_pictures: 3, .. }), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_is_a_damaged_picture_and_no_more() {
+    let place = folder();
+    for (number, name) in ["set/cats/1.png", "set/cats/2.png", "set/dogs/3.png"].into_iter().enumerate() {
+        write(place.path(), name, &picture(6, 6, number as u32, ImageFormat::Png));
+    }
+    let link = |name: &str| std::os::unix::fs::symlink("nowhere.png", place.path().join("set").join(name)).unwrap();
+    link("dogs/4.png");
+    link("dogs/notes.txt");
+    let source = Source::Folder(place.path().join("set"));
+    let error = open_folder(&source, &options(place.path()), &mut |_| {}).unwrap_err();
+    assert_eq!(error.to_string(), "1 damaged picture: `dogs/4.png` (a link that leads nowhere)");
+    let skip = OpenOptions { damaged: DamagedPolicy::Skip, ..options(place.path()) };
+    let (pictures, summary) = open_folder(&source, &skip, &mut |_| {}).unwrap();
+    assert_eq!(pictures.len(), 3);
+    assert_eq!(summary.damaged.iter().map(|damaged| &*damaged.name).collect::<Vec<_>>(), ["dogs/4.png"]);
+    assert_eq!(summary.left_out, ["dogs/notes.txt (a link that leads nowhere)"]);
+    // Once it leads somewhere, it is a picture.
+    write(place.path(), "set/dogs/nowhere.png", &picture(6, 6, 7, ImageFormat::Png));
+    let (pictures, summary) = open_folder(&source, &options(place.path()), &mut |_| {}).unwrap();
+    assert_eq!((pictures.len(), summary.damaged), (5, vec![]));
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
-use lth_data::download::{Cause, Downloader, Hub, Resource};
+use lth_data::download::{Cause, Check, Downloader, Error, Hub, Resource};
 
 use super::{ALL, bytes, downloader, files, only_cause, options, quiet, resource, sha256};
 use crate::http::{Server, file, head, status};
@@ -48,6 +48,44 @@ fn a_mirror_without_a_list_must_have_the_known_files() {
 }
 
 #[test]
+fn an_object_store_that_forbids_what_is_not_there_has_no_list() {
+    let content = bytes(700);
+    let body = content.clone();
+    let server = Server::start(move |_, request, stream| match request.path.as_str() {
+        "/file.bin" => file(stream, request, &body, "\"a\"", ALL),
+        _ => status(stream, "403 Forbidden", &[]),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let mirrored = Downloader::with_mirror(folder.path(), &server.url(""), options().0).unwrap();
+    assert_eq!(mirrored.mirror().unwrap().sums, None);
+    let fetched = mirrored.fetch(&resource(&[], &content), &quiet).unwrap();
+    assert_eq!((fetched.size, fetched.check), (700, Some(Check::Sha256(sha256(&content)))));
+}
+
+#[test]
+fn a_password_is_sent_to_the_mirror_and_kept_nowhere() {
+    let content = bytes(700);
+    let body = content.clone();
+    let server = Server::start(move |_, request, stream| match request.path.as_str() {
+        "/file.bin" => file(stream, request, &body, "\"a\"", ALL),
+        _ => status(stream, "404 Not Found", &[]),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let url = server.url("").replace("http://", "http://me:pass-1234@");
+    let mirrored = Downloader::with_mirror(folder.path(), &url, options().0).unwrap();
+    let said = std::cell::RefCell::new(format!("{mirrored:?} {:?}", mirrored.mirror()));
+    let fetched =
+        mirrored.fetch(&resource(&[], &content), &|event| *said.borrow_mut() += &format!("{event:?}")).unwrap();
+    *said.borrow_mut() += &format!("{fetched:?} {}", mirrored.fetch(&resource(&[], b"no"), &quiet).unwrap_err());
+    assert!(!said.borrow().contains("pass-1234"), "{}", said.borrow());
+    assert!(server.requests().iter().all(|request| request.header("authorization").is_some()));
+    for path in files(folder.path()) {
+        let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+        assert!(!text.contains("pass-1234"), "{}", path.display());
+    }
+}
+
+#[test]
 fn a_mirror_that_cannot_be_used_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let check = |url: &str, expected: &str| {
@@ -64,6 +102,17 @@ fn a_mirror_that_cannot_be_used_says_why() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     check(&format!("http://{closed}"), "no connection");
     check("ftp://host", "http://");
+    let broken = Server::start(|_, _, stream| status(stream, "500 Internal Server Error", &[]));
+    check(&broken.url(""), "status 500, 4 times");
+    let closed_to_us = Server::start(|_, _, stream| status(stream, "401 Unauthorized", &[]));
+    check(&closed_to_us.url(""), "status 401");
+    // What is wrong with the address is another error than what is wrong with the mirror.
+    let error = |url: &str| Downloader::with_mirror(folder.path(), url, options().0).unwrap_err();
+    assert!(matches!(error("ftp://host"), Error::BadMirror { .. }));
+    assert!(matches!(error(&page.url("")), Error::BadSums { .. }));
+    for url in [broken.url(""), format!("http://{closed}")] {
+        assert!(matches!(error(&url), Error::Unavailable { .. }));
+    }
     assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
 }
 

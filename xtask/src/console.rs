@@ -1,39 +1,76 @@
 //! What a person sees while a command runs.
 
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::failure::{Blame, Result};
 
 /// Results as text on standard output, or, with `--json`, everything but the final JSON on standard error. Bars are drawn
 /// on standard error, on a terminal only.
+///
+/// Nothing that cannot be shown ends a command halfway: what it computes is kept. Results that standard output does not
+/// take are an error at its end, which [`Console::finish`] gives; progress that standard error does not take is none.
 pub(crate) struct Console {
     json: bool,
     bars: MultiProgress,
+    /// The first error of standard output.
+    failed: Mutex<Option<io::Error>>,
 }
 
 impl Console {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()) }
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        Self { json, bars, failed: Mutex::new(None) }
     }
 
     /// A line of the results.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
-        let text = text.as_ref();
-        self.bars.suspend(|| if self.json { eprintln!("{text}") } else { print_line(text) });
+        if self.json { self.note(text) } else { self.result(text.as_ref()) }
     }
 
     /// A line about what is going on.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
-        let text = text.as_ref();
-        self.bars.suspend(|| eprintln!("{text}"));
+        self.hide_bars();
+        log_line(text.as_ref());
     }
 
     /// The JSON that `--json` asked for.
     pub(crate) fn json(&self, text: &str) {
         if self.json {
-            self.bars.suspend(|| print_line(text));
+            self.result(text);
         }
+    }
+
+    /// Whether standard output took all results. A reader of text who has gone has seen enough
+    /// (`cargo xtask inspect FILE | head`); JSON is whole or worth nothing.
+    pub(crate) fn finish(&self) -> Result {
+        self.keep(io::stdout().flush());
+        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) if self.json || error.kind() != ErrorKind::BrokenPipe => {
+                Err(error).context("the results could not be written to standard output").data()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn result(&self, text: &str) {
+        self.hide_bars();
+        self.keep(print_line(text));
+    }
+
+    fn keep(&self, written: io::Result<()>) {
+        if let Err(error) = written {
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    /// Their next step draws them again. Not `suspend`, which panics where the terminal has gone.
+    fn hide_bars(&self) {
+        let _ = self.bars.clear();
     }
 
     /// A bar over `n` things with the time left.
@@ -54,7 +91,12 @@ impl Console {
     }
 }
 
-/// As `println`, which panics when the reader has gone: `cargo xtask inspect FILE | head`.
-fn print_line(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+/// As `println`, which panics when nobody takes the line.
+pub(crate) fn print_line(text: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{text}")
+}
+
+/// As `eprintln`, which panics when nobody takes the line.
+pub(crate) fn log_line(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }

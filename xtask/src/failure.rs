@@ -14,6 +14,16 @@ pub(crate) enum Kind {
     Training,
 }
 
+impl Kind {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Usage => 2,
+            Self::Data => 3,
+            Self::Training => 4,
+        }
+    }
+}
+
 /// An error with its kind. `Display` is one line: what was being done, then the causes.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -33,11 +43,7 @@ impl Failure {
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self.kind {
-            Kind::Usage => 2,
-            Kind::Data => 3,
-            Kind::Training => 4,
-        })
+        ExitCode::from(self.kind.code())
     }
 }
 

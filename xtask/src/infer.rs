@@ -93,7 +93,7 @@ pub(crate) fn run(options: &Options) -> Result {
         1e3 * classifier.in_network.as_secs_f64()
     ));
     console.json(&serde_json::to_string_pretty(&answers).data()?);
-    Ok(())
+    console.finish()
 }
 
 /// A network and what it takes to ask it.

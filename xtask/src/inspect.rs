@@ -14,14 +14,15 @@ use serde::Serialize;
 use crate::console::Console;
 use crate::failure::{Blame, Result};
 
-/// Prints the per-layer sparsity of a ticket, of a file of masks, or of any safetensors or PyTorch checkpoint.
+/// Prints the per-layer sparsity of a ticket, of a file of masks, or of any safetensors or PyTorch checkpoint, which may
+/// be the index of several files.
 ///
 /// Of a ticket it checks every field of the header, that pruned weights are exactly 0, and the SHA-256 of its content.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask inspect runs/toy-pets-seed42/tickets/B50.ticket.safetensors
-  cargo xtask inspect runs/toy-pets-seed42/tickets/B50.ticket.masks.safetensors
+  cargo xtask inspect runs/toy-pets-seed42/tickets/ticket-50.ticket.safetensors
+  cargo xtask inspect runs/toy-pets-seed42/tickets/ticket-50.ticket.masks.safetensors
   cargo xtask inspect resnet18-f37072fd.pth --json")]
 pub(crate) struct Options {
     /// The file; what it is, its content shows
@@ -50,6 +51,15 @@ struct Report {
     /// Entries of the file that could not become a tensor, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     skipped: Vec<String>,
+    /// Tensors that the file holds as NAME_orig and NAME_mask, as `torch.nn.utils.prune` leaves them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    folded: Vec<String>,
+    /// What stands before every name and belongs to a wrapper of the network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wrapper: Option<String>,
+    /// Layers of which every weight is 0. They count as wholly pruned, though they may have begun so (LoRA's B).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    all_zero: Vec<String>,
     /// Of a ticket: what its masks prune. The layers count zeros in the weights themselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     masks: Option<MaskTotals>,
@@ -83,7 +93,7 @@ pub(crate) fn run(options: &Options) -> Result {
     } else {
         console.line(text(&report).trim_end());
     }
-    Ok(())
+    console.finish()
 }
 
 fn inspect(path: &Path) -> anyhow::Result<Report> {
@@ -96,9 +106,10 @@ fn inspect(path: &Path) -> anyhow::Result<Report> {
         drop(read);
         return inspect_ticket(path);
     }
-    let Weights { tensors, metadata, ignored } = read;
+    let wrapper = read.wrapper();
+    let Weights { tensors, metadata, ignored, folded } = read;
     let skipped = ignored.into_iter().map(|entry| format!("{}: {}", entry.name, entry.reason)).collect();
-    Ok(Report { metadata, skipped, ..of_tensors(path, FileKind::Checkpoint, &tensors)? })
+    Ok(Report { metadata, skipped, folded, wrapper, ..of_tensors(path, FileKind::Checkpoint, &tensors)? })
 }
 
 fn inspect_ticket(path: &Path) -> anyhow::Result<Report> {
@@ -141,6 +152,9 @@ fn of_stats(path: &Path, kind: FileKind, layers: Stats) -> Report {
         n_tensors: 0,
         n_values: 0,
         skipped: Vec::new(),
+        folded: Vec::new(),
+        wrapper: None,
+        all_zero: all_zero(&layers),
         masks: None,
         weights: layers.weights(),
         zeros: layers.zeros(),
@@ -164,6 +178,25 @@ pub(crate) fn weights(tensors: &BTreeMap<String, Tensor>) -> anyhow::Result<Mask
     Ok(MaskSet::from_nonzero(&floats)?)
 }
 
+/// Layers of which every weight is 0.
+pub(crate) fn all_zero(layers: &Stats) -> Vec<String> {
+    let empty = layers.layers.iter().filter(|layer| layer.weights > 0 && layer.zeros == layer.weights);
+    empty.map(|layer| layer.name.clone()).collect()
+}
+
+/// What a person should know of a checkpoint's names and zeros.
+pub(crate) fn remarks(folded: &[String], wrapper: Option<&str>, all_zero: &[String]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if let Some(wrapper) = wrapper {
+        remarks.push(format!("every name begins with `{wrapper}`, which belongs to a wrapper of the network"));
+    }
+    remarks.extend(folded.iter().map(|name| format!("`{name}` is the product of `{name}_orig` and `{name}_mask`")));
+    remarks.extend(
+        all_zero.iter().map(|name| format!("`{name}` is 0 throughout, pruned or not: it counts as wholly pruned")),
+    );
+    remarks
+}
+
 fn text(report: &Report) -> String {
     let kind = match report.kind {
         FileKind::Ticket => "ticket file",
@@ -184,6 +217,8 @@ fn text(report: &Report) -> String {
     }
     lines.extend(report.metadata.iter().map(|(name, value)| format!("  {name:<10} {value}")));
     lines.extend(report.skipped.iter().map(|entry| format!("  skipped    {entry}")));
+    let remarks = remarks(&report.folded, report.wrapper.as_deref(), &report.all_zero);
+    lines.extend(remarks.into_iter().map(|remark| format!("  note       {remark}")));
     lines.push(format!("\n{}", report.layers));
     lines.join("\n")
 }

@@ -1,5 +1,4 @@
 //! The project's commands: `cargo xtask reproduce`, and those that open what it leaves behind.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // a binary talks to its user
 
 mod bench;
 mod console;
@@ -10,9 +9,12 @@ mod prune;
 mod reproduce;
 mod system;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use failure::Kind;
 
 /// Find, test and keep lottery tickets.
 ///
@@ -35,7 +37,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Wrong usage, or the help that was asked for.
+        Err(said) => {
+            let code = if said.use_stderr() { Kind::Usage.code() } else { 0 };
+            let unseen = said.print().is_err_and(|error| error.kind() != ErrorKind::BrokenPipe);
+            return ExitCode::from(if code == 0 && unseen { Kind::Data.code() } else { code });
+        }
+    };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)
@@ -54,7 +64,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            console::log_line(&format!("error: {failure}"));
             failure.exit_code()
         }
     }

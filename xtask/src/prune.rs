@@ -21,7 +21,7 @@ use crate::inspect;
 /// Writes the masked weights under the same names (safetensors), and beside them the masks, a bit per weight, as
 /// NAME.masks.safetensors. Prunes every tensor of floating-point numbers of two to four dimensions whose name ends in
 /// `weight`: convolutions, linear layers, embeddings; --keep-dense leaves some out. What is already 0 counts as pruned
-/// and stays so.
+/// and stays so. Weights that `torch.nn.utils.prune` left as NAME_orig and NAME_mask are read, and written, as NAME.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +30,7 @@ Examples:
   cargo xtask prune bert.safetensors pruned.safetensors --sparsity 50% --granularity 2:4 --keep-dense '*embeddings*'
   cargo xtask prune now.safetensors pruned.safetensors --sparsity 0.8 --criterion movement --initial then.safetensors")]
 pub(crate) struct Options {
-    /// Weights: safetensors or PyTorch's .pth
+    /// Weights: safetensors, its index where they are in several files, or PyTorch's .pth
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// The masked weights: NAME.safetensors
@@ -68,7 +68,7 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// A fraction in [0, 1], or a percentage.
+/// A fraction in [0, 1), or a percentage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct Share(f64);
 
@@ -82,15 +82,18 @@ impl FromStr for Share {
         };
         let value: f64 = number.parse().map_err(|_| "expected a fraction as 0.8 or a percentage as 80%".to_owned())?;
         let share = value / unit;
-        if (0. ..=1.).contains(&share) {
+        if (0. ..1.).contains(&share) {
             return Ok(Self(share));
+        }
+        if share == 1. && unit == 100. {
+            return Err("would leave no weight: expected less than 100%".to_owned());
         }
         let hint = if unit == 1. && (1. ..=100.).contains(&value) {
             format!("; {value} % is `{value}%`")
         } else {
             String::new()
         };
-        Err(format!("expected a fraction from 0 to 1 or a percentage from 0% to 100%{hint}"))
+        Err(format!("expected a fraction from 0 to below 1 or a percentage from 0% to below 100%{hint}"))
     }
 }
 
@@ -150,6 +153,12 @@ struct Report<'a> {
     selection: &'a Selection,
     sparsity: f64,
     layers: Stats,
+    /// Written under one name, read as NAME_orig and NAME_mask.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    folded: &'a [String],
+    /// Layers that were 0 throughout before anything was pruned.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    all_zero: Vec<String>,
 }
 
 pub(crate) fn run(options: &Options) -> Result {
@@ -179,6 +188,10 @@ pub(crate) fn run(options: &Options) -> Result {
         rule: options.rule.into(),
         ..Selection::default()
     };
+    let all_zero = inspect::all_zero(&inspect::weights(&chosen).data()?.stats());
+    for remark in inspect::remarks(&weights.folded, weights.wrapper().as_deref(), &all_zero) {
+        console.note(remark);
+    }
     let masks = masks(&*criterion, &chosen, initial.as_ref().map(|w| &w.tensors), options.sparsity.0, &selection)?;
     masks.apply(&mut weights.tensors).data()?;
     for entry in &weights.ignored {
@@ -202,6 +215,8 @@ pub(crate) fn run(options: &Options) -> Result {
             selection: &selection,
             sparsity: masks.sparsity(),
             layers,
+            folded: &weights.folded,
+            all_zero,
         };
         console.json(&serde_json::to_string_pretty(&report).data()?);
     } else {
@@ -209,7 +224,7 @@ pub(crate) fn run(options: &Options) -> Result {
         console.line(format!("weights: {}", options.output.display()));
         console.line(format!("masks:   {}", masks_output.display()));
     }
-    Ok(())
+    console.finish()
 }
 
 /// The criterion, if the tensors at hand are all that it needs.
@@ -335,9 +350,10 @@ mod tests {
         assert_eq!("0.8".parse(), Ok(Share(0.8)));
         assert_eq!("80%".parse(), Ok(Share(0.8)));
         assert_eq!(" 80 % ".parse(), Ok(Share(0.8)));
-        for wrong in ["80", "1.1", "-0.1", "101%", "NaN", "", "%", "a lot"] {
+        for wrong in ["80", "1", "1.0", "100%", "1.1", "-0.1", "101%", "NaN", "", "%", "a lot"] {
             assert!(wrong.parse::<Share>().is_err(), "{wrong}");
         }
+        assert!("1".parse::<Share>().is_err_and(|message| message.contains("below 1") && message.ends_with("`1%`")));
         assert!("80".parse::<Share>().is_err_and(|message| message.ends_with("80 % is `80%`")));
     }
 

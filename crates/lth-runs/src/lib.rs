@@ -39,7 +39,8 @@
 //! };
 //! let dataset = DatasetRecord {
 //!     name: "digits".into(), source: "embedded".into(), checked: Checked::Made, files: vec![], mirror: None,
-//!     checksum: None, n_train: 1437, n_valid: 360, skipped: vec![], odd: vec![], classes: vec![],
+//!     checksum: None, n_train: 1437, n_valid: 360, skipped: vec![], odd: vec![], left_out: vec![],
+//!     contradicted: vec![], classes: vec![],
 //! };
 //! let summary = dir.finish(&Summary {
 //!     schema: SCHEMA, software: "mine 1.0".into(), command: vec!["mine".into()], config: serde_json::json!({}),

@@ -28,13 +28,13 @@ pub enum Existing {
 
 /// The folder that a run writes into. While it is held, no other process can write a run there (on Unix).
 ///
-/// Files appear whole or not at all, but for `metrics.jsonl`, which grows by whole lines. A folder that was made
-/// for the run and never written to goes away with this value.
+/// Files appear whole or not at all, but for `metrics.jsonl`, which grows by whole lines. Folders that were made
+/// for the run and never written to go away with this value.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    /// Made by us, and empty so far.
-    untouched: bool,
+    /// Folders made by us, the inmost first, while nothing is written.
+    made: Vec<PathBuf>,
     /// The run before ours, whose files go when our first one comes.
     replaces: bool,
     metrics: Option<(File, u64)>,
@@ -53,8 +53,8 @@ impl RunDir {
     /// [`Error::Io`].
     pub fn create(path: impl Into<PathBuf>, existing: Existing) -> Result<RunDir, Error> {
         let path = path.into();
-        let made = !path.exists();
-        if made {
+        let made = absent(&path);
+        if !made.is_empty() {
             std::fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
         }
         RunDir::occupy(path, made, existing)
@@ -67,11 +67,15 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`].
     pub fn create_next(parent: &Path, dataset: &str, seed: u64) -> Result<RunDir, Error> {
+        let mut made = absent(parent);
         std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         loop {
             let path = next_free(parent, dataset, seed);
             match std::fs::create_dir(&path) {
-                Ok(()) => return RunDir::occupy(path, true, Existing::Refuse),
+                Ok(()) => {
+                    made.insert(0, path.clone());
+                    return RunDir::occupy(path, made, Existing::Refuse);
+                }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::io("create", path)(error)),
             }
@@ -92,7 +96,7 @@ impl RunDir {
         if !OURS.iter().any(|name| path.join(name).exists()) {
             return Err(Error::Absent { what: "run", path });
         }
-        let run = RunDir { path, untouched: false, replaces: false, metrics: None, lock };
+        let run = RunDir { path, made: Vec::new(), replaces: false, metrics: None, lock };
         run.remove_partial_files()?;
         let metrics = run.metrics()?;
         if metrics.cut {
@@ -212,7 +216,7 @@ impl RunDir {
         Summary::read(&self.path.join(SUMMARY))
     }
 
-    fn occupy(path: PathBuf, made: bool, existing: Existing) -> Result<RunDir, Error> {
+    fn occupy(path: PathBuf, made: Vec<PathBuf>, existing: Existing) -> Result<RunDir, Error> {
         if !path.is_dir() {
             return Err(Error::NotAFolder { path });
         }
@@ -223,13 +227,13 @@ impl RunDir {
             _ => {}
         }
         let replaces = holds.is_some();
-        Ok(RunDir { path, untouched: made, replaces, metrics: None, lock })
+        Ok(RunDir { path, made, replaces, metrics: None, lock })
     }
 
     /// Before the first write: the old run's files go, the manifest last, so that a removal that was cut short can
     /// be done again.
     fn begin(&mut self) -> Result<(), Error> {
-        self.untouched = false;
+        self.made.clear();
         if !self.replaces {
             return Ok(());
         }
@@ -277,15 +281,19 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        if self.untouched {
-            // Succeeds only if it is empty.
-            let _ = std::fs::remove_dir(&self.path);
-        }
+        // Each succeeds only if it is empty.
+        self.made.iter().all(|folder| std::fs::remove_dir(folder).is_ok());
         if let Some(lock) = &self.lock {
             // Closing alone would leave it locked for as long as a process being started holds a copy of the handle.
             let _ = lock.unlock();
         }
     }
+}
+
+/// The folders of `path` that are not there, the inmost first.
+fn absent(path: &Path) -> Vec<PathBuf> {
+    let folders = path.ancestors().filter(|folder| !folder.as_os_str().is_empty());
+    folders.take_while(|folder| !folder.exists()).map(Path::to_path_buf).collect()
 }
 
 /// The first of `parent/<dataset>-seed<seed>`, `…-2`, `…-3` that is not there.

@@ -82,7 +82,7 @@ pub struct DatasetRecord {
     /// The mirror used instead of the usual addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<MirrorRecord>,
-    /// A checksum over the decoded data set, if the loader computes one.
+    /// Of all files together: the only file's SHA-256, or that of the text of their `SHA256SUMS`, in order of names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
     /// Training pictures.
@@ -95,6 +95,12 @@ pub struct DatasetRecord {
     /// Pictures that loaded but are not what their names say (a GIF named .jpg), by name.
     #[serde(default)]
     pub odd: Vec<String>,
+    /// Files among the pictures that were not looked at: none by their names (a `.heic`), links, sparse files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+    /// Pictures whose class in the data set's own list is not that of their names, which counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contradicted: Vec<String>,
     /// The classes, in the order of the network's outputs.
     #[serde(default)]
     pub classes: Vec<ClassRecord>,
@@ -130,6 +136,9 @@ pub struct SourceFile {
     /// SHA-256 of the whole file, if it was computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// What of it was compared with a known checksum: "SHA-256", "MD5 of the first MiB"; absent if nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked: Option<String>,
 }
 
 /// A mirror that was used, with the checksums that it brought.
@@ -146,14 +155,23 @@ pub struct MirrorRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Checked {
-    /// The makers' published checksums: the data is what its name says.
+    /// The makers' published checksums, of every byte: the data is what its name says.
     Published,
+    /// Published checksums that do not cover every byte of every file: of the first MiB, or a few digits of a checksum.
+    PublishedPart,
     /// A mirror's own checksums: the data is what the mirror meant to send.
     Mirror,
     /// Made here (drawn, or embedded in the program): there is nothing to check.
     Made,
     /// Nothing.
     No,
+}
+
+impl Checked {
+    /// Whether it was the makers' checksums, of all bytes or of a part.
+    pub fn is_published(self) -> bool {
+        matches!(self, Self::Published | Self::PublishedPart)
+    }
 }
 
 /// Where the starting weights came from.
@@ -210,8 +228,8 @@ impl Summary {
     pub fn is_notebook_setting(&self) -> bool {
         let weights = self.weights.as_ref();
         self.dataset.name == "pets"
-            && self.dataset.checked == Checked::Published
-            && weights.is_some_and(|weights| weights.name == "imagenet" && weights.checked == Checked::Published)
+            && self.dataset.checked.is_published()
+            && weights.is_some_and(|weights| weights.name == "imagenet" && weights.checked.is_published())
     }
 
     /// Checks every record, and the records against each other.

@@ -40,10 +40,12 @@ pub(crate) fn run(options: &Options) -> Result {
     }
     let console = Console::new(options.json);
     if options.explain {
-        return layers::explain(options, &console).training();
+        layers::explain(options, &console).training()?;
+        return console.finish();
     }
     if options.fit_cost_model {
-        return fit::run(options, &console).training();
+        fit::run(options, &console).training()?;
+        return console.finish();
     }
     if options.torch.is_none() {
         console.note("without --torch PYTHON there is no comparison with PyTorch");
@@ -77,7 +79,7 @@ pub(crate) fn run(options: &Options) -> Result {
     }
     console.line(report.text().trim_end());
     console.json(&json);
-    Ok(())
+    console.finish()
 }
 
 /// The processor, its cores, and the instructions that the kernels use.

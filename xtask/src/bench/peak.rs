@@ -9,6 +9,7 @@ use super::options::{Engine, Figure, Options, PeakOf};
 use super::ours::Ours;
 use super::toolkit;
 use super::torch::Torch;
+use crate::console::print_line;
 use crate::system;
 
 /// Steps before the peak is read: the second is the first with all of the optimiser's state.
@@ -31,8 +32,7 @@ pub(crate) fn run_child(what: PeakOf, options: &Options) -> anyhow::Result<()> {
         }
         PeakOf::Selection => toolkit::selection_memory()?,
     };
-    println!("{}", bytes.map_or_else(String::new, |bytes| bytes.to_string()));
-    Ok(())
+    Ok(print_line(&bytes.map_or_else(String::new, |bytes| bytes.to_string()))?)
 }
 
 /// The peak memory of an engine at a figure in bytes, where the system tells.

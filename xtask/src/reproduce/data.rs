@@ -6,16 +6,21 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
-use lth_data::download::{self, Downloader, Event, Fetched, Hub, pets};
+use lth_data::download::{self, Downloader, Event, Fetched, Hub, pets, resnet18_weights};
 use lth_data::toy_pets::ToyPets;
 use lth_data::{DamagedPolicy, OpenOptions, Pictures, Progress, Source, cache_dir, open_folder, open_pets};
 use lth_nn::Weights;
 use lth_runs::{Checked, DatasetRecord, MirrorRecord, SourceFile, WeightsRecord};
 
+use super::checked::{Compared, checksum, weakest};
 use super::options::{DatasetName, Options, Settings, WeightsName};
 use crate::console::Console;
 use crate::failure::{Blame, Failure, Kind, Result};
+use crate::inspect;
 use crate::system;
+
+/// Names that a note shows; all are on record.
+const SHOWN: usize = 5;
 
 /// Pictures and what is on record about them.
 pub(crate) struct Dataset {
@@ -29,6 +34,14 @@ pub(crate) fn open(options: &Options, settings: &Settings, console: &Console) ->
     let source = if !options.archive.is_empty() {
         record.source = format!("archive {}", names(&options.archive));
         record.files = options.archive.iter().map(|path| source_file(path)).collect::<Result<_>>()?;
+        if settings.dataset == DatasetName::Pets {
+            let known = options.archive.iter().map(|path| Compared::recognise(&pets().concat(), path));
+            let known = known.collect::<Result<Vec<Compared>>>()?;
+            record.checked = weakest(&known);
+            for (file, compared) in record.files.iter_mut().zip(known) {
+                file.checked = compared.what;
+            }
+        }
         Source::Archives(options.archive.clone())
     } else if let Some(folder) = &options.data_dir {
         record.source = format!("folder {}", folder.display());
@@ -44,25 +57,25 @@ pub(crate) fn open(options: &Options, settings: &Settings, console: &Console) ->
             .context("the pictures could not be downloaded")
             .map_err(|error| offline_hint(&error, "give them with --archive FILE… or --data-dir DIR"))?;
         record.source = came_from(&fetched);
-        record.checked = Checked::Published;
+        let compared: Vec<Compared> = fetched.iter().map(|file| Compared::of(file, downloader.mirror())).collect();
+        record.checked = weakest(&compared);
         if let Some(mirror) = downloader.mirror() {
             let sha256sums = mirror.sums.as_ref().map(|sums| sums.entries.clone());
-            if sha256sums.is_some() {
-                record.checked = Checked::Mirror;
-            }
             record.mirror = Some(MirrorRecord { url: mirror.url.clone(), sha256sums });
         }
         record.files = fetched
             .iter()
-            .map(|file| SourceFile { name: file.name.clone(), bytes: file.size, sha256: Some(file.sha256.clone()) })
+            .zip(compared)
+            .map(|(file, compared)| SourceFile {
+                name: file.name.clone(),
+                bytes: file.size,
+                sha256: Some(file.sha256.clone()),
+                checked: compared.what,
+            })
             .collect();
         Source::Archives(fetched.into_iter().map(|file| file.path).collect())
     };
-    // One file says it all; several are known by their sums.
-    record.checksum = match record.files.as_slice() {
-        [file] => file.sha256.clone(),
-        _ => None,
-    };
+    record.checksum = checksum(&record.files);
     let open_options = OpenOptions {
         cache_dir: cache,
         damaged: if settings.skip_damaged { DamagedPolicy::Skip } else { DamagedPolicy::Fail },
@@ -90,6 +103,18 @@ pub(crate) fn open(options: &Options, settings: &Settings, console: &Console) ->
         if summary.from_cache { " (decoded before)" } else { "" },
         summary.classes.iter().map(|(name, n)| format!("{n} {name}")).collect::<Vec<_>>().join(", ")
     ));
+    record.left_out = summary.left_out;
+    record.contradicted = summary.list.map(|list| list.contradicted).unwrap_or_default();
+    let (left_out, contradicted) = (&record.left_out, &record.contradicted);
+    for (names, what) in [
+        (left_out, "files among the pictures are not looked at"),
+        (contradicted, "pictures have another class in annotations/list.txt than by their names, which count"),
+    ] {
+        if !names.is_empty() {
+            let (n, more) = (names.len(), if names.len() > SHOWN { ", …" } else { "" });
+            console.note(format!("{n} {what}: {}{more}", names[..n.min(SHOWN)].join(", ")));
+        }
+    }
     record.skipped = summary.damaged.iter().map(|damaged| damaged.name.clone()).collect();
     record.odd = summary.misnamed.iter().map(|misnamed| misnamed.name.clone()).collect();
     Ok(Dataset { pictures: Arc::new(pictures), record })
@@ -110,19 +135,21 @@ pub(crate) fn weights(
                 .map_err(|error| {
                     offline_hint(&error, "give them with --weights FILE, or start from random ones with --weights none")
                 })?;
-            let has_sums = downloader.mirror().is_some_and(|mirror| mirror.sums.is_some());
-            let checked = if has_sums { Checked::Mirror } else { Checked::Published };
+            let compared = Compared::of(&fetched, downloader.mirror());
             let source = came_from(std::slice::from_ref(&fetched));
+            let checked = compared.checked;
             (fetched.path, WeightsRecord { name: "imagenet".to_owned(), source, sha256: None, checked })
         }
         WeightsName::File(path) => {
             let name =
                 path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
             let source = format!("file {}", path.display());
-            (path.clone(), WeightsRecord { name, source, sha256: None, checked: Checked::No })
+            let checked = Compared::recognise(&[resnet18_weights()], path)?.checked;
+            (path.clone(), WeightsRecord { name, source, sha256: None, checked })
         }
     };
     let weights = Weights::read(&path).data()?;
+    inspect::remarks(&weights.folded, None, &[]).into_iter().for_each(|remark| console.note(remark));
     record.sha256 = Some(system::sha256(&path).data()?.0);
     Ok(Some((weights, record)))
 }
@@ -216,6 +243,8 @@ fn record(settings: &Settings) -> DatasetRecord {
         n_valid: 0,
         skipped: Vec::new(),
         odd: Vec::new(),
+        left_out: Vec::new(),
+        contradicted: Vec::new(),
         classes: Vec::new(),
     }
 }
@@ -223,7 +252,7 @@ fn record(settings: &Settings) -> DatasetRecord {
 fn source_file(path: &Path) -> Result<SourceFile> {
     let (sha256, bytes) = system::sha256(path).data()?;
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    Ok(SourceFile { name, bytes, sha256: Some(sha256) })
+    Ok(SourceFile { name, bytes, sha256: Some(sha256), checked: None })
 }
 
 fn names(paths: &[PathBuf]) -> String {

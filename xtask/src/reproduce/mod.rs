@@ -1,5 +1,6 @@
 //! `cargo xtask reproduce`: the notebook's comparison, run and written down.
 
+mod checked;
 mod data;
 mod fits;
 mod options;
@@ -11,6 +12,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use candle_core::Device;
+use lth_data::download;
 use lth_data::{Loader, LoaderConfig, Split};
 use lth_runs::{
     ClassRecord, DatasetRecord, Existing, MachineRecord, OptimizerState, RunDir, RunRecord, Summary, report,
@@ -100,17 +102,16 @@ pub(crate) fn run(options: &Options) -> Result {
             console.json(settled.to_json().data()?.trim_end());
         }
     }
-    Ok(())
+    console.finish()
 }
 
 fn device(name: DeviceName) -> Result<Device> {
+    // Not "with a feature": no crate of this project has one for it.
+    let unusable = |name: &str| format!("cannot use --device {name}, expected --device cpu");
     let opened = match name {
         DeviceName::Cpu => return Ok(Device::Cpu),
-        DeviceName::Cuda => {
-            Device::new_cuda(0).context("cannot use --device cuda; it needs a GPU and a build with `--features cuda`")
-        }
-        DeviceName::Metal => Device::new_metal(0)
-            .context("cannot use --device metal; it needs macOS and a build with `--features metal`"),
+        DeviceName::Cuda => Device::new_cuda(0).with_context(|| unusable("cuda")),
+        DeviceName::Metal => Device::new_metal(0).with_context(|| unusable("metal")),
     };
     opened.usage()
 }
@@ -162,8 +163,39 @@ fn tell(console: &Console, summary: &Summary, folder: &Path) {
     console.line(format!("\nreport: {}", folder.join("report.md").display()));
 }
 
-/// The command line as it was typed, but for the path of the program.
+/// The command line as it was typed, but for the path of the program, and for the user name and password of an address.
 fn command_line() -> Vec<String> {
-    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
-    ["cargo".to_owned(), "xtask".to_owned()].into_iter().chain(arguments).collect()
+    public_command(std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()))
+}
+
+fn public_command(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let mut command = vec!["cargo".to_owned(), "xtask".to_owned()];
+    for argument in arguments {
+        // Whatever follows --mirror is meant as an address, even where `http://` is missing.
+        let is_address = argument.contains("://") || command.last().is_some_and(|before| before == "--mirror");
+        command.push(match argument.strip_prefix("--mirror=") {
+            Some(address) => format!("--mirror={}", download::public(address)),
+            None if is_address => download::public(&argument),
+            None => argument,
+        });
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::public_command;
+
+    #[test]
+    fn a_password_is_no_part_of_the_recorded_command() {
+        let of = |text: &str| public_command(text.split(' ').map(str::to_owned))[2..].join(" ");
+        for mirror in ["--mirror ", "--mirror="] {
+            for address in ["http://me:secret@host/a", "me:secret@host/a", "https://me:sec/ret@host/a"] {
+                let said = of(&format!("reproduce {mirror}{address} --seed 1"));
+                assert!(said.ends_with("host/a --seed 1") && !said.contains("me:"), "{said}");
+            }
+        }
+        let plain = "reproduce --weights a@b.pth --mirror http://host/a@b --out ftp:a@b";
+        assert_eq!(of(plain), plain);
+    }
 }

@@ -88,7 +88,10 @@ impl SeedRun<'_> {
         let setup = Setup { device: self.device.clone(), ..Setup::new(self.seed) };
         let network = ResNet::new(&ResNetConfig::resnet18(classes, head), &setup).training()?;
         if let Some(weights) = self.weights {
-            weights.load_into(network.parameters(), Part::Body).data()?;
+            let report = weights.load_into(network.parameters(), Part::Body).data()?;
+            if let Some(prefix) = report.stripped {
+                self.console.note(format!("`{prefix}` before every name of the starting weights is taken off"));
+            }
         }
         network.freeze(match self.settings.freeze {
             FreezeName::Body => Freeze::Body,

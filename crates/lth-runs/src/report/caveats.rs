@@ -34,14 +34,18 @@ pub(super) fn caveats(summary: &Summary) -> Vec<String> {
 }
 
 fn notebook(summary: &Summary) -> Option<String> {
-    if summary.is_notebook_setting() {
-        let text = "The pictures and the starting weights are the notebook's, checked against their published \
-                    checksums; its split and its random draws cannot be recovered, and it ran one seed.";
-        return Some(text.into());
-    }
     let dataset = &summary.dataset;
+    if summary.is_notebook_setting() {
+        let weights = summary.weights.as_ref().map(|weights| weights.checked);
+        let whole = dataset.checked == Checked::Published && weights == Some(Checked::Published);
+        let how = if whole { "checked against" } else { "checked in part, not in every byte, against" };
+        return Some(format!(
+            "The pictures and the starting weights are the notebook's, {how} their published checksums; its split and \
+             its random draws cannot be recovered, and it ran one seed."
+        ));
+    }
     let pictures = match (dataset.name.as_str(), dataset.checked) {
-        ("pets", Checked::Published) => "the pictures of PETS".into(),
+        ("pets", checked) if checked.is_published() => "the pictures of PETS".into(),
         ("pets", _) => "pictures in the layout of PETS that no published checksum vouches for".into(),
         (name, _) => format!("the pictures \"{}\"", escape(name)),
     };
@@ -184,6 +188,23 @@ fn pictures(summary: &Summary) -> Vec<String> {
             dataset.skipped.len(),
             if dataset.skipped.len() == 1 { "picture was" } else { "pictures were" },
             list(&dataset.skipped)
+        ));
+    }
+    if !dataset.left_out.is_empty() {
+        let (n, list) = (dataset.left_out.len(), list(&dataset.left_out));
+        found.push(match n {
+            1 => format!("One file among the pictures was not looked at: {list}."),
+            _ => format!("{n} files among the pictures were not looked at: {list}."),
+        });
+    }
+    if !dataset.contradicted.is_empty() {
+        let n = match dataset.contradicted.len() {
+            1 => "one picture".to_owned(),
+            n => format!("{n} pictures"),
+        };
+        found.push(format!(
+            "The data set's own list gives {n} another class than the file name, which was believed: {}.",
+            list(&dataset.contradicted)
         ));
     }
     if !dataset.odd.is_empty() {

@@ -181,7 +181,8 @@ fn setting_table(summary: &Summary) -> Table {
     row("data", format!("{}: {} ({})", dataset.name, dataset.source, checked(dataset.checked)));
     for file in &dataset.files {
         let sum = file.sha256.as_ref().map_or(String::new(), |sum| format!(", SHA-256 {sum}"));
-        row("data file", format!("{}, {} bytes{sum}", file.name, grouped(file.bytes)));
+        let compared = file.checked.as_ref().map_or(String::new(), |what| format!(", compared: {what}"));
+        row("data file", format!("{}, {} bytes{sum}{compared}", file.name, grouped(file.bytes)));
     }
     if let Some(checksum) = &dataset.checksum {
         row("data checksum", checksum.clone());
@@ -246,6 +247,7 @@ fn setting_table(summary: &Summary) -> Table {
 fn checked(checked: Checked) -> &'static str {
     match checked {
         Checked::Published => "checked against published checksums",
+        Checked::PublishedPart => "checked in part against published checksums",
         Checked::Mirror => "checked against the mirror's checksums",
         Checked::Made => "made by this software",
         Checked::No => "not checked",

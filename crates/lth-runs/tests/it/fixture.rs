@@ -91,6 +91,8 @@ pub(crate) fn summary(seeds: &[u64], controls: bool) -> Summary {
             n_valid: 400,
             skipped: Vec::new(),
             odd: Vec::new(),
+            left_out: Vec::new(),
+            contradicted: Vec::new(),
             classes: vec![
                 ClassRecord { name: "dog".into(), n_train: 1080, n_valid: 270 },
                 ClassRecord { name: "cat".into(), n_train: 520, n_valid: 130 },
@@ -123,8 +125,8 @@ pub(crate) fn pets() -> Summary {
         url: "http://mirror.example/pets".into(),
         sha256sums: Some([("images.tar.gz".to_string(), "0".repeat(64))].into()),
     });
-    summary.dataset.files =
-        vec![SourceFile { name: "images.tar.gz".into(), bytes: 791_918_971, sha256: Some("0".repeat(64)) }];
+    let (name, sha256) = ("images.tar.gz".into(), Some("0".repeat(64)));
+    summary.dataset.files = vec![SourceFile { name, bytes: 791_918_971, sha256, checked: None }];
     summary.dataset.skipped = vec!["beagle_116.jpg".into(), "a|b<c>.jpg".into()];
     summary.dataset.odd = vec!["Abyssinian_5.jpg".into()];
     summary.optimizer_state = OptimizerState::Carried;

@@ -73,6 +73,30 @@ fn other_pictures_are_never_compared_with_the_notebook() {
         checked: lth_runs::Checked::Published,
     });
     assert!(!report(&stand_in).contains(disclaimer));
+    let whole = "are the notebook's, checked against their published checksums";
+    assert!(report(&stand_in).contains(whole), "{}", report(&stand_in));
+    stand_in.dataset.checked = lth_runs::Checked::PublishedPart;
+    stand_in.dataset.files[0].checked = Some("MD5 of the first MiB".into());
+    let part = report(&stand_in);
+    assert!(!part.contains(disclaimer) && !part.contains(whole), "{part}");
+    assert!(part.contains("checked in part, not in every byte, against their published checksums"), "{part}");
+    assert!(part.contains("checked in part against published checksums"), "{part}");
+    assert!(part.contains("compared: MD5 of the first MiB"), "{part}");
+}
+
+#[test]
+fn what_was_not_looked_at_is_said() {
+    let mut summary = pets();
+    summary.dataset.left_out = vec!["IMG_1.HEIC".into()];
+    summary.dataset.contradicted = vec!["Bengal_3.jpg".into(), "pug_9.jpg".into()];
+    let text = report(&summary);
+    assert!(text.contains("One file among the pictures was not looked at: IMG_1.HEIC."), "{text}");
+    assert!(
+        text.contains(
+            "gives 2 pictures another class than the file name, which was believed: Bengal_3.jpg, pug_9.jpg."
+        ),
+        "{text}"
+    );
 }
 
 #[test]

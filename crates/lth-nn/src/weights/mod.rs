@@ -87,7 +87,11 @@ impl Weights {
     /// What stands before every name and belongs to a wrapper of the network: see [`LoadReport::stripped`].
     #[must_use]
     pub fn wrapper(&self) -> Option<String> {
-        wrapped::prefixes(self.tensors.keys().map(String::as_str)).pop().filter(|prefix| !prefix.is_empty())
+        wrapped::prefixes(&self.names()).pop().filter(|prefix| !prefix.is_empty())
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.tensors.keys().map(String::as_str).collect()
     }
 
     /// Deep copies of a network's parameters and buffers.
@@ -128,7 +132,7 @@ impl Weights {
     /// If names or shapes differ, a tensor is not of a floating-point type, or a value is not finite.
     pub fn load_into(&self, parameters: &Parameters, part: Part) -> Result<LoadReport, Error> {
         let mut report = LoadReport { skipped: self.ignored.clone(), ..LoadReport::default() };
-        let prefix = wrapped::fitting(self.tensors.keys().map(String::as_str), |name| parameters.get(name).is_some());
+        let prefix = wrapped::fitting(&self.names(), |name| parameters.get(name).is_some());
         let tensors: BTreeMap<&str, &Tensor> =
             self.tensors.iter().map(|(name, tensor)| (&name[prefix.len()..], tensor)).collect();
         report.stripped = (!prefix.is_empty()).then_some(prefix);

@@ -8,13 +8,13 @@ use candle_core::{DType, Tensor};
 const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
 
 /// Longer and longer prefixes that all names have, of wrappers one in another, beginning with none at all.
-pub(super) fn prefixes<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
+pub(super) fn prefixes(names: &[&str]) -> Vec<String> {
     let mut found = vec![String::new()];
-    let Some(first) = names.clone().next() else { return found };
+    let Some(first) = names.first() else { return found };
     let mut length = 0;
     while let Some(wrapper) = WRAPPERS.iter().find(|wrapper| first[length..].starts_with(**wrapper)) {
         length += wrapper.len();
-        if !names.clone().all(|name| name.starts_with(&first[..length])) {
+        if !names.iter().all(|name| name.starts_with(&first[..length])) {
             break;
         }
         found.push(first[..length].to_owned());
@@ -23,9 +23,9 @@ pub(super) fn prefixes<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<
 }
 
 /// The shortest of [`prefixes`] without which a name is known; none if that does not help.
-pub(super) fn fitting<'a>(names: impl Iterator<Item = &'a str> + Clone, known: impl Fn(&str) -> bool) -> String {
-    let fits = |prefix: &String| names.clone().any(|name| known(&name[prefix.len()..]));
-    prefixes(names.clone()).into_iter().find(fits).unwrap_or_default()
+pub(super) fn fitting(names: &[&str], known: impl Fn(&str) -> bool) -> String {
+    let fits = |prefix: &String| names.iter().any(|name| known(&name[prefix.len()..]));
+    prefixes(names).into_iter().find(fits).unwrap_or_default()
 }
 
 /// Puts `NAME` in the place of `NAME_orig` and `NAME_mask`, which `torch.nn.utils.prune` leaves in a state dict, and
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn only_what_stands_before_every_name_is_a_wrapper() {
-        let found = |names: &[&str]| prefixes(names.iter().copied());
+        let found = |names: &[&str]| prefixes(names);
         assert_eq!(found(&["module.a", "module.b"]), ["", "module."]);
         assert_eq!(found(&["module._orig_mod.a"]), ["", "module.", "module._orig_mod."]);
         assert_eq!(found(&["lm_head.weight", "model.a"]), [""]);
@@ -75,9 +75,9 @@ mod tests {
 
     #[test]
     fn a_network_that_has_the_prefix_itself_keeps_it() {
-        let names = || ["model.a", "model.b"].into_iter();
-        assert_eq!(fitting(names(), |name| name == "model.a"), "");
-        assert_eq!(fitting(names(), |name| name == "a"), "model.");
-        assert_eq!(fitting(names(), |name| name == "c"), "");
+        let names = ["model.a", "model.b"];
+        assert_eq!(fitting(&names, |name| name == "model.a"), "");
+        assert_eq!(fitting(&names, |name| name == "a"), "model.");
+        assert_eq!(fitting(&names, |name| name == "c"), "");
     }
 }

@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
+use crate::apportion::{apportion, down, proportional, up};
 use crate::error::Result;
 use crate::rank::{Cut, Key, above_and_equal, nth_largest, nth_smallest};
 use crate::rule::ThresholdRule;
-use crate::scope::{Scope, apportion, proportional_densities};
+use crate::scope::Scope;
 
 /// Layers' group scores and what limits each.
 pub(crate) struct Layers<'a> {
@@ -19,7 +20,7 @@ pub(crate) struct Layers<'a> {
     pub(crate) own: Vec<f64>,
     /// What its density is proportional to under Erdős–Rényi scopes.
     pub(crate) erdos_renyi: Vec<f64>,
-    /// The count kept is rounded up to a multiple of this.
+    /// The count kept is a multiple of this, or all.
     pub(crate) round_to: usize,
 }
 
@@ -28,9 +29,16 @@ impl Layers<'_> {
         self.scores.iter().map(|s| s.len()).collect()
     }
 
-    fn rounded(&self, layer: usize, count: usize) -> usize {
+    /// The groups that each keeps under an Erdős–Rényi scope, as fractions.
+    fn erdos_renyi(&self, total: usize) -> Vec<f64> {
+        let weights: Vec<f64> = self.erdos_renyi.iter().zip(self.sizes()).map(|(w, n)| w * n as f64).collect();
+        proportional(&weights, &self.bounds, total)
+    }
+
+    /// A layer's own count, within its bounds and a multiple of `round_to`: not more than it was, but for the bounds.
+    fn own(&self, layer: usize, count: usize) -> usize {
         let (low, high) = self.bounds[layer];
-        count.max(low).checked_next_multiple_of(self.round_to).map_or(high, |rounded| rounded.min(high))
+        down(count, high, self.round_to).max(up(low, high, self.round_to))
     }
 }
 
@@ -41,27 +49,32 @@ pub(crate) fn cuts(layers: &Layers<'_>, scope: &Scope, rule: ThresholdRule, spar
     if rule != ThresholdRule::ExactCount {
         return thresholds(layers, scope, rule, sparsity);
     }
-    let counts = match scope {
+    let counts: Vec<usize> = match scope {
         Scope::Local | Scope::PerLayer(_) => {
             sizes.iter().zip(&layers.own).map(|(&n, &own)| rule.kept(own, n)).collect::<Result<_>>()?
         }
         Scope::Global | Scope::Lamp => {
-            let shares = shares(&layers.shared, &layers.bounds, rule.kept(sparsity, n)?);
-            // The threshold that all share is each one's own, unless its count changes yet, or LAMP only shares out.
-            let cut = |(i, share): (usize, Share)| match (layers.rounded(i, share.count), share.above) {
-                (count, Some(above)) if count == share.count && *scope == Scope::Global => above,
-                (count, _) => Cut::Count(count),
+            let total = rule.kept(sparsity, n)?;
+            let shares = shares(&layers.shared, &layers.bounds, total);
+            if layers.round_to > 1 {
+                let counts: Vec<f64> = shares.iter().map(|share| share.count as f64).collect();
+                let counts = apportion(&counts, &layers.bounds, total, layers.round_to);
+                return Ok(counts.into_iter().map(Cut::Count).collect());
+            }
+            // The threshold that all share is each one's own, unless it was helped, or LAMP only shares out.
+            let cut = |share: Share| match share.above {
+                Some(above) if *scope == Scope::Global => above,
+                _ => Cut::Count(share.count),
             };
-            return Ok(shares.into_iter().enumerate().map(cut).collect());
+            return Ok(shares.into_iter().map(cut).collect());
         }
         Scope::ErdosRenyi | Scope::ErdosRenyiKernel => {
             let total = rule.kept(sparsity, n)?;
-            let densities = proportional_densities(&layers.erdos_renyi, &sizes, total);
-            let wanted: Vec<f64> = densities.iter().zip(&sizes).map(|(d, &n)| d * n as f64).collect();
-            apportion(&wanted, &layers.bounds, total)
+            let counts = apportion(&layers.erdos_renyi(total), &layers.bounds, total, layers.round_to);
+            return Ok(counts.into_iter().map(Cut::Count).collect());
         }
     };
-    Ok(counts.into_iter().enumerate().map(|(i, count): (_, usize)| Cut::Count(layers.rounded(i, count))).collect())
+    Ok(counts.into_iter().enumerate().map(|(i, count)| Cut::Count(layers.own(i, count))).collect())
 }
 
 /// What a layer keeps of a shared budget.
@@ -118,8 +131,8 @@ fn thresholds(layers: &Layers<'_>, scope: &Scope, rule: ThresholdRule, sparsity:
         Scope::Global | Scope::Lamp => vec![sparsity; sizes.len()],
         Scope::ErdosRenyi | Scope::ErdosRenyiKernel => {
             let total = ThresholdRule::ExactCount.kept(sparsity, n)?;
-            let densities = proportional_densities(&layers.erdos_renyi, &sizes, total);
-            densities.into_iter().map(|density| (1.0 - density).clamp(0.0, 1.0)).collect()
+            let kept = layers.erdos_renyi(total).into_iter().zip(&sizes);
+            kept.map(|(kept, &n)| (1.0 - kept / n.max(1) as f64).clamp(0.0, 1.0)).collect()
         }
     };
     let shared: Option<Key> = match scope {
@@ -133,19 +146,38 @@ fn thresholds(layers: &Layers<'_>, scope: &Scope, rule: ThresholdRule, sparsity:
         let Some(mut threshold) = threshold else {
             return Cut::Count(0); // a layer without weights
         };
-        // What a layer needs at least, and a multiple of `round_to`; its highest score is above no threshold of its own.
-        if layers.round_to > 1 || low > 1 || (low == 1 && shared.is_some()) {
+        // What a layer needs at least; its highest score is above no threshold of its own.
+        if low > 1 || (low == 1 && shared.is_some()) {
             let (above, equal) = above_and_equal(scores, threshold);
-            let count = layers.rounded(i, above + equal);
-            if count > above + equal
-                && let Some(lower) = nth_largest(&[scores], count - 1)
+            if low > above + equal
+                && let Some(lower) = nth_largest(&[scores], low - 1)
             {
                 threshold = lower;
             }
         }
         Cut::AtLeast(threshold)
     };
-    Ok((0..sizes.len()).into_par_iter().map(threshold).collect())
+    let cuts: Vec<Cut> = (0..sizes.len()).into_par_iter().map(threshold).collect();
+    if layers.round_to == 1 {
+        return Ok(cuts);
+    }
+    // A multiple leaves no choice in ties: counted by the rule, then cut by count.
+    let count = |(i, cut): (usize, &Cut)| match cut {
+        Cut::AtLeast(threshold) => {
+            let (above, equal) = above_and_equal(layers.shared[i], *threshold);
+            (above + equal).min(layers.bounds[i].1)
+        }
+        _ => 0,
+    };
+    let counts: Vec<usize> = cuts.iter().enumerate().map(count).collect();
+    let counts = match scope {
+        Scope::Local | Scope::PerLayer(_) => (0..counts.len()).map(|i| layers.own(i, counts[i])).collect(),
+        _ => {
+            let wanted: Vec<f64> = counts.iter().map(|&count| count as f64).collect();
+            apportion(&wanted, &layers.bounds, counts.iter().sum(), layers.round_to)
+        }
+    };
+    Ok(counts.into_iter().map(Cut::Count).collect())
 }
 
 #[cfg(test)]

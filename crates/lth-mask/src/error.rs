@@ -107,6 +107,18 @@ pub enum Error {
         /// What was asked for.
         asked: usize,
     },
+    /// A pattern of names that fits none of the tensors.
+    #[error("{setting} has `{pattern}`, which fits no tensor of {}{}", Listed(names), Meant(close))]
+    Pattern {
+        /// The setting: `keep_dense`, `transposed`, …
+        setting: &'static str,
+        /// The pattern, or name.
+        pattern: String,
+        /// Names that may be meant, nearest first.
+        close: Vec<String>,
+        /// The names that were given.
+        names: Vec<String>,
+    },
     /// Settings that exclude each other.
     #[error("{0}")]
     Selection(String),
@@ -171,5 +183,35 @@ impl<T, E: Into<Error>> Named<T> for Result<T, E> {
             named @ Error::Named { .. } => named,
             source => Error::Named { name: name.to_owned(), source: Box::new(source) },
         })
+    }
+}
+
+/// The first names of a list.
+struct Listed<'a>(&'a [String]);
+
+impl std::fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const SHOWN: usize = 12;
+        let Self(names) = self;
+        if names.is_empty() {
+            return f.write_str("none at all");
+        }
+        for (i, name) in names.iter().take(SHOWN).enumerate() {
+            write!(f, "{}`{name}`", if i == 0 { "" } else { ", " })?;
+        }
+        match names.len().checked_sub(SHOWN) {
+            Some(more @ 1..) => write!(f, " and {more} more"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What may have been meant, if anything is near.
+struct Meant<'a>(&'a [String]);
+
+impl std::fmt::Display for Meant<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(names) = self;
+        if names.is_empty() { Ok(()) } else { write!(f, "; near it: {}", Listed(names)) }
     }
 }

@@ -25,6 +25,7 @@
 //! ```
 
 mod apply;
+mod apportion;
 pub mod compact;
 mod cut;
 mod error;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use crate::error::{Error, Named, Result};
-use crate::pattern::matches;
+use crate::pattern::most_specific;
 use crate::rank::key;
 use crate::rule::check_sparsity;
 
@@ -20,8 +20,8 @@ pub enum Scope {
     /// All layers together have it: one threshold for the scores of all. Counted in groups, so that with filters of
     /// different sizes the share of weights differs.
     Global,
-    /// Each layer has the sparsity of its name here, or of the first pattern in order that fits (see
-    /// [`matches`](crate::matches)); the others have the one asked for.
+    /// Each layer has the sparsity of its name here, or of the [most specific](crate::matches) pattern that fits; the
+    /// others have the one asked for. A pattern that fits no layer is an error.
     PerLayer(BTreeMap<String, f64>),
     /// All layers together have it, with layer densities proportional to (inputs + outputs) / (inputs · outputs), at
     /// most 1. Source: Mocanu et al. 2018, SET.
@@ -43,8 +43,7 @@ impl Scope {
         let Self::PerLayer(map) = self else {
             return Ok(asked);
         };
-        let exact = map.get(name);
-        let own = exact.or_else(|| map.iter().find(|(pattern, _)| matches(pattern, name)).map(|(_, s)| s));
+        let own = most_specific(map.keys().map(String::as_str), name).and_then(|pattern| map.get(pattern));
         let sparsity = own.copied().unwrap_or(asked);
         check_sparsity(sparsity).named(name)?;
         Ok(sparsity)
@@ -56,52 +55,6 @@ pub(crate) fn erdos_renyi_weight(shape: &[usize], kernel: bool) -> f64 {
     let sides = if kernel { shape } else { &shape[..shape.len().min(2)] };
     let product: f64 = sides.iter().map(|&d| d as f64).product();
     if product == 0.0 { 0.0 } else { sides.iter().sum::<usize>() as f64 / product }
-}
-
-/// Densities proportional to `weights` of which `total` of all groups are kept; what would be above 1 is 1 and the others
-/// share the rest. Source: RigL, `sparse_utils.get_sparsities_erdos_renyi`.
-pub(crate) fn proportional_densities(weights: &[f64], sizes: &[usize], total: usize) -> Vec<f64> {
-    let mut dense = vec![false; sizes.len()];
-    loop {
-        let open = || (0..sizes.len()).filter(|&i| !dense[i]);
-        let taken: usize = (0..sizes.len()).filter(|&i| dense[i]).map(|i| sizes[i]).sum();
-        let share: f64 = open().map(|i| weights[i] * sizes[i] as f64).sum();
-        let scale = if share > 0.0 { total.saturating_sub(taken) as f64 / share } else { 0.0 };
-        let full: Vec<usize> = open().filter(|&i| weights[i] * scale > 1.0).collect();
-        if full.is_empty() {
-            let density = |i: usize| if dense[i] { 1.0 } else { weights[i] * scale };
-            return (0..sizes.len()).map(density).collect();
-        }
-        full.into_iter().for_each(|i| dense[i] = true);
-    }
-}
-
-/// Whole numbers near `wanted`, within the bounds, whose sum is as near to `total` as the bounds allow: rounded down, then
-/// one more (or less) where the most is missing (or over), the first of equals.
-pub(crate) fn apportion(wanted: &[f64], bounds: &[(usize, usize)], total: usize) -> Vec<usize> {
-    let floor = wanted.iter().zip(bounds).map(|(&w, &(low, high))| (w.floor() as usize).clamp(low, high));
-    let mut counts: Vec<usize> = floor.collect();
-    loop {
-        let sum: usize = counts.iter().sum();
-        let missing = |i: usize| wanted[i] - counts[i] as f64;
-        let best = if sum < total {
-            let open = (0..counts.len()).filter(|&i| counts[i] < bounds[i].1);
-            open.fold(None, |best: Option<usize>, i| best.filter(|&b| missing(b) >= missing(i)).or(Some(i)))
-        } else if sum > total {
-            let open = (0..counts.len()).filter(|&i| counts[i] > bounds[i].0);
-            open.fold(None, |best: Option<usize>, i| best.filter(|&b| missing(b) <= missing(i)).or(Some(i)))
-        } else {
-            None
-        };
-        let Some(i) = best else {
-            return counts;
-        };
-        if sum < total {
-            counts[i] += 1;
-        } else {
-            counts[i] -= 1;
-        }
-    }
 }
 
 /// LAMP scores of one layer; what has gone before (−∞) stays so.
@@ -143,33 +96,16 @@ mod tests {
     fn erdos_renyi_densities_are_those_of_rigl() {
         let shapes: [&[usize]; 3] = [&[16, 3, 3, 3], &[32, 16, 3, 3], &[10, 32]];
         let sizes: Vec<usize> = shapes.iter().map(|s| s.iter().product()).collect();
-        let total = 1_000;
-        let kernel: Vec<f64> = shapes.iter().map(|s| erdos_renyi_weight(s, true)).collect();
-        // 25/432, 54/4608, 42/320; one epsilon would make the first and last denser than dense: 432·25/432 = 25 and 42
-        // of the shares, 54 of the middle one; 1000/121 · 42/320 > 1.
-        let densities = proportional_densities(&kernel, &sizes, total);
-        assert_eq!(densities[2], 1.0);
+        let weights: Vec<f64> =
+            shapes.iter().zip(&sizes).map(|(s, &n)| erdos_renyi_weight(s, true) * n as f64).collect();
+        // 25/432, 54/4608, 42/320; one epsilon would make the last denser than dense: 25, 54 and 42 of 1000, 320 at most.
+        let bounds: Vec<(usize, usize)> = sizes.iter().map(|&n| (0, n)).collect();
+        let kept = crate::apportion::proportional(&weights, &bounds, 1_000);
         let scale = (1_000.0 - 320.0) / (25.0 + 54.0);
-        assert!((densities[0] - scale * 25.0 / 432.0).abs() < 1e-12);
-        assert!((densities[1] - scale * 54.0 / 4_608.0).abs() < 1e-12);
-        let kept: f64 = densities.iter().zip(&sizes).map(|(d, &n)| d * n as f64).sum();
-        assert!((kept - 1_000.0).abs() < 1e-9);
+        assert_eq!(kept[2], 320.0);
+        assert!((kept[0] - scale * 25.0).abs() < 1e-9);
+        assert!((kept[1] - scale * 54.0).abs() < 1e-9);
         assert_eq!(erdos_renyi_weight(&[16, 3, 3, 3], false), 19.0 / 48.0);
-    }
-
-    #[test]
-    fn densities_reach_both_ends() {
-        assert_eq!(proportional_densities(&[0.5, 0.1], &[4, 20], 24), [1.0, 1.0]);
-        assert_eq!(proportional_densities(&[0.5, 0.1], &[4, 20], 0), [0.0, 0.0]);
-        assert!(proportional_densities(&[], &[], 0).is_empty());
-    }
-
-    #[test]
-    fn apportioned_counts_add_up() {
-        assert_eq!(apportion(&[1.5, 2.5, 3.0], &[(0, 9); 3], 7), [2, 2, 3]);
-        assert_eq!(apportion(&[0.2, 9.8], &[(1, 5), (0, 10)], 10), [1, 9]);
-        assert_eq!(apportion(&[0.2, 0.8], &[(1, 5), (1, 5)], 1), [1, 1]);
-        assert_eq!(apportion(&[3.0, 3.0], &[(0, 2), (0, 2)], 6), [2, 2]);
     }
 
     #[test]
@@ -183,11 +119,12 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_name_goes_before_a_pattern() -> Result<()> {
+    fn the_most_specific_pattern_wins() -> Result<()> {
         let map = BTreeMap::from([("*".to_owned(), 0.1), ("fc.weight".to_owned(), 0.9), ("conv*".to_owned(), 0.5)]);
         let scope = Scope::PerLayer(map);
         assert_eq!(scope.own_sparsity("fc.weight", 0.3)?, 0.9);
-        assert_eq!(scope.own_sparsity("conv1.weight", 0.3)?, 0.1);
+        assert_eq!(scope.own_sparsity("conv1.weight", 0.3)?, 0.5);
+        assert_eq!(scope.own_sparsity("bn.weight", 0.3)?, 0.1);
         assert_eq!(Scope::PerLayer(BTreeMap::new()).own_sparsity("conv1.weight", 0.3)?, 0.3);
         let odd = Scope::PerLayer(BTreeMap::from([("a".to_owned(), 1.5)])).own_sparsity("a", 0.3);
         assert!(matches!(odd, Err(Error::Named { .. })));

@@ -31,8 +31,13 @@ use crate::group::Grouping;
 ///
 /// A transposed convolution's weight is `[I, O, H, W]` and has the same sixteen. A linear weight `[O, I]` has `Weight`,
 /// `Column` (runs over O: an input's column, I groups), `Row` (runs over I: an output's row, O groups) and `Layer`; so
-/// has the weight `[O, I, K]` of a one-dimensional convolution, with K times the groups, as in fasterai. For any other
-/// rank there are `Weight` and `Layer`.
+/// has the weight `[O, I, K]` of a one-dimensional convolution, with K times the groups, as in fasterai, and that of
+/// fused experts `[E, O, I]`, with E times the groups. For any other rank there are `Weight` and `Layer`. A shape does not
+/// say which is which: [`Selection::transposed`](crate::Selection::transposed) names the weights whose inputs come first
+/// (`[I, O]` in GPT-2, `[E, I, O]`), [`Selection::experts`](crate::Selection::experts) those of fused experts.
+///
+/// Stacked weights are grouped by `Head`: an attention's `in_proj_weight` by its heads in three parts, an LSTM's
+/// `weight_ih_l0` by its units in four (heads = units), so that what is pruned is one head or one unit.
 ///
 /// `SharedKernel` (and a linear layer's `Column`) removes an input channel, `Filter` (`Row`) an output channel: these
 /// are what [compaction](crate::compact) makes smaller.
@@ -75,8 +80,9 @@ pub enum Granularity {
     Layer,
     /// `n` of every `m` consecutive inputs are kept, for each output (and kernel position) by itself: of a linear weight
     /// `[O, I]` the columns `b·m .. (b+1)·m` of each row, of a convolution `[O, I, H, W]` the same input channels at each
-    /// output and kernel position. I must be a multiple of m. The sparsity is 1 − n/m; asked for less, the lowest of
-    /// what the pattern would prune are pruned (so that a schedule can lead there), and more is an error.
+    /// output and kernel position. I must be a multiple of m. The sparsity is 1 − n/m, which three decimals are near
+    /// enough to name (0.667 for 1:3); asked for less, the lowest of what the pattern would prune are pruned (so that a
+    /// schedule can lead there), and more is an error.
     NM {
         /// Weights kept of each block.
         n: usize,
@@ -114,6 +120,12 @@ pub(crate) enum Layer {
     TransposedConv,
     /// `[O, I]` or `[O, I, K]`
     Linear,
+    /// `[I, O]` or `[I, O, K]`
+    TransposedLinear,
+    /// `[E, O, I]`
+    Experts,
+    /// `[E, I, O]`
+    TransposedExperts,
     /// Any other rank.
     Other,
 }
@@ -123,8 +135,19 @@ impl Layer {
         match shape.len() {
             4 if transposed => Self::TransposedConv,
             4 => Self::Conv,
+            2 | 3 if transposed => Self::TransposedLinear,
             2 | 3 => Self::Linear,
             _ => Self::Other,
+        }
+    }
+
+    /// # Errors
+    /// If the shape has not three dimensions.
+    pub(crate) fn experts(shape: &[usize], transposed: bool) -> Result<Self> {
+        match (shape.len(), transposed) {
+            (3, false) => Ok(Self::Experts),
+            (3, true) => Ok(Self::TransposedExperts),
+            _ => Err(Error::Selection(format!("it is among the experts and has shape {shape:?}, expected rank 3"))),
         }
     }
 
@@ -132,7 +155,9 @@ impl Layer {
     pub(crate) fn output_input_axes(self) -> Option<(usize, usize)> {
         match self {
             Self::Conv | Self::Linear => Some((0, 1)),
-            Self::TransposedConv => Some((1, 0)),
+            Self::TransposedConv | Self::TransposedLinear => Some((1, 0)),
+            Self::Experts => Some((1, 2)),
+            Self::TransposedExperts => Some((2, 1)),
             Self::Other => None,
         }
     }
@@ -169,10 +194,14 @@ impl Granularity {
         let transposed = layer == Layer::TransposedConv;
         Some(match (layer, self) {
             (_, Weight) => &[],
-            (Layer::Linear, Column) => &[0],
-            (Layer::Linear, Row) => &[1],
-            (Layer::Linear, Self::Layer) => &[0, 1],
-            (Layer::Linear | Layer::Other, _) => return None,
+            (Layer::Linear, Column) | (Layer::TransposedLinear, Row) => &[0],
+            (Layer::Linear, Row) | (Layer::TransposedLinear, Column) => &[1],
+            (Layer::Experts, Column) | (Layer::TransposedExperts, Row) => &[1],
+            (Layer::Experts, Row) | (Layer::TransposedExperts, Column) => &[2],
+            (Layer::Linear | Layer::TransposedLinear, Self::Layer) => &[0, 1],
+            (Layer::Experts | Layer::TransposedExperts, Self::Layer) => &[0, 1, 2],
+            (Layer::Linear | Layer::TransposedLinear, _) => return None,
+            (Layer::Experts | Layer::TransposedExperts | Layer::Other, _) => return None,
             (_, SharedWeight) if transposed => &[1],
             (_, SharedWeight) => &[0],
             (_, Channel) if transposed => &[0],
@@ -209,7 +238,11 @@ impl Granularity {
         match self {
             Self::NM { .. } => Err(misfit("an N:M pattern has no groups of its own")),
             Self::RowBlock { rows: size } | Self::ColumnBlock { columns: size } => {
-                let axis = usize::from(matches!(self, Self::ColumnBlock { .. }));
+                let axis = match (layer.output_input_axes(), self) {
+                    (Some((_, inputs)), Self::ColumnBlock { .. }) => inputs,
+                    (Some((outputs, _)), _) => outputs,
+                    (None, _) => 0,
+                };
                 match shape {
                     &[..] if shape.len() != 2 => Err(misfit("only linear weights have it")),
                     _ if size == 0 || !shape[axis].is_multiple_of(size) => Err(misfit("no multiple of the block")),
@@ -218,10 +251,11 @@ impl Granularity {
             }
             Self::Head { heads, parts } => {
                 let blocks = heads.checked_mul(parts).filter(|&b| b > 0);
+                let axis = layer.output_input_axes().map_or(0, |(outputs, _)| outputs);
                 match (shape, blocks) {
-                    (&[rows, _], Some(blocks)) if rows.is_multiple_of(blocks) => {
-                        let size = rows / blocks;
-                        Ok(Grouping::blocks(shape, 0, |row| row / size.max(1) % heads, heads))
+                    (&[_, _], Some(blocks)) if shape[axis].is_multiple_of(blocks) => {
+                        let size = shape[axis] / blocks;
+                        Ok(Grouping::blocks(shape, axis, |row| row / size.max(1) % heads, heads))
                     }
                     (&[_, _], _) => Err(misfit("no multiple of the heads")),
                     _ => Err(misfit("only linear weights have it")),

@@ -5,9 +5,9 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Named, Result};
-use crate::granularity::{Granularity, Layer};
+use crate::granularity::Granularity;
 use crate::mask::Mask;
-use crate::pattern::matches_any;
+use crate::selection::Selection;
 use crate::set::MaskSet;
 
 /// Masks with as many weights kept in each layer, anywhere: what a ticket's structure is worth is what it does better.
@@ -21,17 +21,18 @@ pub fn random_like(masks: &MaskSet, seed: u64) -> MaskSet {
 /// The masks with the places of their groups shuffled within each layer: filters (say) are exchanged, the pattern inside
 /// each stays. With [`Granularity::Weight`] it is another [`random_like`].
 ///
-/// `transposed`: which weights of rank 4 are transposed convolutions', as in [`Selection`](crate::Selection).
+/// `selection`: the one that made the masks; it says what a group is, and how each layer's weight lies.
 ///
 /// # Errors
 /// If a layer does not have the granularity.
-pub fn shuffle_within(masks: &MaskSet, granularity: Granularity, transposed: &[String], seed: u64) -> Result<MaskSet> {
+pub fn shuffle_within(masks: &MaskSet, selection: &Selection, seed: u64) -> Result<MaskSet> {
     let shuffled = masks.iter().map(|(name, mask)| {
         let mut random = stream(seed, "shuffle within layer", name);
+        let granularity = selection.granularity_of(name);
         if mask.is_empty() || granularity == Granularity::Weight {
             return Ok((name.to_owned(), random_mask(mask, &mut random)));
         }
-        let layer = Layer::of(mask.shape(), matches_any(transposed, name));
+        let layer = selection.layer_of(name, mask.shape())?;
         let grouping = granularity.groups(mask.shape(), layer).named(name)?;
         let mut order: Vec<usize> = (0..grouping.n_groups()).collect();
         for last in (1..order.len()).rev() {
@@ -111,7 +112,8 @@ mod tests {
     fn shuffled_filters_stay_whole() -> Result<()> {
         let mask = Mask::from_fn([8, 3, 2, 2], |i| (i / 12) % 2 == 0 && i % 12 != 5)?;
         let masks: MaskSet = [("w".to_owned(), mask.clone())].into_iter().collect();
-        let shuffled = shuffle_within(&masks, Granularity::Filter, &[], 3)?;
+        let filters = Selection { granularity: Granularity::Filter, ..Selection::default() };
+        let shuffled = shuffle_within(&masks, &filters, 3)?;
         let shuffled = shuffled.get("w").map(|m| m.iter().collect::<Vec<_>>()).unwrap_or_default();
         let mut before: Vec<Vec<bool>> = mask.iter().collect::<Vec<_>>().chunks(12).map(<[bool]>::to_vec).collect();
         let mut after: Vec<Vec<bool>> = shuffled.chunks(12).map(<[bool]>::to_vec).collect();

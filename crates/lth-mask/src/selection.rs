@@ -10,7 +10,7 @@ use crate::error::{Error, Named, Result};
 use crate::granularity::{Granularity, Layer};
 use crate::group::{Grouping, Reduction, check_finite};
 use crate::mask::Mask;
-use crate::pattern::matches_any;
+use crate::pattern::{self, matches_any, most_specific};
 use crate::rank::Cut;
 use crate::rule::{ThresholdRule, check_sparsity};
 use crate::scope::{Scope, erdos_renyi_weight};
@@ -20,26 +20,40 @@ use crate::values::Values;
 /// How scores become masks: what is pruned as one, over what the budget is shared, and how it is cut.
 ///
 /// The default prunes single weights, each layer by itself, to the exact count, and empties no layer.
+///
+/// Layers are named by their parameter's name or by a pattern (see [`matches`](crate::matches)); a pattern that fits none
+/// of the scores is an error. So is a field of another name, where a selection is read from a file.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Selection {
     /// What is pruned as one.
     pub granularity: Granularity,
+    /// What is pruned as one in the layers named here, by the most specific pattern that fits: filters of convolutions
+    /// with rows of linear layers, say. Layers that share a budget share it in groups, whatever their size; N:M shares
+    /// none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub granularities: BTreeMap<String, Granularity>,
     /// How the scores of a group become one.
     pub reduction: Reduction,
     /// Over what the budget is shared.
     pub scope: Scope,
     /// How a sparsity becomes a cut.
     pub rule: ThresholdRule,
-    /// Layers that are not pruned, by name or pattern (see [`matches`](crate::matches)): they get no mask and do not count.
+    /// Layers that are not pruned: they get no mask and do not count.
     pub keep_dense: Vec<String>,
     /// Groups that every layer keeps whatever the budget says; a layer with fewer keeps them all. A scope that shares its
     /// budget takes them from the other layers where it can.
     pub minimum_kept: usize,
-    /// The number of groups kept in each layer is rounded up to a multiple of this, or to all of them.
+    /// The number of groups kept in each layer is a multiple of this, or all of them. The budget is held where
+    /// `minimum_kept` allows: a layer that has its own keeps the multiple below; of layers that share one, those that miss
+    /// most by that keep a multiple more while there is budget for it.
     pub round_to: usize,
-    /// Which weights of rank 4 are those of transposed convolutions, `[I, O, H, W]`, by name or pattern.
+    /// Which weights have their inputs before their outputs: transposed convolutions, `[I, O, H, W]`, linear weights
+    /// `[I, O]` (GPT-2's `Conv1D`), fused experts `[E, I, O]`.
     pub transposed: Vec<String>,
+    /// Which weights of rank 3 are those of fused experts, `[E, O, I]`; others are one-dimensional convolutions'.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub experts: Vec<String>,
     /// Weights that share one decision per group, such as the filters that write to one residual stream: each list's
     /// group scores are averaged, and its masks keep the same groups. A shared group counts once.
     pub tied: Vec<Vec<String>>,
@@ -49,6 +63,7 @@ impl Default for Selection {
     fn default() -> Self {
         Self {
             granularity: Granularity::Weight,
+            granularities: BTreeMap::new(),
             reduction: Reduction::Mean,
             scope: Scope::Local,
             rule: ThresholdRule::ExactCount,
@@ -56,6 +71,7 @@ impl Default for Selection {
             minimum_kept: 1,
             round_to: 1,
             transposed: Vec::new(),
+            experts: Vec::new(),
             tied: Vec::new(),
         }
     }
@@ -67,33 +83,75 @@ impl Selection {
     pub fn fasterai_2021() -> Self {
         Self { rule: ThresholdRule::Quantile, ..Self::default() }
     }
+
+    pub(crate) fn granularity_of(&self, name: &str) -> Granularity {
+        let pattern = most_specific(self.granularities.keys().map(String::as_str), name);
+        pattern.and_then(|pattern| self.granularities.get(pattern)).copied().unwrap_or(self.granularity)
+    }
+
+    /// # Errors
+    /// If it is named as experts and has not three dimensions.
+    pub(crate) fn layer_of(&self, name: &str, shape: &[usize]) -> Result<Layer> {
+        let transposed = matches_any(&self.transposed, name);
+        if matches_any(&self.experts, name) {
+            return Layer::experts(shape, transposed).named(name);
+        }
+        Ok(Layer::of(shape, transposed))
+    }
+
+    /// # Errors
+    /// If a pattern fits none of the names.
+    fn check_patterns<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Result<()> {
+        pattern::check("keep_dense", &self.keep_dense, names.clone())?;
+        pattern::check("transposed", &self.transposed, names.clone())?;
+        pattern::check("experts", &self.experts, names.clone())?;
+        pattern::check("granularities", self.granularities.keys(), names.clone())?;
+        match &self.scope {
+            Scope::PerLayer(map) => pattern::check("scope per layer", map.keys(), names),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Masks that keep the weights with the highest scores, at the sparsity asked for.
 ///
-/// `scores`: by parameter name, finite, of any rank; f32 (f16 and bf16 are widened). `sparsity`: the fraction pruned of
-/// what may be pruned. The masks do not depend on the number of threads.
+/// `scores`: a map (`BTreeMap` or `HashMap`) by parameter name, finite, of any rank; f32 (f16 and bf16 are widened).
+/// `sparsity`: the fraction pruned of what may be pruned. The masks do not depend on the number of threads, nor on the
+/// order of the map.
 ///
 /// # Errors
-/// If a score is NaN or infinite, the sparsity is no fraction, or a tensor does not have the granularity.
-pub fn select(scores: &BTreeMap<String, Tensor>, sparsity: f64, selection: &Selection) -> Result<MaskSet> {
-    Job::new(scores, selection, None)?.select(sparsity)
+/// If a score is NaN or infinite, the sparsity is no fraction, a tensor does not have the granularity, or a pattern of the
+/// selection fits no name.
+pub fn select<'t>(
+    scores: impl IntoIterator<Item = (&'t String, &'t Tensor)>,
+    sparsity: f64,
+    selection: &Selection,
+) -> Result<MaskSet> {
+    Job::new(by_name(scores)?, selection, None)?.select(sparsity)
 }
 
 /// As [`select`], but keeps only what `previous` keeps: masks of one round of iterative pruning after another are nested.
 ///
 /// `sparsity` is still the fraction of all weights; a layer whose previous mask keeps fewer stays as it is. A group of
-/// which the previous mask keeps nothing cannot be chosen; of a group that is chosen, what it kept stays.
+/// which the previous mask keeps nothing cannot be chosen; of a group that is chosen, what it kept stays. A previous mask
+/// that prunes something of a tensor which is not selected now (it is kept dense, or has no score) is among the masks as
+/// it was, and does not count.
 ///
 /// # Errors
 /// As [`select`], and if a score has no previous mask or one of another shape.
-pub fn select_within(
-    scores: &BTreeMap<String, Tensor>,
+pub fn select_within<'t>(
+    scores: impl IntoIterator<Item = (&'t String, &'t Tensor)>,
     sparsity: f64,
     selection: &Selection,
     previous: &MaskSet,
 ) -> Result<MaskSet> {
-    Job::new(scores, selection, Some(previous))?.select(sparsity)
+    let mut masks = Job::new(by_name(scores)?, selection, Some(previous))?.select(sparsity)?;
+    for (name, mask) in previous.iter().filter(|(_, mask)| mask.zeros() > 0) {
+        if masks.get(name).is_none() {
+            masks.insert(name, mask.clone());
+        }
+    }
+    Ok(masks)
 }
 
 /// A tensor that is to be pruned.
@@ -101,6 +159,7 @@ struct Member<'a> {
     name: &'a str,
     shape: &'a [usize],
     layer: Layer,
+    granularity: Granularity,
     scores: Values<'a>,
     previous: Option<&'a Mask>,
 }
@@ -122,13 +181,14 @@ struct Unit<'m> {
 
 impl<'a> Job<'a> {
     fn new(
-        scores: &'a BTreeMap<String, Tensor>,
+        scores: BTreeMap<&'a str, &'a Tensor>,
         selection: &'a Selection,
         previous: Option<&'a MaskSet>,
     ) -> Result<Self> {
         if selection.round_to == 0 {
             return Err(Error::Selection("round_to is 0, expected at least 1".to_owned()));
         }
+        selection.check_patterns(scores.keys().copied())?;
         let mut members = Vec::new();
         for (name, tensor) in scores {
             if matches_any(&selection.keep_dense, name) {
@@ -142,7 +202,8 @@ impl<'a> Job<'a> {
             members.push(Member {
                 name,
                 shape: tensor.dims(),
-                layer: Layer::of(tensor.dims(), matches_any(&selection.transposed, name)),
+                layer: selection.layer_of(name, tensor.dims())?,
+                granularity: selection.granularity_of(name),
                 scores: Values::of(tensor).named(name)?,
                 previous: previous.transpose().named(name)?,
             });
@@ -155,25 +216,24 @@ impl<'a> Job<'a> {
 
     fn select(&self, sparsity: f64) -> Result<MaskSet> {
         check_sparsity(sparsity)?;
-        if let Granularity::NM { n, m } = self.selection.granularity {
-            return self.select_pattern(sparsity, n, m);
-        }
+        let mut patterned = self.select_patterns(sparsity)?;
         let units = self.units()?;
         let cuts = self.cuts(&units, sparsity)?;
         let names: Vec<_> = self.members.iter().map(|m| m.name.to_owned()).collect();
         let masks: Result<Vec<Vec<(usize, Mask)>>> =
             units.par_iter().zip(cuts).map(|(unit, (cut, lamp))| self.masks(unit, cut, lamp.as_deref())).collect();
-        Ok(masks?.into_iter().flatten().map(|(member, mask)| (names[member].clone(), mask)).collect())
+        let masks = masks?.into_iter().flatten().map(|(member, mask)| (names[member].clone(), mask));
+        masks.for_each(|(name, mask)| drop(patterned.insert(name, mask)));
+        Ok(patterned)
     }
 
     /// Groups the weights, joins the ties.
     fn units(&self) -> Result<Vec<Unit<'_>>> {
         let values: Vec<&[f32]> = self.members.iter().map(|m| m.scores.as_slice()).collect();
         let grouped: Result<Vec<_>> = self.members.par_iter().zip(values).map(|(m, v)| self.unit(m, v)).collect();
-        let mut units: Vec<Option<Unit<'_>>> = Vec::new();
-        for (member, mut unit) in grouped?.into_iter().enumerate() {
-            unit.members.push(member);
-            units.push(Some(unit));
+        let mut units: Vec<Option<Unit<'_>>> = grouped?;
+        for (member, unit) in units.iter_mut().enumerate() {
+            unit.iter_mut().for_each(|unit| unit.members.push(member));
         }
         for tie in &self.selection.tied {
             self.join(tie, &mut units)?;
@@ -181,15 +241,19 @@ impl<'a> Job<'a> {
         Ok(units.into_iter().flatten().collect())
     }
 
-    fn unit<'m>(&self, member: &'m Member<'_>, values: &'m [f32]) -> Result<Unit<'m>> {
-        let Selection { granularity, reduction, .. } = *self.selection;
+    /// A member's groups; none of one with an N:M pattern, which is decided by itself.
+    fn unit<'m>(&self, member: &'m Member<'_>, values: &'m [f32]) -> Result<Option<Unit<'m>>> {
+        if matches!(member.granularity, Granularity::NM { .. }) {
+            return Ok(None);
+        }
+        let Selection { reduction, .. } = *self.selection;
         let kept = member.previous.filter(|mask| mask.zeros() > 0);
         if values.is_empty() {
             // Nothing to group; and a shape such as [2^40, 0] has groups without end.
             let scores = values.into();
-            return Ok(Unit { members: Vec::new(), groupings: vec![None], scores, available: 0 });
+            return Ok(Some(Unit { members: Vec::new(), groupings: vec![None], scores, available: 0 }));
         }
-        let grouping = granularity.groups(member.shape, member.layer).named(member.name)?;
+        let grouping = member.granularity.groups(member.shape, member.layer).named(member.name)?;
         let (grouping, mut scores): (_, std::borrow::Cow<'_, [f32]>) = if grouping.is_elementwise() {
             (None, values.into())
         } else {
@@ -208,7 +272,7 @@ impl<'a> Job<'a> {
                 *score = f32::NEG_INFINITY;
             }
         }
-        Ok(Unit { members: Vec::new(), groupings: vec![grouping], scores, available })
+        Ok(Some(Unit { members: Vec::new(), groupings: vec![grouping], scores, available }))
     }
 
     fn join(&self, tie: &[String], units: &mut [Option<Unit<'_>>]) -> Result<()> {
@@ -225,7 +289,8 @@ impl<'a> Job<'a> {
         for unit in rest.iter_mut() {
             if unit.scores.len() != sums.len() {
                 let (got, expected) = (unit.scores.len(), sums.len());
-                let text = format!("tied, with {got} groups, expected {expected} as in `{}`", tie[0]);
+                let other = self.members[first.members[0]].name;
+                let text = format!("tied, with {got} groups, expected {expected} as in `{other}`");
                 return Err(Error::Selection(text)).named(self.members[unit.members[0]].name);
             }
             sums.iter_mut().zip(unit.scores.iter()).for_each(|(sum, &s)| *sum += f64::from(s));
@@ -250,7 +315,7 @@ impl<'a> Job<'a> {
             let member = |&i: &usize| &self.members[i];
             own.push(scope.own_sparsity(self.members[unit.members[0]].name, sparsity)?);
             let kernel = *scope == Scope::ErdosRenyiKernel;
-            let sum: f64 = unit.members.iter().map(|i| erdos_renyi_weight(member(i).shape, kernel)).sum();
+            let sum: f64 = unit.members.iter().map(|i| erdos_renyi_weight(member(i).one_layer(), kernel)).sum();
             weights.push(sum / unit.members.len() as f64);
         }
         let mut lamps: Vec<Option<Vec<f32>>> = vec![None; units.len()];
@@ -294,22 +359,54 @@ impl<'a> Job<'a> {
         unit.members.iter().zip(&unit.groupings).map(mask).collect()
     }
 
-    fn select_pattern(&self, sparsity: f64, n: usize, m: usize) -> Result<MaskSet> {
+    /// The masks of the members that have an N:M pattern.
+    fn select_patterns(&self, sparsity: f64) -> Result<MaskSet> {
         let Selection { scope, rule, round_to, tied, .. } = self.selection;
-        if !matches!(scope, Scope::Local | Scope::PerLayer(_)) {
-            return Err(Error::Selection(format!(
-                "{n}:{m} fixes each layer's share, expected scope local or per layer"
-            )));
-        }
-        if *rule != ThresholdRule::ExactCount || *round_to != 1 || !tied.is_empty() {
-            return Err(Error::Selection(format!("{n}:{m} takes only the exact-count rule, no round_to and no ties")));
-        }
-        let mask = |member: &Member<'_>| -> Result<(String, Mask)> {
+        let mut masks = MaskSet::new();
+        for member in &self.members {
+            let Granularity::NM { n, m } = member.granularity else { continue };
+            if !matches!(scope, Scope::Local | Scope::PerLayer(_)) {
+                return Err(Error::Selection(format!(
+                    "{n}:{m} fixes each layer's share, expected scope local or per layer"
+                )));
+            }
+            if *rule != ThresholdRule::ExactCount || *round_to != 1 || !tied.is_empty() {
+                return Err(Error::Selection(format!(
+                    "{n}:{m} takes only the exact-count rule, no round_to and no ties"
+                )));
+            }
             let own = scope.own_sparsity(member.name, sparsity)?;
-            let (scores, previous) = (member.scores.as_slice(), member.previous);
-            let mask = crate::nm::select(scores, member.shape, member.layer, (n, m), own, previous)?;
-            Ok((member.name.to_owned(), mask))
-        };
-        self.members.iter().map(|member| mask(member).named(member.name)).collect()
+            masks.insert(member.name, member.select_pattern(own, n, m).named(member.name)?);
+        }
+        Ok(masks)
     }
+}
+
+impl Member<'_> {
+    fn select_pattern(&self, sparsity: f64, n: usize, m: usize) -> Result<Mask> {
+        // 0.667 is what a person writes for 1:3.
+        let whole = 1.0 - n as f64 / m as f64;
+        let sparsity = if sparsity > whole && sparsity - whole <= 0.0005 { whole } else { sparsity };
+        crate::nm::select(self.scores.as_slice(), self.shape, self.layer, (n, m), sparsity, self.previous)
+    }
+
+    /// The shape of one layer: that of one expert where several are fused.
+    fn one_layer(&self) -> &[usize] {
+        match self.layer {
+            Layer::Experts | Layer::TransposedExperts => &self.shape[1..],
+            _ => self.shape,
+        }
+    }
+}
+
+/// # Errors
+/// If a name is there twice, which it is in no map.
+fn by_name<'t>(scores: impl IntoIterator<Item = (&'t String, &'t Tensor)>) -> Result<BTreeMap<&'t str, &'t Tensor>> {
+    let mut sorted = BTreeMap::new();
+    for (name, tensor) in scores {
+        if sorted.insert(name.as_str(), tensor).is_some() {
+            return Err(Error::Name("there twice")).named(name);
+        }
+    }
+    Ok(sorted)
 }

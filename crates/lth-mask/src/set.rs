@@ -1,6 +1,6 @@
 //! Masks by parameter name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
@@ -39,24 +39,24 @@ impl MaskSet {
     ///
     /// # Errors
     /// If a shape has more elements than `usize` counts.
-    pub fn all_kept(tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
-        tensors.iter().map(|(name, t)| Ok((name.clone(), Mask::all_kept(t.dims()).named(name)?))).collect()
+    pub fn all_kept<'t>(tensors: impl IntoIterator<Item = (&'t String, &'t Tensor)>) -> Result<Self> {
+        tensors.into_iter().map(|(name, t)| Ok((name.clone(), Mask::all_kept(t.dims()).named(name)?))).collect()
     }
 
     /// The masks that tensors of zeros and ones stand for.
     ///
     /// # Errors
     /// If a value is neither 0 nor 1.
-    pub fn from_tensors(tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
-        tensors.iter().map(|(name, t)| Ok((name.clone(), Mask::from_tensor(t).named(name)?))).collect()
+    pub fn from_tensors<'t>(tensors: impl IntoIterator<Item = (&'t String, &'t Tensor)>) -> Result<Self> {
+        tensors.into_iter().map(|(name, t)| Ok((name.clone(), Mask::from_tensor(t).named(name)?))).collect()
     }
 
     /// The masks that keep what is not 0 in the weights.
     ///
     /// # Errors
     /// If a weight is not f32, f16 or bf16.
-    pub fn from_nonzero(weights: &BTreeMap<String, Tensor>) -> Result<Self> {
-        weights.iter().map(|(name, t)| Ok((name.clone(), Mask::from_nonzero(t).named(name)?))).collect()
+    pub fn from_nonzero<'t>(weights: impl IntoIterator<Item = (&'t String, &'t Tensor)>) -> Result<Self> {
+        weights.into_iter().map(|(name, t)| Ok((name.clone(), Mask::from_nonzero(t).named(name)?))).collect()
     }
 
     /// The masks as tensors, u8, 1 = keep: how they travel between crates.
@@ -119,30 +119,38 @@ impl MaskSet {
         if weights == 0 { 0.0 } else { self.zeros() as f64 / weights as f64 }
     }
 
-    /// Masks the tensors that have masks; the others stay as they are.
+    /// Masks the tensors that have masks, in a `BTreeMap` or a `HashMap`; the others stay as they are.
     ///
     /// # Errors
     /// If a mask's tensor is missing or has another shape; the map is then as it was.
-    pub fn apply(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
-        let masked: Vec<_> = self
-            .iter()
-            .map(|(name, mask)| {
-                let tensor = tensors.get(name).ok_or(Error::Missing { what: "tensor" }).named(name)?;
-                Ok((name.to_owned(), mask.apply(tensor).named(name)?))
-            })
-            .collect::<Result<_>>()?;
+    pub fn apply<M>(&self, tensors: &mut M) -> Result<()>
+    where
+        for<'m> &'m M: IntoIterator<Item = (&'m String, &'m Tensor)>,
+        M: Extend<(String, Tensor)>,
+    {
+        let mut masked = Vec::with_capacity(self.len());
+        for (name, tensor) in &*tensors {
+            if let Some(mask) = self.get(name) {
+                masked.push((name.clone(), mask.apply(tensor).named(name)?));
+            }
+        }
+        let found: BTreeSet<&str> = masked.iter().map(|(name, _)| name.as_str()).collect();
+        if let Some((name, _)) = self.iter().find(|(name, _)| !found.contains(name)) {
+            return Err(Error::Missing { what: "tensor" }).named(name);
+        }
         tensors.extend(masked);
         Ok(())
     }
 
-    /// The tensor of this name, masked; the tensor itself if it has no mask.
+    /// The tensor of this name, masked; a copy if it has no mask. What comes back shares no storage with `tensor`: it does
+    /// not change where that is a variable that is set.
     ///
     /// # Errors
     /// If the shapes differ.
     pub fn apply_to(&self, name: &str, tensor: &Tensor) -> Result<Tensor> {
         match self.get(name) {
             Some(mask) => mask.apply(tensor).named(name),
-            None => Ok(tensor.clone()),
+            None => Ok(tensor.copy().named(name)?),
         }
     }
 
@@ -234,6 +242,7 @@ impl MaskSet {
     }
 }
 
+/// Of masks of the same name the last one stays.
 impl FromIterator<(String, Mask)> for MaskSet {
     fn from_iter<I: IntoIterator<Item = (String, Mask)>>(masks: I) -> Self {
         Self { masks: masks.into_iter().collect() }

@@ -1,6 +1,7 @@
 //! The crate from outside: golden values, properties, hostile files.
 
 mod compact;
+mod every_selection;
 mod golden;
 mod properties;
 mod select;
@@ -18,5 +19,5 @@ fn golden(file: &str) -> Result<BTreeMap<String, Tensor>> {
 
 /// The mask of one layer by itself.
 fn select_one(scores: &Tensor, sparsity: f64, selection: &Selection) -> Result<MaskSet> {
-    select(&[("layer".to_owned(), scores.clone())].into(), sparsity, selection)
+    select(&BTreeMap::from([("layer".to_owned(), scores.clone())]), sparsity, selection)
 }

@@ -256,17 +256,6 @@ proptest! {
     }
 
     #[test]
-    fn kept_groups_are_rounded_up_to_a_multiple(layers in convs(), sparsity in sparsity(), scope in scope(), round_to in 1usize..5) {
-        let selection = Selection { granularity: Granularity::Filter, scope, round_to, ..Selection::default() };
-        let masks = run(select(&run(tensors(&layers))?, sparsity, &selection))?;
-        let loose = run(select(&run(tensors(&layers))?, sparsity, &Selection { round_to: 1, ..selection }))?;
-        for ((_, mask), (name, loose)) in masks.iter().zip(loose.iter()) {
-            let (filters, size) = (mask.shape()[0], mask.len() / mask.shape()[0]);
-            prop_assert_eq!(mask.kept() / size, (loose.kept() / size).next_multiple_of(round_to).min(filters), "{}", name);
-        }
-    }
-
-    #[test]
     fn packed_bits_and_tensors_come_back(shape in vec(0usize..6, 0..4), seed in any::<u64>()) {
         let mask = run(Mask::from_fn(shape.clone(), |i| (seed >> (i % 64)) & 1 == 1))?;
         prop_assert_eq!(&run(Mask::from_bytes(shape, &mask.to_bytes()))?, &mask);

@@ -1,6 +1,6 @@
 //! What a selection promises.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor};
 use lth_mask::{
@@ -153,7 +153,8 @@ fn ties_between_layers_must_fit() -> Result<()> {
     assert_eq!(rows("a", 2), rows("b", 3));
     assert_eq!(rows("a", 2).into_iter().filter(|&keep| keep).count(), 2);
     let error = |names: &[&str], more: &[&str]| tied(names, more).err().unwrap_or_default();
-    assert!(error(&["a", "c"], &[]).contains("`c`: tied, with 5 groups, expected 4"));
+    assert!(error(&["a", "c"], &[]).contains("`c`: tied, with 5 groups, expected 4 as in `a`"));
+    assert!(error(&["c", "a"], &[]).contains("`c`: tied, with 5 groups, expected 4 as in `a`"));
     assert!(error(&["a", "b"], &["b", "c"]).contains("`b`: name is tied twice"));
     assert!(error(&["a", "d"], &[]).contains("`d`: no score"));
     Ok(())
@@ -193,5 +194,191 @@ fn half_precision_scores_are_taken_as_they_are() -> Result<()> {
         let mask = |scores: &Tensor| select_one(scores, 0.7, &Selection::default());
         assert_eq!(mask(&half)?, mask(&wide)?);
     }
+    Ok(())
+}
+
+fn counts(masks: &MaskSet) -> Vec<(&str, usize)> {
+    masks.iter().map(|(name, mask)| (name, mask.kept())).collect()
+}
+
+#[test]
+fn what_a_previous_mask_bounds_the_others_share_in_proportion() -> Result<()> {
+    // Erdős–Rényi gives squares counts as their sides: 600, 300, 100 of 1,000; 900 are 675 and 225.
+    let scores = scores(&[("a", &[300, 300]), ("b", &[150, 150]), ("c", &[50, 50])])?;
+    let sparsity = 1.0 - 1_000.0 / 115_000.0;
+    for scope in [Scope::ErdosRenyi, Scope::ErdosRenyiKernel] {
+        let selection = Selection { scope, ..Selection::default() };
+        assert_eq!(counts(&select(&scores, sparsity, &selection)?), [("a", 600), ("b", 300), ("c", 100)]);
+        let mut previous = MaskSet::all_kept(&scores)?;
+        previous.insert("a", Mask::from_fn([300, 300], |i| i < 100)?);
+        let masks = select_within(&scores, sparsity, &selection, &previous)?;
+        assert_eq!(counts(&masks), [("a", 100), ("b", 675), ("c", 225)]);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_most_specific_pattern_gives_a_layer_its_sparsity() -> Result<()> {
+    let map = [("*", 0.1), ("conv*", 0.5), ("fc.weight", 0.9)].map(|(pattern, s)| (pattern.to_owned(), s));
+    let selection = Selection { scope: Scope::PerLayer(map.into()), ..Selection::default() };
+    let scores = scores(&[("conv.weight", &[10, 10]), ("fc.weight", &[10, 10]), ("head.weight", &[10, 10])])?;
+    let masks = select(&scores, 0.3, &selection)?;
+    assert_eq!(counts(&masks), [("conv.weight", 50), ("fc.weight", 10), ("head.weight", 90)]);
+    Ok(())
+}
+
+#[test]
+fn a_pattern_that_fits_nothing_is_named_with_what_there_is() -> Result<()> {
+    let selection = Selection { keep_dense: vec!["conv1.*".to_owned(), "fc".to_owned()], ..Selection::default() };
+    let error = select(&resnet_like()?, 0.5, &selection).err().map(|e| e.to_string()).unwrap_or_default();
+    assert_eq!(
+        error,
+        "keep_dense has `fc`, which fits no tensor of `conv1.weight`, `fc.weight`, `layer1.conv1.weight`; near it: `fc.weight`"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_misspelt_field_of_a_selection_is_an_error() {
+    let read = |json: &str| serde_json::from_str::<Selection>(json).map_err(|e| e.to_string());
+    assert!(read(r#"{"keep_dense": ["fc.weight"]}"#).is_ok_and(|s| s.keep_dense == ["fc.weight"]));
+    assert!(read(r#"{"keep_dens": ["fc.weight"]}"#).is_err_and(|e| e.contains("keep_dens")));
+}
+
+#[test]
+fn multiples_of_eight_hold_the_budget_of_a_network() -> Result<()> {
+    // 53 layers of 65 filters, half of 3,445: 215 times 8 are 1,720.
+    let names: Vec<String> = (0..53).map(|i| format!("layer{i}.weight")).collect();
+    let layers: Vec<(&str, &[usize])> = names.iter().map(|name| (name.as_str(), &[65, 4, 3, 3][..])).collect();
+    let scores = scores(&layers)?;
+    for (scope, expected) in [(Scope::Global, 1_720), (Scope::ErdosRenyiKernel, 1_720), (Scope::Local, 53 * 32)] {
+        let selection = Selection { granularity: Granularity::Filter, scope, round_to: 8, ..Selection::default() };
+        let masks = select(&scores, 0.5, &selection)?;
+        assert!(masks.iter().all(|(_, mask)| mask.kept() % (8 * 36) == 0 || mask.zeros() == 0));
+        assert_eq!(masks.iter().map(|(_, mask)| mask.kept() / 36).sum::<usize>(), expected, "{:?}", selection.scope);
+    }
+    Ok(())
+}
+
+#[test]
+fn three_decimals_name_a_pattern_s_sparsity() -> Result<()> {
+    let scores = scores(&[("a", &[300, 300])])?;
+    let thirds = Selection { granularity: Granularity::NM { n: 1, m: 3 }, ..Selection::default() };
+    for sparsity in [2.0 / 3.0, 0.667, 0.6667] {
+        assert_eq!(select(&scores, sparsity, &thirds)?.zeros(), 60_000, "{sparsity}");
+    }
+    let error = select(&scores, 0.67, &thirds).err().map(|e| e.to_string()).unwrap_or_default();
+    assert_eq!(error, "`a`: 1:3 prunes at most 60000 of 90000 weights, asked for 60300");
+    Ok(())
+}
+
+#[test]
+fn no_mask_of_before_is_lost() -> Result<()> {
+    let both = scores(&[("a", &[4, 4]), ("b", &[4, 4])])?;
+    let previous = select(&both, 0.5, &Selection::default())?;
+    let only_a = scores(&[("a", &[4, 4])])?;
+    let dense_b = Selection { keep_dense: vec!["b".to_owned()], ..Selection::default() };
+    let cases = [
+        select_within(&only_a, 0.75, &Selection::default(), &previous)?,
+        select_within(&both, 0.75, &dense_b, &previous)?,
+    ];
+    for masks in cases {
+        assert_eq!(masks.get("b"), previous.get("b"));
+        assert_eq!(masks.get("a").map(Mask::zeros), Some(12));
+        assert!(masks.is_nested_in(&previous)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn masked_tensors_do_not_follow_their_variable() -> Result<()> {
+    let var = candle_core::Var::from_tensor(&Tensor::ones((2, 2), DType::F32, &Device::Cpu)?)?;
+    let mut tensors = HashMap::from([("w".to_owned(), var.as_tensor().clone())]);
+    let masks = MaskSet::all_kept(&tensors)?;
+    masks.apply(&mut tensors)?;
+    let snapshots = [
+        tensors.remove("w"),
+        Some(masks.apply_to("w", &var)?),
+        Some(MaskSet::new().apply_to("w", &var)?),
+        masks.get("w").map(|mask| mask.apply(&var)).transpose()?,
+    ];
+    var.set(&Tensor::zeros((2, 2), DType::F32, &Device::Cpu)?)?;
+    for snapshot in snapshots.into_iter().flatten() {
+        assert_eq!(snapshot.to_vec2::<f32>()?, [[1.0, 1.0], [1.0, 1.0]]);
+    }
+    Ok(())
+}
+
+#[test]
+fn hash_maps_are_taken_as_sorted_ones() -> Result<()> {
+    let sorted = resnet_like()?;
+    let hashed: HashMap<String, Tensor> = sorted.clone().into_iter().collect();
+    let selection = Selection { scope: Scope::Global, ..Selection::default() };
+    let masks = select(&sorted, 0.7, &selection)?;
+    assert_eq!(select(&hashed, 0.7, &selection)?, masks);
+    let mut weights = hashed.clone();
+    masks.apply(&mut weights)?;
+    assert_eq!(MaskSet::from_nonzero(&weights)?, masks);
+    assert_eq!(select_within(&hashed, 0.7, &selection, &MaskSet::all_kept(&hashed)?)?, masks);
+    let name = "a".to_owned();
+    let twice = [(&name, &sorted["fc.weight"]); 2];
+    assert!(select(twice, 0.5, &selection).is_err_and(|e| e.to_string() == "`a`: name is there twice"));
+    Ok(())
+}
+
+#[test]
+fn filters_and_rows_share_one_budget() -> Result<()> {
+    let scores = scores(&[("conv.weight", &[16, 3, 3, 3]), ("fc.weight", &[10, 16])])?;
+    let selection = Selection {
+        granularity: Granularity::Filter,
+        granularities: BTreeMap::from([("fc.*".to_owned(), Granularity::Row)]),
+        scope: Scope::Global,
+        ..Selection::default()
+    };
+    let masks = select(&scores, 0.5, &selection)?;
+    let kept: usize = masks.iter().map(|(_, mask)| mask.kept() * mask.shape()[0] / mask.len()).sum();
+    assert_eq!(kept, 13);
+    // N:M in one layer and filters in another, each by itself.
+    let mixed = Selection {
+        granularities: BTreeMap::from([("fc.*".to_owned(), Granularity::NM { n: 2, m: 4 })]),
+        scope: Scope::Local,
+        ..selection.clone()
+    };
+    assert_eq!(counts(&select(&scores, 0.5, &mixed)?), [("conv.weight", 8 * 27), ("fc.weight", 80)]);
+    assert!(matches!(select(&scores, 0.5, &Selection { scope: Scope::Global, ..mixed }), Err(Error::Selection(_))));
+    Ok(())
+}
+
+#[test]
+fn groups_follow_how_a_weight_lies() -> Result<()> {
+    // [I, O] = [2, 3]: output 1 has 9 + 1, output 0 has 4 + 4, output 2 has 0 + 2; inputs have 13 and 7.
+    let flat = Tensor::new(&[[4f32, 9., 0.], [4., 1., 2.]], &Device::Cpu)?;
+    let conv1d = |granularity| Selection { granularity, transposed: vec!["layer".to_owned()], ..Selection::default() };
+    let bits = |scores: &Tensor, sparsity, selection: &Selection| -> Result<Vec<u8>> {
+        let masks = select_one(scores, sparsity, selection)?;
+        Ok(masks.iter().flat_map(|(_, mask)| mask.iter()).map(u8::from).collect())
+    };
+    assert_eq!(bits(&flat, 2.0 / 3.0, &conv1d(Granularity::Row))?, [0, 1, 0, 0, 1, 0]);
+    assert_eq!(bits(&flat, 0.5, &conv1d(Granularity::Column))?, [1, 1, 1, 0, 0, 0]);
+    assert_eq!(bits(&flat, 0.5, &conv1d(Granularity::NM { n: 1, m: 2 }))?, [1, 1, 0, 0, 0, 1]);
+    assert_eq!(bits(&flat, 2.0 / 3.0, &conv1d(Granularity::RowBlock { rows: 1 }))?, [0, 1, 0, 0, 1, 0]);
+    assert_eq!(bits(&flat, 2.0 / 3.0, &conv1d(Granularity::Head { heads: 3, parts: 1 }))?, [0, 1, 0, 0, 1, 0]);
+    // [E, O, I] = [2, 2, 2]: the rows are 3, 7, 11 and 15, the columns 1 + 3, 2 + 4, 5 + 7, 6 + 8.
+    let fused = Tensor::arange(1f32, 9., &Device::Cpu)?.reshape((2, 2, 2))?;
+    let experts = |granularity, transposed: &[&str]| Selection {
+        granularity,
+        experts: vec!["layer".to_owned()],
+        transposed: transposed.iter().copied().map(String::from).collect(),
+        ..Selection::default()
+    };
+    assert_eq!(bits(&fused, 0.5, &experts(Granularity::Row, &[]))?, [0, 0, 0, 0, 1, 1, 1, 1]);
+    assert_eq!(bits(&fused, 0.75, &experts(Granularity::Row, &[]))?, [0, 0, 0, 0, 0, 0, 1, 1]);
+    assert_eq!(bits(&fused, 0.75, &experts(Granularity::Column, &[]))?, [0, 0, 0, 0, 0, 1, 0, 1]);
+    assert_eq!(bits(&fused, 0.75, &experts(Granularity::Row, &["layer"]))?, [0, 0, 0, 0, 0, 1, 0, 1]);
+    assert_eq!(bits(&fused, 0.5, &experts(Granularity::NM { n: 1, m: 2 }, &[]))?, [0, 1, 0, 1, 0, 1, 0, 1]);
+    assert_eq!(bits(&fused, 0.5, &experts(Granularity::NM { n: 1, m: 2 }, &["layer"]))?, [0, 0, 1, 1, 0, 0, 1, 1]);
+    let error =
+        select_one(&flat, 0.5, &experts(Granularity::Row, &[])).err().map(|e| e.to_string()).unwrap_or_default();
+    assert_eq!(error, "`layer`: it is among the experts and has shape [2, 3], expected rank 3");
     Ok(())
 }

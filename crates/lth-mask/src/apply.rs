@@ -10,14 +10,15 @@ use crate::mask::Mask;
 const CHUNK: usize = 1 << 16;
 
 impl Mask {
-    /// The tensor with what is pruned as exactly 0.0, NaN and infinity too; gradients pass through what is kept.
+    /// The tensor with what is pruned as exactly 0.0, NaN and infinity too; gradients pass through what is kept. It shares
+    /// no storage with `tensor`, also where nothing is pruned: it does not change where that is a variable that is set.
     ///
     /// # Errors
     /// If the shapes differ, or the dtype is no float.
     pub fn apply(&self, tensor: &Tensor) -> Result<Tensor> {
         self.check(tensor)?;
         if self.zeros() == 0 {
-            return Ok(tensor.clone());
+            return Ok(tensor.copy()?);
         }
         if tensor.device().is_cpu() {
             return Ok(tensor.contiguous()?.apply_op1(Masked(self.clone()))?);

@@ -113,7 +113,7 @@ impl CompactionPlan {
         &self.masks
     }
 
-    /// The smaller tensors. Those the plan does not cut are the same.
+    /// The smaller tensors; those that the plan does not cut are copies.
     ///
     /// # Errors
     /// If a tensor is missing, has another shape, or is not masked by [`CompactionPlan::masks`]: the smaller network would
@@ -146,6 +146,9 @@ impl CompactionPlan {
     }
 
     fn cut(&self, name: &str, tensor: &Tensor) -> Result<Tensor> {
+        if self.indices(name).is_empty() {
+            return Ok(tensor.copy().named(name)?);
+        }
         let mut tensor = tensor.clone();
         for (axis, kept) in self.indices(name) {
             let indices = Tensor::new(kept.as_slice(), tensor.device()).named(name)?;

@@ -5,6 +5,7 @@ mod console;
 mod failure;
 mod infer;
 mod inspect;
+mod layers;
 mod prune;
 mod reproduce;
 mod system;

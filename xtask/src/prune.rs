@@ -15,13 +15,17 @@ use serde::Serialize;
 use crate::console::Console;
 use crate::failure::{Blame, Failure, Result};
 use crate::inspect;
+use crate::layers::{Layers, LeftOut, Totals, totals};
 
 /// Prunes a checkpoint, without data and without training.
 ///
 /// Writes the masked weights under the same names (safetensors), and beside them the masks, a bit per weight, as
-/// NAME.masks.safetensors. Prunes every tensor of floating-point numbers of two to four dimensions whose name ends in
-/// `weight`: convolutions, linear layers, embeddings; --keep-dense leaves some out. What is already 0 counts as pruned
-/// and stays so. Weights that `torch.nn.utils.prune` left as NAME_orig and NAME_mask are read, and written, as NAME.
+/// NAME.masks.safetensors. Prunes every tensor of floating-point numbers of two to four dimensions whose last name is
+/// `weight` (convolutions, linear layers, embeddings), that of an attention's projection (`in_proj_weight`, …) or of a
+/// recurrent layer (`weight_ih_l0`, …), and fused experts; --keep-dense leaves some out. What else has two dimensions is
+/// named, and the sparsity of the whole file is said beside that of what was pruned. What is already 0 counts as pruned
+/// and stays so. Weights that `torch.nn.utils.prune` left as NAME_orig and NAME_mask are read, and written, as
+/// NAME.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -57,6 +61,9 @@ pub(crate) struct Options {
     /// Leave tensors of this name as they are; * stands for any text; may be given more than once
     #[arg(long, value_name = "PATTERN")]
     keep_dense: Vec<String>,
+    /// Weights of this name have their inputs first, as transposed convolutions do; GPT-2's and experts' are told by shape
+    #[arg(long, value_name = "PATTERN")]
+    transposed: Vec<String>,
     /// Seed of the criterion random
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -149,6 +156,9 @@ struct Report<'a> {
     input: &'a Path,
     output: &'a Path,
     masks: PathBuf,
+    /// Of the whole file that was written; `sparsity` is of what was pruned.
+    file: Totals,
+    left_out: &'a [LeftOut],
     criterion: &'a str,
     selection: &'a Selection,
     sparsity: f64,
@@ -168,17 +178,16 @@ pub(crate) fn run(options: &Options) -> Result {
     let mut weights = Weights::read(&options.input).data()?;
     let initial = options.initial.as_deref().map(|path| Weights::read(path).data()).transpose()?;
 
-    let prunable = prunable(&weights.tensors);
+    let mut layers = Layers::of(&weights.tensors, options.granularity);
+    let prunable = &layers.weights;
     if let Some(pattern) = options.keep_dense.iter().find(|pattern| !prunable.keys().any(|name| matches(pattern, name)))
     {
         let names: Vec<&str> = prunable.keys().map(String::as_str).collect();
         let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         return Err(Failure::usage(format!("--keep-dense {pattern} fits no tensor that is pruned, which are {names}")));
     }
-    let chosen: BTreeMap<String, Tensor> = prunable
-        .into_iter()
-        .filter(|(name, _)| !options.keep_dense.iter().any(|pattern| matches(pattern, name)))
-        .collect();
+    layers.keep_dense(|name| options.keep_dense.iter().any(|pattern| matches(pattern, name)));
+    let Layers { weights: chosen, transposed, experts, left_out } = layers;
     if chosen.is_empty() {
         return Err(Failure::usage(format!("{} leaves nothing to prune", options.input.display())));
     }
@@ -186,6 +195,8 @@ pub(crate) fn run(options: &Options) -> Result {
         granularity: options.granularity,
         scope: options.scope.into(),
         rule: options.rule.into(),
+        transposed: transposed.into_iter().chain(options.transposed.iter().cloned()).collect(),
+        experts,
         ..Selection::default()
     };
     let all_zero = inspect::all_zero(&inspect::weights(&chosen).data()?.stats());
@@ -205,12 +216,15 @@ pub(crate) fn run(options: &Options) -> Result {
     masks.save(&masks_output).data()?;
     weights.write(&options.output).data()?;
 
+    let file = totals(&weights.tensors).data()?;
     let layers = masks.stats();
     if options.json {
         let report = Report {
             input: &options.input,
             output: &options.output,
             masks: masks_output,
+            file,
+            left_out: &left_out,
             criterion: criterion.name(),
             selection: &selection,
             sparsity: masks.sparsity(),
@@ -221,6 +235,11 @@ pub(crate) fn run(options: &Options) -> Result {
         console.json(&serde_json::to_string_pretty(&report).data()?);
     } else {
         console.line(layers.to_string());
+        for LeftOut { name, shape, reason } in &left_out {
+            console.line(format!("left out `{name}` {shape:?}: {reason}"));
+        }
+        let Totals { values, zeros, sparsity } = file;
+        console.line(format!("whole file: {zeros} of {values} values are 0, {:.2} %", 100. * sparsity));
         console.line(format!("weights: {}", options.output.display()));
         console.line(format!("masks:   {}", masks_output.display()));
     }
@@ -276,14 +295,6 @@ fn masks_output(options: &Options) -> Result<PathBuf> {
         )));
     }
     Ok(masks)
-}
-
-/// The weights of layers.
-fn prunable(tensors: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let is_weight = |name: &str, tensor: &Tensor| {
-        name.rsplit('.').next() == Some("weight") && (2..=4).contains(&tensor.rank()) && tensor.dtype().is_float()
-    };
-    tensors.iter().filter(|(name, tensor)| is_weight(name, tensor)).map(|(n, t)| (n.clone(), t.clone())).collect()
 }
 
 fn masks(
@@ -377,6 +388,32 @@ mod tests {
     }
 
     #[test]
+    fn merged_attention_is_pruned_and_the_whole_file_is_counted() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let tensor = |shape: &[usize]| {
+            let n: usize = shape.iter().product();
+            Tensor::from_iter((1..=n).map(|i| i as f32), &Device::Cpu)?.reshape(shape)
+        };
+        let tensors = [
+            ("attn.in_proj_weight", tensor(&[30, 10])?),
+            ("attn.out_proj.weight", tensor(&[10, 10])?),
+            ("attn.out_proj.bias", tensor(&[10])?),
+            ("pos_embed", tensor(&[1, 9, 10])?),
+        ];
+        let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into();
+        Weights { tensors, ..Weights::default() }.write(&folder.path().join("in.safetensors"))?;
+        prune(folder.path(), "@in.safetensors @out.safetensors --sparsity 90%").expect("pruned");
+        let masks = MaskSet::load(folder.path().join("out.masks.safetensors"))?;
+        assert_eq!((masks.weights(), masks.zeros()), (400, 360));
+        let written = Weights::read(&folder.path().join("out.safetensors"))?;
+        assert_eq!(totals(&written.tensors)?, Totals { values: 500, zeros: 360, sparsity: 0.72 });
+        let layers = Layers::of(&written.tensors, Granularity::Weight);
+        let left: Vec<_> = layers.left_out.iter().map(|left| left.name.as_str()).collect();
+        assert_eq!(left, ["pos_embed"]);
+        Ok(())
+    }
+
+    #[test]
     fn what_was_zero_stays_pruned_whatever_the_score() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         write_checkpoint(&folder.path().join("a.safetensors"))?;
@@ -418,6 +455,7 @@ mod tests {
             ("@in.safetensors @out.safetensors --sparsity 0.5 --criterion smip", "expected one of"),
             ("@in.safetensors @out.safetensors --sparsity 0.5 --keep-dense fc", "conv.weight, fc.weight"),
             ("@in.safetensors @out.safetensors --sparsity 0.5 --keep-dense *", "nothing to prune"),
+            ("@in.safetensors @out.safetensors --sparsity 0.5 --transposed deconv", "transposed has `deconv`"),
             ("@in.safetensors @out.safetensors --sparsity 0.5 --granularity filter", "--keep-dense"),
             ("@in.safetensors @out.safetensors --sparsity 0.9 --granularity 2:4 --keep-dense fc.*", "2:4"),
         ] {

@@ -11,6 +11,9 @@
 //!   for any number of threads.
 //! * A tap shows what enters each layer ([`TappedNetwork`]), for criteria that look at activations.
 //!
+//! For models of one's own, [`transformer`] has norms, softmax, attention and rotary embedding with backward, built from a
+//! candle `VarBuilder`.
+//!
 //! ```
 //! use candle_core::{Device, Tensor};
 //! use lth_nn::{LeNet, LeNetConfig, Part, Setup, Weights};
@@ -42,6 +45,7 @@ mod networks;
 mod packed;
 mod random;
 mod seeded;
+pub mod transformer;
 mod weights;
 
 pub use builder::{Builder, Setup};

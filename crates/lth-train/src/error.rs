@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::GradientReport;
+
 /// An error of somebody else's: a hook's or a data source's.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -153,6 +155,25 @@ pub enum Error {
     /// A checkpoint could not be written.
     #[error("writing a checkpoint failed: {0}")]
     Checkpoint(#[source] BoxError),
+
+    /// Gradients are not those of the loss.
+    #[error(
+        "wrong gradients for {0}: an operator between them and the loss has a wrong backward pass or none, as candle's \
+         max_pool2d, layer_norm, rms_norm, softmax_last_dim and rope; lth_kernels and lth_nn::transformer have right ones"
+    )]
+    Gradients(GradientReport),
+
+    /// A check needs a loss that is the same every time.
+    #[error(
+        "two passes over one batch give losses {first} and {second}: take out what draws without a seed, such as candle's \
+         dropout, or set its probability to 0"
+    )]
+    NotRepeatable {
+        /// The loss of the first pass.
+        first: f64,
+        /// The loss of the second pass.
+        second: f64,
+    },
 
     /// A saved state does not fit what it is loaded into.
     #[error("state cannot be restored: {0}")]

@@ -8,6 +8,19 @@
 //! * [`Optimizer`]: fastai's Adam and SGD with momentum, which can be saved and which keep a pruned weight at exactly 0.
 //! * [`Trainer`]: the loop. It announces [`Event`]s to [`Hook`]s and keeps every mask applied after every step.
 //! * [`evaluate`]: loss and accuracy over a whole data set.
+//! * [`check_gradients`]: whether a network's gradients are right, by finite differences.
+//!
+//! # Operators of candle's with a wrong backward pass, or none
+//! A model made of these trains wrongly, without an error; [`check_gradients`] finds it.
+//!
+//! | operator of candle or candle-nn | its backward pass | take instead |
+//! |---|---|---|
+//! | `layer_norm`, `rms_norm`, `softmax_last_dim`, `rope`, `rope_i`, `rope_thd`, `sdpa` | none: what is before gets no gradient | `lth_nn::transformer` |
+//! | `Tensor::max_pool2d` | 1/k² of the gradient of a k×k window | `lth_kernels::max_pool2d` |
+//! | `Tensor::avg_pool2d` where the windows do not fill the input | wrong | `lth_kernels::avg_pool2d` |
+//! | `Tensor::conv2d` with a stride, on some sizes | an error | `lth_kernels::conv2d` |
+//! | `Tensor::relu` at exactly 0 | 1, in PyTorch 0 | `lth_kernels::relu` |
+//! | `Tensor::max`, `maximum` on ties | to all of the largest; half of it | |
 //!
 //! # Models of your own
 //! A fit begins with what goes wrong silently elsewhere, and refuses it by name: parameters that no gradient reaches
@@ -47,6 +60,7 @@
 //! # Ok(()) }
 //! ```
 
+mod check;
 mod error;
 mod evaluate;
 mod hook;
@@ -57,6 +71,7 @@ mod safetensors_file;
 mod state;
 mod trainer;
 
+pub use check::{CheckedGradient, GradientReport, Verdict, check_gradients};
 pub use error::{BoxError, Error};
 pub use evaluate::{Evaluation, evaluate};
 pub use hook::{Event, Fit, Hook, HookState};

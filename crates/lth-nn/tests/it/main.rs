@@ -7,4 +7,5 @@ mod named;
 mod networks;
 mod randomness;
 mod sparse;
+mod transformer;
 mod weights;

@@ -1,4 +1,5 @@
 //! Tests of the trainer through its public interface.
 
+mod check;
 mod optimizer;
 mod trainer;

@@ -8,6 +8,7 @@
 use crate::conv::Conv2dParams;
 use crate::norm::BatchStatistics;
 use crate::optim::{AdamStep, Decay, SgdStep};
+use crate::real::{is_half, widened};
 use candle_core::{D, Result, Tensor, Var};
 
 /// Every `stride`-th of `count` slices of `x` along `axis`, from `start` on.
@@ -93,7 +94,11 @@ pub(crate) fn avg_pool2d(
 /// The largest value of each channel of an `[N, C, H, W]` input: `[N, C]`.
 pub(crate) fn global_max_pool(x: &Tensor) -> Result<Tensor> {
     let flat = x.flatten_from(2)?.contiguous()?;
-    let at = flat.detach().argmax_keepdim(D::Minus1)?;
+    // A NaN is larger than everything, but `argmax` passes it over.
+    let values = flat.detach();
+    let is_nan = values.ne(&values)?;
+    let has_nan = is_nan.max_keepdim(D::Minus1)?;
+    let at = has_nan.where_cond(&is_nan.argmax_keepdim(D::Minus1)?, &values.argmax_keepdim(D::Minus1)?)?;
     flat.gather(&at, D::Minus1)?.squeeze(D::Minus1)
 }
 
@@ -220,10 +225,16 @@ pub(crate) fn keep(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
 }
 
 fn store(var: &Var, value: &Tensor, mask: Option<&Tensor>) -> Result<()> {
+    let value = value.to_dtype(var.dtype())?;
     match mask {
-        Some(mask) => var.set(&keep(value, mask)?),
-        None => var.set(value),
+        Some(mask) => var.set(&keep(&value, mask)?),
+        None => var.set(&value),
     }
+}
+
+/// `x` without its graph, in the type that a step is computed in.
+fn operand(x: &Tensor) -> Result<Tensor> {
+    if is_half(x) { widened(&x.detach()) } else { Ok(x.detach()) }
 }
 
 /// One step of Adam.
@@ -236,13 +247,14 @@ pub(crate) fn adam_step(
     step: &AdamStep,
 ) -> Result<()> {
     let AdamStep { lr, beta1, beta2, eps, weight_decay, step } = *step;
-    let new_m = ((m.detach() * beta1)? + (grad * (1.0 - beta1))?)?;
-    let new_v = ((v.detach() * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?;
+    let grad = &operand(grad)?;
+    let new_m = ((operand(m)? * beta1)? + (grad * (1.0 - beta1))?)?;
+    let new_v = ((operand(v)? * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?;
     let correct1 = 1.0 - beta1.powf(step as f64);
     let correct2 = 1.0 - beta2.powf(step as f64);
     let denominator = ((&new_v / correct2)?.sqrt()? + eps)?;
     let update = ((&new_m * (lr / correct1))? / denominator)?;
-    let new_p = ((p.detach() * (1.0 - lr * weight_decay))? - update)?;
+    let new_p = ((operand(p)? * (1.0 - lr * weight_decay))? - update)?;
     store(p, &new_p, mask)?;
     store(m, &new_m, mask)?;
     store(v, &new_v, mask)
@@ -251,11 +263,12 @@ pub(crate) fn adam_step(
 /// One step of SGD.
 pub(crate) fn sgd_step(p: &Var, grad: &Tensor, buf: &Var, mask: Option<&Tensor>, step: &SgdStep) -> Result<()> {
     let SgdStep { lr, momentum, weight_decay, decay, nesterov } = *step;
+    let grad = operand(grad)?;
     let (p_old, grad) = match decay {
-        Decay::Decoupled => ((p.detach() * (1.0 - lr * weight_decay))?, grad.clone()),
-        Decay::Coupled => (p.copy()?.detach(), (grad + (p.detach() * weight_decay)?)?),
+        Decay::Decoupled => ((operand(p)? * (1.0 - lr * weight_decay))?, grad),
+        Decay::Coupled => (operand(&p.copy()?)?, (grad + (operand(p)? * weight_decay)?)?),
     };
-    let new_buf = ((buf.detach() * momentum)? + &grad)?;
+    let new_buf = ((operand(buf)? * momentum)? + &grad)?;
     let direction = if nesterov { (grad + (&new_buf * momentum)?)? } else { new_buf.clone() };
     store(p, &(p_old - (direction * lr)?)?, mask)?;
     store(buf, &new_buf, mask)
@@ -267,5 +280,83 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Resu
     match bias {
         Some(bias) => y.broadcast_add(bias),
         None => Ok(y),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BatchNormParams, Layout, Pool2dParams};
+    use candle_core::{Device, Var};
+
+    /// Output and input gradient, in f64.
+    fn run(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<[Vec<f64>; 2]> {
+        let x = Var::from_tensor(x)?;
+        let y = f(&x)?;
+        let factor = Tensor::arange(0.0, y.elem_count() as f64, x.device())?.sin()?.reshape(y.shape())?;
+        let gradients = (&y * factor)?.sum_all()?.backward()?;
+        let of = |t: &Tensor| t.flatten_all()?.to_vec1();
+        Ok([of(&y)?, of(gradients.get(&x).expect("tracked"))?])
+    }
+
+    #[test]
+    fn candles_operators_composed_are_the_kernels() -> Result<()> {
+        let shape = [3, 2, 7, 6];
+        let x = (Tensor::arange(0.0, 252.0, &Device::Cpu)? * 1.7)?.sin()?.reshape(&shape)?;
+        let check = |what: &str, composed: [Vec<f64>; 2], kernel: [Vec<f64>; 2]| {
+            for (a, b) in composed.iter().flatten().zip(kernel.iter().flatten()) {
+                assert!((a - b).abs() < 1e-10, "{what}: {a} and {b}");
+            }
+        };
+        let (kernel, stride, padding, layout) = ((3, 2), (2, 1), (1, 1), Layout::Nchw);
+        let pool = Pool2dParams { kernel, stride, padding, layout };
+        let of = |f: &dyn Fn(&Tensor) -> Result<Tensor>| run(&x, f);
+        check("max pool", of(&|x| max_pool2d(x, kernel, stride, padding))?, of(&|x| crate::max_pool2d(x, &pool))?);
+        check("average pool", of(&|x| avg_pool2d(x, kernel, stride, padding))?, of(&|x| crate::avg_pool2d(x, &pool))?);
+        check("largest", of(&global_max_pool)?, of(&|x| crate::global_max_pool(x, layout))?);
+        check("mean", of(&global_avg_pool)?, of(&|x| crate::global_avg_pool(x, layout))?);
+        check("relu", of(&relu)?, of(&crate::relu)?);
+        let [a, b] = [Tensor::new(&[1.5, -0.5], &Device::Cpu)?, Tensor::new(&[0.25, 0.75], &Device::Cpu)?];
+        let norm = BatchNormParams { relu: true, ..BatchNormParams::default() };
+        check(
+            "batch norm",
+            of(&|x| Ok(batch_norm_train(x, &a, &b, Some(x), (1, norm.eps, true))?.0))?,
+            of(&|x| Ok(crate::batch_norm_train(x, &a, &b, Some(x), &norm)?.0))?,
+        );
+        check(
+            "batch norm in evaluation",
+            of(&|x| batch_norm_eval(x, [&a, &b, &b, &b], None, (1, norm.eps, true)))?,
+            of(&|x| crate::batch_norm_eval(x, &a, &b, &b, &b, None, &norm))?,
+        );
+        let weight = (Tensor::arange(0.0, 48.0, &Device::Cpu)? * 0.9)?.cos()?.reshape((4, 2, 3, 2))?;
+        for (stride, dilation) in [((2, 2), (1, 1)), ((1, 3), (2, 1))] {
+            let params = Conv2dParams { stride, dilation, padding: (1, 2), ..Conv2dParams::default() };
+            check(
+                "convolution",
+                of(&|x| conv2d(x, &weight, &params))?,
+                of(&|x| crate::conv2d(x, &weight, None, &params))?,
+            );
+        }
+        let targets = Tensor::new(&[3u32, 0, 41], &Device::Cpu)?;
+        let flat = |x: &Tensor| x.flatten_from(1);
+        check(
+            "cross entropy",
+            of(&|x| cross_entropy(&flat(x)?, &targets))?,
+            of(&|x| crate::cross_entropy(&flat(x)?, &targets))?,
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn the_largest_is_the_first_nan_and_the_gradient_goes_there() -> Result<()> {
+        let nan = f32::NAN;
+        let x = Var::new(&[[[[1f32, nan, 2.0, nan]]], [[[5.0, 3.0, f32::INFINITY, 4.0]]]], &Device::Cpu)?;
+        let y = global_max_pool(&x)?;
+        let largest = y.to_vec2::<f32>()?;
+        assert!(largest[0][0].is_nan() && largest[1][0] == f32::INFINITY, "{largest:?}");
+        let gradients = y.sum_all()?.backward()?;
+        let gradient = gradients.get(&x).expect("tracked").flatten_all()?.to_vec1::<f32>()?;
+        assert_eq!(gradient, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
+        Ok(())
     }
 }

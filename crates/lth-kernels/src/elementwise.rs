@@ -2,7 +2,7 @@
 
 use crate::error::{Error, expect_dtype, expect_rank, expect_shape};
 use crate::parallel::{Blank, filled, for_ranges};
-use crate::real::{Real, has_kernels, slice, tensor, with_real, with_values};
+use crate::real::{Real, has_kernels, is_half, slice, tensor, widened, with_real, with_values};
 use crate::tape;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
@@ -87,6 +87,10 @@ pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     expect_dtype(op, "bias", bias, x.dtype())?;
     if has_kernels(x) {
         return tape::apply2(&x.contiguous()?, &bias.contiguous()?, AddBias);
+    }
+    if is_half(x) {
+        // The bias' gradient is a sum over the batch.
+        return add_bias(&widened(x)?, &widened(bias)?)?.to_dtype(x.dtype());
     }
     x.broadcast_add(bias)
 }

@@ -31,7 +31,8 @@
 //!
 //! # Where it runs
 //! `f32` and `f64` on the CPU run on the kernels of this crate; every other type and device runs
-//! on candle's own operators (module `composed`), with the same gradients.
+//! on candle's own operators (module `composed`), with the same gradients. `f16` and `bf16` are widened:
+//! what is summed is computed in `f32` and rounded once, forward and backward.
 //!
 //! # Zeros
 //! A masked convolution runs on one of three kernels ([`Kernel`]): dense, sparse (kept weights

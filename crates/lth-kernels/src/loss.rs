@@ -3,7 +3,7 @@
 use crate::composed;
 use crate::error::{Error, expect_rank, expect_shape};
 use crate::parallel::{Shared, for_each};
-use crate::real::{Real, has_kernels, slice, tensor, with_real, with_values};
+use crate::real::{Real, has_kernels, is_half, slice, tensor, widened, with_real, with_values};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 
@@ -17,6 +17,9 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     expect_rank(op, "logits", logits, 2)?;
     let (n, classes) = logits.dims2()?;
     expect_shape(op, "targets", targets, &[n])?;
+    if is_half(logits) {
+        return cross_entropy(&widened(logits)?, targets)?.to_dtype(logits.dtype());
+    }
     if n * classes == 0 {
         let got = logits.dims().to_vec();
         return Err(Error::Empty { op, tensor: "logits", got }.into());

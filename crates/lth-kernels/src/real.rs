@@ -52,6 +52,21 @@ pub(crate) fn has_kernels(x: &Tensor) -> bool {
     x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
 }
 
+/// Whether `x` is f16 or bf16, whose sums need a wider type: 256 + 1 is 256 in bf16.
+pub(crate) fn is_half(x: &Tensor) -> bool {
+    matches!(x.dtype(), DType::F16 | DType::BF16)
+}
+
+/// Whether `x` is of half type where nothing but f32 computes it well: on the CPU.
+pub(crate) fn is_half_on_cpu(x: &Tensor) -> bool {
+    is_half(x) && x.device().is_cpu()
+}
+
+/// `x` as f32; with backward.
+pub(crate) fn widened(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::F32)
+}
+
 /// Runs `$body` with `$t` being `f32` or `f64`, whichever `$dtype` is.
 macro_rules! with_real {
     ($dtype:expr, $t:ident => $body:expr) => {

@@ -32,10 +32,11 @@ pub use self::kernel::table::InstructionSet;
 pub(crate) use self::kernel::table::Number;
 pub use self::packed::{PackedConv2d, PackedLinear};
 use crate::composed;
-use crate::error::{Error, expect_rank};
+use crate::error::{Error, expect_dtype, expect_rank};
 use crate::layout::{Layout, to_layout};
 use crate::pattern::Pattern;
-use candle_core::{DType, Result, Tensor};
+use crate::real::{has_kernels, is_half_on_cpu, widened};
+use candle_core::{Result, Tensor};
 
 /// Below this batch, an input in [`Layout::Nchw`] stays in it.
 const SMALL_BATCH: usize = 16;
@@ -65,11 +66,13 @@ impl Default for Conv2dParams {
 /// `x`'s layout. Where `pattern` has zeros the weight counts as 0 and its gradient is 0.
 ///
 /// # Errors
-/// If a shape does not fit, a parameter is 0, or the kernel is larger than the padded input.
+/// If a shape does not fit, types differ, a parameter is 0 or so large that sizes overflow, or the kernel is larger than
+/// the padded input.
 pub fn conv2d(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>, params: &Conv2dParams) -> Result<Tensor> {
     let op = "conv2d";
     expect_rank(op, "x", x, 4)?;
     expect_rank(op, "weight", weight, 4)?;
+    expect_dtype(op, "weight", weight, x.dtype())?;
     let geometry = geometry(op, x.dims(), weight.dims(), params)?;
     if let Some(pattern) = pattern {
         pattern.expect_fits(op, weight)?;
@@ -79,7 +82,10 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>, params: &C
     if batch * in_channels * out_channels == 0 {
         return Tensor::zeros(&layout.shape(batch, out_channels, output[0], output[1]), x.dtype(), x.device());
     }
-    if x.device().is_cpu() && x.dtype() == weight.dtype() && matches!(x.dtype(), DType::F32 | DType::F64) {
+    if is_half_on_cpu(x) {
+        return conv2d(&widened(x)?, &widened(weight)?, pattern, params)?.to_dtype(x.dtype());
+    }
+    if has_kernels(x) {
         let inner = native_layout(batch, layout);
         let x = to_layout(x, layout, inner)?.contiguous()?;
         let y = op::convolve(&x, &weight.contiguous()?, geometry, pattern, inner)?;

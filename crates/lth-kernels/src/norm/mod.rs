@@ -7,8 +7,8 @@ use crate::composed;
 use crate::error::{Error, expect_dtype, expect_shape};
 use crate::layout::Layout;
 use crate::pool::{Pool2dParams, max_pool2d};
-use crate::real::has_kernels;
-use candle_core::{Result, Tensor};
+use crate::real::{has_kernels, is_half, widened};
+use candle_core::{DType, Result, Tensor};
 
 /// How batch norm runs. `eps` 1e-5 is PyTorch's default.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -81,7 +81,18 @@ pub fn batch_norm_train(
     if has_kernels(x) {
         return op::train(x, weight, bias, residual, axis, params, None);
     }
+    if is_half(x) {
+        let residual = residual.map(widened).transpose()?;
+        let (weight, bias) = (widened(weight)?, widened(bias)?);
+        let found = batch_norm_train(&widened(x)?, &weight, &bias, residual.as_ref(), params)?;
+        return narrowed(found, x.dtype());
+    }
     composed::batch_norm_train(x, weight, bias, residual, (axis, params.eps, params.relu))
+}
+
+/// What f32 gave, in the type of the input.
+fn narrowed((y, found): (Tensor, BatchStatistics), dtype: DType) -> Result<(Tensor, BatchStatistics)> {
+    Ok((y.to_dtype(dtype)?, BatchStatistics { mean: found.mean.to_dtype(dtype)?, var: found.var.to_dtype(dtype)? }))
 }
 
 /// [`max_pool2d`] of [`batch_norm_train`] without a residual, the same numbers: one channel at a time, so that what lies
@@ -102,6 +113,11 @@ pub fn batch_norm_train_max_pool(
     let windows = pool.check(op, x)?;
     if has_kernels(x) {
         return op::train(x, weight, bias, None, axis, params, Some(windows));
+    }
+    if is_half(x) {
+        let (weight, bias) = (widened(weight)?, widened(bias)?);
+        let found = batch_norm_train_max_pool(&widened(x)?, &weight, &bias, params, &pool)?;
+        return narrowed(found, x.dtype());
     }
     let (y, statistics) = composed::batch_norm_train(x, weight, bias, None, (axis, params.eps, params.relu))?;
     Ok((max_pool2d(&y, &pool)?, statistics))
@@ -144,6 +160,12 @@ pub fn batch_norm_eval(
     if has_kernels(x) {
         let statistics = (running_mean, running_var);
         return op::eval(x, weight, bias, statistics, residual, axis, params);
+    }
+    if is_half(x) {
+        let [weight, bias, mean, var] = [weight, bias, running_mean, running_var].map(widened);
+        let residual = residual.map(widened).transpose()?;
+        return batch_norm_eval(&widened(x)?, &weight?, &bias?, &mean?, &var?, residual.as_ref(), params)?
+            .to_dtype(x.dtype());
     }
     let vectors = [weight, bias, running_mean, running_var];
     composed::batch_norm_eval(x, vectors, residual, (axis, params.eps, params.relu))

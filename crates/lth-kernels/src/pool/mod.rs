@@ -7,7 +7,7 @@ mod op;
 use crate::composed;
 use crate::error::Error;
 use crate::layout::{Layout, to_layout};
-use crate::real::has_kernels;
+use crate::real::{has_kernels, is_half, is_half_on_cpu, widened};
 use crate::tape::apply1;
 use candle_core::{Result, Tensor};
 use kernel::Reduce;
@@ -61,6 +61,9 @@ impl Pool2dParams {
         if has_kernels(x) {
             return apply1(&x.contiguous()?, op::Pool { geometry, reduce, output });
         }
+        if is_widened(x, reduce) {
+            return self.pool(op, &widened(x)?, reduce)?.to_dtype(x.dtype());
+        }
         if x.elem_count() == 0 {
             return Tensor::zeros(&output, x.dtype(), x.device());
         }
@@ -110,6 +113,11 @@ pub fn global_avg_pool(x: &Tensor, layout: Layout) -> Result<Tensor> {
     global_pool("global_avg_pool", x, layout, Reduce::Mean)
 }
 
+/// Whether `x` is pooled in f32: sums of half types everywhere, and everything of them on the CPU.
+fn is_widened(x: &Tensor, reduce: Reduce) -> bool {
+    is_half_on_cpu(x) || (is_half(x) && reduce == Reduce::Mean)
+}
+
 fn global_pool(op: &'static str, x: &Tensor, layout: Layout, reduce: Reduce) -> Result<Tensor> {
     let (n, c, h, w) = layout.sizes(op, "x", x)?;
     if h * w == 0 {
@@ -121,6 +129,9 @@ fn global_pool(op: &'static str, x: &Tensor, layout: Layout, reduce: Reduce) -> 
     if has_kernels(x) {
         let op = global::Global { n, c, area: h * w, layout, reduce };
         return apply1(&x.contiguous()?, op);
+    }
+    if is_widened(x, reduce) {
+        return global_pool(op, &widened(x)?, layout, reduce)?.to_dtype(x.dtype());
     }
     let x = to_layout(x, layout, Layout::Nchw)?;
     match reduce {

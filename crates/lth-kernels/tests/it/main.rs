@@ -7,3 +7,4 @@ mod optim;
 mod pool;
 mod random_shapes;
 mod threads;
+mod types;

@@ -11,6 +11,17 @@ use crate::optim::{AdamStep, Decay, SgdStep};
 use crate::real::{is_half, widened};
 use candle_core::{D, Result, Tensor, Var};
 
+/// Zeros of a shape, for arguments so empty that there is nothing to compute; every argument has a gradient of zeros.
+pub(crate) fn nothing(shape: &[usize], arguments: &[&Tensor]) -> Result<Tensor> {
+    // candle's sums and differences of empty tensors have no graph; a sum to a scalar and its broadcast do.
+    let mut zero = Tensor::zeros((), arguments[0].dtype(), arguments[0].device())?;
+    for argument in arguments {
+        // Of no value: a whole argument may hold an infinity.
+        zero = (zero + argument.narrow(0, 0, 0)?.sum_all()?)?;
+    }
+    zero.broadcast_as(shape)?.contiguous()
+}
+
 /// Every `stride`-th of `count` slices of `x` along `axis`, from `start` on.
 fn strided(x: &Tensor, axis: usize, start: usize, stride: usize, count: usize) -> Result<Tensor> {
     let narrow = x.narrow(axis, start, (count - 1) * stride + 1)?;

@@ -50,6 +50,16 @@ pub enum Error {
         /// The parameter's name.
         parameter: &'static str,
     },
+    /// A parameter makes an axis longer than any tensor's, or the result larger than any memory.
+    #[error("{op}: {parameter} {got:?} is too large: an axis holds at most 2147483647 values, a result at most 2^40")]
+    TooLarge {
+        /// The operator.
+        op: &'static str,
+        /// The parameter's name.
+        parameter: &'static str,
+        /// Its value.
+        got: (usize, usize),
+    },
     /// More than half of a pooling window would be padding, so that a window could hold no value.
     #[error("{op}: padding {padding:?} is more than half of the kernel {kernel:?}")]
     Padding {
@@ -144,6 +154,24 @@ impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {
         candle_core::Error::wrap(error)
     }
+}
+
+/// A length along each axis, unless it is more than an axis may have: then kernels could rely on no sum of lengths.
+pub(crate) fn expect_lengths(
+    op: &'static str,
+    parameter: &'static str,
+    got: (usize, usize),
+    lengths: [Option<usize>; 2],
+) -> Result<(usize, usize), Error> {
+    match lengths.map(|length| length.filter(|&length| length <= i32::MAX as usize)) {
+        [Some(height), Some(width)] => Ok((height, width)),
+        _ => Err(Error::TooLarge { op, parameter, got }),
+    }
+}
+
+/// `length` with `padding` on both sides.
+pub(crate) fn padded(length: usize, padding: usize) -> Option<usize> {
+    padding.checked_mul(2)?.checked_add(length)
 }
 
 /// Fails unless `tensor` has exactly the rank `expected`.

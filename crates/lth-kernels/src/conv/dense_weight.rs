@@ -253,8 +253,10 @@ fn walk(g: &Geometry, unfolded: bool) -> Vec<[usize; 2]> {
     let area = if unfolded { g.output } else { g.input };
     let reaches = |axis: usize, at: usize| (0..g.kernel[axis]).any(|k| output_of(g, axis, at, k).is_some());
     let [phases_y, phases_x] = if unfolded { [1, 1] } else { g.stride };
+    // A stride may be longer than the picture.
+    let (n_phases_y, n_phases_x) = (phases_y.min(area[0]), phases_x.min(area[1]));
     let mut walk = Vec::new();
-    for (phase_y, phase_x) in (0..phases_y).flat_map(|y| (0..phases_x).map(move |x| (y, x))) {
+    for (phase_y, phase_x) in (0..n_phases_y).flat_map(|y| (0..n_phases_x).map(move |x| (y, x))) {
         for y in (phase_y..area[0]).step_by(phases_y).filter(|&y| unfolded || reaches(0, y)) {
             let row = (phase_x..area[1]).step_by(phases_x).filter(|&x| unfolded || reaches(1, x));
             walk.extend(row.map(|x| [y, x]));

@@ -58,9 +58,10 @@ fn axis(g: &Geometry, direction: Direction, axis: usize) -> Axis {
     };
     let n_classes = match direction {
         Direction::Forward => 1,
-        Direction::InputGradient => stride,
+        // Remainders that a position has: a stride may be longer than the picture.
+        Direction::InputGradient => g.stride[axis].min(g.input[axis]),
     };
-    (0..n_classes).map(|class| (class as usize, taps(class))).collect()
+    (0..n_classes).map(|class| (class, taps(class as isize))).collect()
 }
 
 /// All classes of a map. Classes without positions are left out; classes without taps are kept (they are zero).

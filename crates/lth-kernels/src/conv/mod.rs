@@ -32,7 +32,7 @@ pub use self::kernel::table::InstructionSet;
 pub(crate) use self::kernel::table::Number;
 pub use self::packed::{PackedConv2d, PackedLinear};
 use crate::composed;
-use crate::error::{Error, expect_dtype, expect_rank};
+use crate::error::{Error, expect_dtype, expect_lengths, expect_rank, padded};
 use crate::layout::{Layout, to_layout};
 use crate::pattern::Pattern;
 use crate::real::{has_kernels, is_half_on_cpu, widened};
@@ -40,6 +40,9 @@ use candle_core::{Result, Tensor};
 
 /// Below this batch, an input in [`Layout::Nchw`] stays in it.
 const SMALL_BATCH: usize = 16;
+
+/// Values of the largest output that is tried: four terabytes of f32.
+const MAX_LEN: usize = 1 << 40;
 
 /// How a kernel moves over a feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,9 +81,9 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>, params: &C
         pattern.expect_fits(op, weight)?;
     }
     let layout = params.layout;
-    let Geometry { batch, in_channels, out_channels, output, .. } = geometry;
+    let Geometry { batch, in_channels, out_channels, output, stride, .. } = geometry;
     if batch * in_channels * out_channels == 0 {
-        return Tensor::zeros(&layout.shape(batch, out_channels, output[0], output[1]), x.dtype(), x.device());
+        return composed::nothing(&layout.shape(batch, out_channels, output[0], output[1]), &[x, weight]);
     }
     if is_half_on_cpu(x) {
         return conv2d(&widened(x)?, &widened(weight)?, pattern, params)?.to_dtype(x.dtype());
@@ -93,7 +96,8 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>, params: &C
     }
     let masked = pattern.map(|pattern| pattern.apply(op, weight)).transpose()?;
     let x = to_layout(x, layout, Layout::Nchw)?;
-    let y = composed::conv2d(&x, masked.as_ref().unwrap_or(weight), params)?;
+    let params = Conv2dParams { stride: stride.into(), ..*params };
+    let y = composed::conv2d(&x, masked.as_ref().unwrap_or(weight), &params)?;
     to_layout(&y, Layout::Nchw, layout)
 }
 
@@ -166,10 +170,18 @@ fn geometry(op: &'static str, x: &[usize], weight: &[usize], params: &Conv2dPara
         let expected = layout.shape(batch, per_group * groups, h, w).to_vec();
         return Err(Error::Shape { op, tensor: "x", expected, got: x.to_vec() }.into());
     }
-    let kernel = (dilation.0 * (kh - 1) + 1, dilation.1 * (kw - 1) + 1);
-    let input = (h + 2 * padding.0, w + 2 * padding.1);
+    let extent = |dilation: usize, taps: usize| dilation.checked_mul(taps - 1)?.checked_add(1);
+    let kernel = expect_lengths(op, "dilation", dilation, [extent(dilation.0, kh), extent(dilation.1, kw)])?;
+    let input = expect_lengths(op, "padding", padding, [padded(h, padding.0), padded(w, padding.1)])?;
     if h == 0 || w == 0 || kernel.0 > input.0 || kernel.1 > input.1 {
         return Err(Error::KernelTooLarge { op, kernel, input }.into());
+    }
+    // A stride that leaves the picture has the one output that any such stride has.
+    let stride = [stride.0.min(input.0), stride.1.min(input.1)];
+    let output = [(input.0 - kernel.0) / stride[0] + 1, (input.1 - kernel.1) / stride[1] + 1];
+    let len = [batch, out_channels, output[1]].into_iter().try_fold(output[0], usize::checked_mul);
+    if len.is_none_or(|len| len > MAX_LEN) {
+        return Err(Error::TooLarge { op, parameter: "padding", got: padding }.into());
     }
     Ok(Geometry {
         batch,
@@ -178,8 +190,8 @@ fn geometry(op: &'static str, x: &[usize], weight: &[usize], params: &Conv2dPara
         groups,
         input: [h, w],
         kernel: [kh, kw],
-        output: [(input.0 - kernel.0) / stride.0 + 1, (input.1 - kernel.1) / stride.1 + 1],
-        stride: stride.into(),
+        output,
+        stride,
         padding: padding.into(),
         dilation: dilation.into(),
     })

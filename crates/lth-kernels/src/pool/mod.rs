@@ -5,7 +5,7 @@ mod kernel;
 mod op;
 
 use crate::composed;
-use crate::error::Error;
+use crate::error::{Error, expect_lengths, padded};
 use crate::layout::{Layout, to_layout};
 use crate::real::{has_kernels, is_half, is_half_on_cpu, widened};
 use crate::tape::apply1;
@@ -41,7 +41,7 @@ impl Pool2dParams {
         if padding.0 > kernel.0 / 2 || padding.1 > kernel.1 / 2 {
             return Err(Error::Padding { op, padding, kernel });
         }
-        let input = (h + 2 * padding.0, w + 2 * padding.1);
+        let input = expect_lengths(op, "padding", padding, [padded(h, padding.0), padded(w, padding.1)])?;
         if h == 0 || w == 0 || kernel.0 > input.0 || kernel.1 > input.1 {
             return Err(Error::KernelTooLarge { op, kernel, input });
         }
@@ -65,7 +65,7 @@ impl Pool2dParams {
             return self.pool(op, &widened(x)?, reduce)?.to_dtype(x.dtype());
         }
         if x.elem_count() == 0 {
-            return Tensor::zeros(&output, x.dtype(), x.device());
+            return composed::nothing(&output, &[x]);
         }
         let x = to_layout(x, self.layout, Layout::Nchw)?;
         let y = match reduce {
@@ -124,7 +124,7 @@ fn global_pool(op: &'static str, x: &Tensor, layout: Layout, reduce: Reduce) -> 
         return Err(Error::Empty { op, tensor: "x", got: x.dims().to_vec() }.into());
     }
     if n * c == 0 {
-        return Tensor::zeros((n, c), x.dtype(), x.device());
+        return composed::nothing(&[n, c], &[x]);
     }
     if has_kernels(x) {
         let op = global::Global { n, c, area: h * w, layout, reduce };

@@ -2,6 +2,7 @@
 
 mod common;
 mod conv;
+mod extremes;
 mod layers;
 mod optim;
 mod pool;

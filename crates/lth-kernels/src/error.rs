@@ -124,6 +124,15 @@ pub enum Error {
         /// The number of classes.
         classes: usize,
     },
+    /// The gradient of an operator is to be differentiated again.
+    #[error(
+        "{op}: its gradient cannot be differentiated again: unset CANDLE_GRAD_DO_NOT_DETACH, take candle's own operators \
+         for second derivatives, or finite differences of first ones"
+    )]
+    SecondDerivative {
+        /// The operator.
+        op: &'static str,
+    },
     /// The optimiser counts its steps from 1.
     #[error("{op}: step is 0, expected at least 1")]
     Step {

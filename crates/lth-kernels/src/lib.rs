@@ -34,6 +34,9 @@
 //! on candle's own operators (module `composed`), with the same gradients. `f16` and `bf16` are widened:
 //! what is summed is computed in `f32` and rounded once, forward and backward.
 //!
+//! Gradients are first derivatives: where candle is told to build a graph of them (`CANDLE_GRAD_DO_NOT_DETACH`), the
+//! operators of this crate refuse to be differentiated instead of leaving a part of the second derivative out.
+//!
 //! # Zeros
 //! A masked convolution runs on one of three kernels ([`Kernel`]): dense, sparse (kept weights
 //! alone are multiplied), or compact (filters and channels that are pruned whole are left out, the

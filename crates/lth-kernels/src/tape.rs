@@ -6,6 +6,7 @@
 //! for as long as that result's graph lives; [`backward`] then hands gradients on as they are.
 
 use crate::elementwise::add;
+use crate::error::Error;
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, TensorId};
 use std::collections::HashMap;
@@ -29,6 +30,19 @@ static NOTES: LazyLock<Mutex<HashMap<TensorId, Note>>> = LazyLock::new(Mutex::de
 /// A panic elsewhere cannot leave the map half changed: every use is one insertion or removal.
 fn notes() -> MutexGuard<'static, HashMap<TensorId, Note>> {
     NOTES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Fails where a graph of the gradients is wanted: gradients of this crate's operators have none, so that a second
+/// derivative would lack everything that goes through them. candle builds one only where the environment variable
+/// `CANDLE_GRAD_DO_NOT_DETACH` says so.
+fn expect_first_derivative(op: &'static str, dy: &Tensor) -> Result<()> {
+    static KEEPS_GRAPHS: LazyLock<bool> = LazyLock::new(|| {
+        std::env::var("CANDLE_GRAD_DO_NOT_DETACH").is_ok_and(|value| !value.is_empty() && value != "0")
+    });
+    if *KEEPS_GRAPHS || dy.track_op() {
+        return Err(Error::SecondDerivative { op }.into());
+    }
+    Ok(())
 }
 
 /// An operator that removes its note when candle drops it.
@@ -58,6 +72,7 @@ impl<C: CustomOp1> CustomOp1 for Noted<C> {
     }
 
     fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        expect_first_derivative(self.op.name(), dy)?;
         self.op.bwd(x, y, dy)
     }
 }
@@ -72,6 +87,7 @@ impl<C: CustomOp2> CustomOp2 for Noted<C> {
     }
 
     fn bwd(&self, a: &Tensor, b: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        expect_first_derivative(self.op.name(), dy)?;
         self.op.bwd(a, b, y, dy)
     }
 }
@@ -101,6 +117,7 @@ impl<C: CustomOp3> CustomOp3 for Noted<C> {
         y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        expect_first_derivative(self.op.name(), dy)?;
         self.op.bwd(a, b, c, y, dy)
     }
 }
@@ -148,10 +165,11 @@ pub(crate) fn apply3<C: CustomOp3 + Send + Sync + 'static>(
 ///
 /// Where every operator between them is one of this crate's, gradients are handed on without the
 /// zeros and additions of candle's backward pass; with any other operator among them this is
-/// `loss.backward()`.
+/// `loss.backward()`. Gradients have no graph of their own.
 ///
 /// # Errors
-/// If an operator's backward pass fails.
+/// If an operator's backward pass fails, or if candle is told to build a graph of the gradients for second derivatives
+/// (`CANDLE_GRAD_DO_NOT_DETACH`).
 pub fn backward(loss: &Tensor) -> Result<GradStore> {
     let nodes = loss.sorted_nodes();
     let steps: Option<Vec<(&Tensor, Note)>> = {

@@ -7,5 +7,6 @@ mod layers;
 mod optim;
 mod pool;
 mod random_shapes;
+mod second;
 mod threads;
 mod types;

@@ -46,7 +46,7 @@ pub trait Criterion: Send + Sync {
     /// What it needs beside the weight.
     fn requires(&self) -> Requirements;
 
-    /// One score per element: the weight's shape, f32, finite, higher = keep.
+    /// One score per element: the weight's shape, f32, on the CPU, finite, higher = keep.
     ///
     /// # Errors
     /// if a required input is missing or has the wrong shape, or an input or a score is not finite.

@@ -1,6 +1,11 @@
-use candle_core::{CpuStorage, DType, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use crate::Error;
+
+/// The tensor's values where every type exists: in one copy from another device, and none on a CPU.
+pub(crate) fn on_cpu(tensor: &Tensor) -> Result<Tensor, Error> {
+    Ok(tensor.detach().to_device(&Device::Cpu)?)
+}
 
 /// An error that names the first NaN or infinite value, if there is one.
 pub(crate) fn check_finite(tensor: &Tensor, weight: &str, what: impl FnOnce() -> String) -> Result<(), Error> {
@@ -20,7 +25,7 @@ fn first_not_finite(tensor: &Tensor) -> Result<Option<(usize, f64)>, Error> {
             }
         }
     }
-    let values = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    let values = on_cpu(tensor)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
     Ok(first(&values, f64::is_finite, |x| x))
 }
 
@@ -35,7 +40,6 @@ fn first<T: Copy>(values: &[T], is_finite: impl Fn(T) -> bool, widen: impl Fn(T)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     #[test]
     fn any_position_among_blocks_is_found() {

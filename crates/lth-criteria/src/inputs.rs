@@ -4,7 +4,7 @@ use std::fmt;
 use candle_core::{DType, Tensor};
 
 use crate::Error;
-use crate::finite::check_finite;
+use crate::finite::{check_finite, on_cpu};
 
 /// A tensor that a criterion may need beside the weight itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +24,8 @@ pub enum Input {
     HessianGradient,
     /// Gradient of the synaptic flow for the absolute weight, the weight's shape.
     FlowGradient,
-    /// Norm of the layer's input per input channel: \[channels\].
+    /// Norm of the layer's input per input channel: \[channels\], or as [`Wanda`](crate::Wanda) says of layers with groups
+    /// and transposed ones.
     ActivationNorm,
     /// Weight of the BatchNorm that follows the layer: \[filters\], the weight's first dimension.
     BatchNormScale,
@@ -170,8 +171,8 @@ impl<'a> Inputs<'a> {
 /// A view of [`Inputs`] for one criterion and one weight, which checks what it hands out: what an implementation of
 /// [`Criterion`](crate::Criterion) reads its tensors from.
 ///
-/// A tensor comes back detached and as f32, or as f64 where the weight is f64 (so that a difference of two f64 weights
-/// is taken before it is rounded).
+/// A tensor comes back detached, on the CPU (one copy from any other device; not every device has f64) and as f32, or as
+/// f64 where the weight is f64 (so that a difference of two f64 weights is taken before it is rounded).
 #[derive(Clone, Copy, Debug)]
 pub struct Checked<'a> {
     criterion: &'a str,
@@ -218,12 +219,12 @@ impl<'a> Checked<'a> {
         Error::Shape { weight: self.weight_name.to_owned(), input, got: tensor.dims().to_vec(), expected }
     }
 
-    /// The finished score: f32, contiguous, checked.
+    /// The finished score: f32, contiguous, on the CPU, checked.
     ///
     /// # Errors
     /// if a score is NaN or infinite, as where f32 overflows.
     pub fn finish(&self, scores: &Tensor) -> Result<Tensor, Error> {
-        let scores = scores.to_dtype(DType::F32)?.contiguous()?;
+        let scores = on_cpu(scores)?.to_dtype(DType::F32)?.contiguous()?;
         check_finite(&scores, self.weight_name, || format!("score `{}`", self.criterion))?;
         Ok(scores)
     }
@@ -238,7 +239,7 @@ impl<'a> Checked<'a> {
 
     fn read(&self, input: Input, tensor: &Tensor) -> Result<Tensor, Error> {
         let dtype = if self.inputs.weight.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        let tensor = tensor.detach().to_dtype(dtype)?;
+        let tensor = on_cpu(tensor)?.to_dtype(dtype)?;
         check_finite(&tensor, self.weight_name, || input.to_string())?;
         Ok(tensor)
     }

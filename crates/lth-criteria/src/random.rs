@@ -30,8 +30,7 @@ impl Criterion for Random {
 
     fn score(&self, weight_name: &str, inputs: &Inputs<'_>) -> Result<Tensor, Error> {
         let scores = permutation_scores(self.seed, weight_name, inputs.weight.elem_count());
-        let scores =
-            Tensor::from_vec(scores, inputs.weight.shape(), &Device::Cpu)?.to_device(inputs.weight.device())?;
+        let scores = Tensor::from_vec(scores, inputs.weight.shape(), &Device::Cpu)?;
         Checked::new(self.name(), weight_name, inputs).finish(&scores)
     }
 }

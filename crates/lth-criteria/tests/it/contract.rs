@@ -194,9 +194,12 @@ proptest! {
         let weights: Vec<f32> = values.iter().map(|v| f32::from(*v)).collect();
         let weight = Tensor::new(weights.clone(), &Device::Cpu).unwrap();
         let scores = by_name("lamp", 0).unwrap().score("w", &Inputs::of(&weight)).unwrap().to_vec1::<f32>().unwrap();
-        for (w, score) in weights.iter().zip(scores) {
-            let sum: f64 = weights.iter().filter(|v| v.abs() >= w.abs()).map(|v| f64::from(v * v)).sum();
-            let expected = if *w == 0.0 { 0.0 } else { f64::from(w * w) / sum };
+        for (at, score) in scores.into_iter().enumerate() {
+            let w = weights[at];
+            // Of equal ones the first counts as larger.
+            let from_here = |(idx, v): &(usize, &f32)| v.abs() > w.abs() || (v.abs() == w.abs() && *idx <= at);
+            let sum: f64 = weights.iter().enumerate().filter(from_here).map(|(_, v)| f64::from(v * v)).sum();
+            let expected = if w == 0.0 { 0.0 } else { f64::from(w * w) / sum };
             prop_assert!((f64::from(score) - expected).abs() <= 1e-6 * expected, "{w}: {score}, expected {expected}");
         }
     }

@@ -11,7 +11,7 @@ pub const EPS: f32 = f32::EPSILON;
 /// then [`EPS`] is added, then they are multiplied with the old mask, if there is one.
 ///
 /// So a pruned weight scores 0 and any other at least EPS. In f32 like fasterai, where EPS vanishes beside scores above
-/// about 2. `scores`: f32; `old_mask`: the same shape, any type. The mean over a granularity's dimensions comes after.
+/// about 2. `scores`: any floating-point type, rounded to f32; `old_mask`: the same shape, any type. The mean over a granularity's dimensions comes after.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -23,10 +23,11 @@ pub const EPS: f32 = f32::EPSILON;
 /// # Ok::<(), lth_criteria::Error>(())
 /// ```
 /// # Errors
-/// if the shapes differ or `scores` is not f32.
+/// If the shapes differ.
 ///
 /// Source: fasterai 0.3.3 (868348e), `Criteria.__call__` and `_rescale`.
 pub fn rescale(scores: &Tensor, old_mask: Option<&Tensor>) -> Result<Tensor, Error> {
+    let scores = &scores.to_dtype(DType::F32)?;
     if scores.elem_count() == 0 {
         return Ok(scores.clone());
     }
@@ -40,28 +41,37 @@ pub fn rescale(scores: &Tensor, old_mask: Option<&Tensor>) -> Result<Tensor, Err
     })
 }
 
-/// Any criterion under fasterai's rule: its scores go through [`rescale`] with the mask in force, if there is one.
+/// Any criterion under fasterai's rule: its scores go through [`rescale`] with the mask in force, if there is one. Its
+/// name is `large_final+fasterai`.
 ///
 /// fasterai's `grad_crit` (here [`Taylor`](crate::Taylor)) is exempt from the rule: use it plain.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FasteraiRule<C>(
-    /// The criterion with plain scores.
-    pub C,
-);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FasteraiRule<C> {
+    criterion: C,
+    name: String,
+}
+
+impl<C: Criterion> FasteraiRule<C> {
+    /// The criterion with plain scores, under the rule.
+    pub fn new(criterion: C) -> FasteraiRule<C> {
+        let name = format!("{}+fasterai", criterion.name());
+        FasteraiRule { criterion, name }
+    }
+}
 
 impl<C: Criterion> Criterion for FasteraiRule<C> {
     fn name(&self) -> &str {
-        self.0.name()
+        &self.name
     }
 
     /// What the criterion needs; the mask is used where it is given.
     fn requires(&self) -> Requirements {
-        self.0.requires()
+        self.criterion.requires()
     }
 
     fn score(&self, weight_name: &str, inputs: &Inputs<'_>) -> Result<Tensor, Error> {
         let checked = Checked::new(self.name(), weight_name, inputs);
         let mask = inputs.mask.map(|_| checked.like_weight(Input::Mask)).transpose()?;
-        checked.finish(&rescale(&self.0.score(weight_name, inputs)?, mask.as_ref())?)
+        checked.finish(&rescale(&self.criterion.score(weight_name, inputs)?, mask.as_ref())?)
     }
 }

@@ -66,8 +66,12 @@ fn every_score_of_fasterai_is_ours_under_its_rule() {
         let inputs = layer(&inputs, layer_name);
         // fasterai leaves shift and EPS out of its `grad_crit`, our `taylor`.
         let scores = match criterion {
-            "grad_crit" => by_name("taylor", 0).unwrap().score(name, &inputs).unwrap(),
-            other => FasteraiRule(by_name(other, 0).unwrap()).score(name, &inputs).unwrap(),
+            "grad_crit" => {
+                let squared = inputs.gradient.unwrap().sqr().unwrap();
+                let inputs = Inputs { squared_gradient: Some(&squared), ..inputs };
+                by_name("taylor", 0).unwrap().score(name, &inputs).unwrap()
+            }
+            other => FasteraiRule::new(by_name(other, 0).unwrap()).score(name, &inputs).unwrap(),
         };
         assert_eq!(scores.dims(), inputs.weight.dims());
         let table: &[(&str, &[usize])] = if layer_name == "conv" { &CONV } else { &LINEAR };
@@ -106,7 +110,7 @@ fn the_second_pass_keeps_to_the_first_mask() {
         let (first, second) = (find(30), find(50));
         let mask = first.ne(0.0).unwrap();
         let with_mask = Inputs { mask: Some(&mask), ..Inputs::of(&inputs[&format!("{layer}.weight")]) };
-        let ours = values(&FasteraiRule(LargeFinal).score(layer, &with_mask).unwrap());
+        let ours = values(&FasteraiRule::new(LargeFinal).score(layer, &with_mask).unwrap());
         for (score, kept) in ours.iter().zip(values(&mask)) {
             assert_eq!(*score == 0.0, kept == 0.0);
         }

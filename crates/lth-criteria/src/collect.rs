@@ -5,27 +5,27 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Tensor, Var};
 
 use crate::Error;
+use crate::error::Names;
 
-/// The gradient of `loss` for every variable, by name, detached; zeros where the loss does not depend on one.
+/// The gradient of `loss` for every variable, by name, detached. A variable with two names has its gradient under both.
 ///
 /// Variables of integer types have no gradient and are left out.
 ///
 /// # Errors
-/// if the backward pass fails.
+/// If the backward pass fails or gives a variable no gradient, as where it is frozen, or an operator without a backward
+/// pass cuts it off: by zeros in its place it would be pruned first. Leave out what is frozen.
 pub fn gradients(loss: &Tensor, variables: &BTreeMap<String, Var>) -> Result<BTreeMap<String, Tensor>, Error> {
-    let mut store = loss.backward()?;
-    let mut gradients = BTreeMap::new();
-    for (name, var) in variables {
-        if var.dtype().is_int() {
-            continue;
-        }
-        let gradient = match store.remove(var) {
-            Some(gradient) => gradient.detach(),
-            None => var.zeros_like()?,
-        };
-        gradients.insert(name.clone(), gradient);
-    }
-    Ok(gradients)
+    let gradients = reached(loss, variables)?;
+    let is_missing = |(name, var): &(&String, &Var)| !var.dtype().is_int() && !gradients.contains_key(*name);
+    let missing: Vec<String> = variables.iter().filter(is_missing).map(|(name, _)| name.clone()).collect();
+    if missing.is_empty() { Ok(gradients) } else { Err(Error::NoGradient { weights: Names(missing) }) }
+}
+
+/// The gradients of the variables that the backward pass reaches.
+pub(crate) fn reached(loss: &Tensor, variables: &BTreeMap<String, Var>) -> Result<BTreeMap<String, Tensor>, Error> {
+    let store = loss.backward()?;
+    let floats = variables.iter().filter(|(_, var)| !var.dtype().is_int());
+    Ok(floats.filter_map(|(name, var)| Some((name.clone(), store.get(var)?.detach()))).collect())
 }
 
 /// Sums of gradients and of squared gradients over batches; every batch counts the same, whatever its size.

@@ -1,3 +1,7 @@
+use std::fmt;
+
+use candle_core::DType;
+
 use crate::{Input, Normalization};
 
 /// What can go wrong while scores are computed or their inputs collected.
@@ -46,6 +50,38 @@ pub enum Error {
         /// The name.
         weight: String,
     },
+    /// Weights to which a backward pass gave no gradient.
+    #[error(
+        "the loss gives no gradient to {weights}, expected one for every variable: leave frozen ones out of the \
+         variables, and see whether an operator without a backward pass lies between the others and the loss"
+    )]
+    NoGradient {
+        /// The weights.
+        weights: Names,
+    },
+    /// What a difference of gradients is taken of is not in double precision.
+    #[error(
+        "{what} is {}, expected f64: build the network (`VarBuilder` with `DType::F64`) and its batches in f64, since a \
+         difference of two gradients is all rounding in less",
+        got.as_str()
+    )]
+    NotDouble {
+        /// The loss, or a weight or gradient by name.
+        what: String,
+        /// Its type.
+        got: DType,
+    },
+    /// A product with the Hessian that two lengths of the step do not agree on.
+    #[error(
+        "Hessian products by two step lengths differ by {got:.1e} of their norm, expected at most {expected:.0e}: the \
+         loss bends within the step, draws random numbers (dropout), or is partly computed in less than f64"
+    )]
+    HessianStep {
+        /// Norm of the difference over the norm of the product.
+        got: f64,
+        /// What is accepted.
+        expected: f64,
+    },
     /// A parameter of a criterion or collector outside its range.
     #[error("{parameter} is {got}, expected {expected}")]
     Parameter {
@@ -79,4 +115,20 @@ pub enum Error {
     /// An error of candle, from an operator or from a closure of the caller.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+/// Names of weights, as an error lists them: at most eight, and how many more there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names(pub Vec<String>);
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        let shown: Vec<String> = self.0.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+        f.write_str(&shown.join(", "))?;
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
 }

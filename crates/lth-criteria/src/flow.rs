@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Tensor, Var};
 
 use crate::Input::FlowGradient;
-use crate::collect::{Restore, gradients};
+use crate::collect::{Restore, reached};
 use crate::define::criteria;
+use crate::error::Names;
+use crate::finite::on_cpu;
 use crate::{Error, NamedInputs, score_all};
 
 criteria! {
@@ -18,16 +20,19 @@ criteria! {
     SynFlow, "synflow", [FlowGradient], |checked| (checked.weight()?.abs()? * checked.like_weight(FlowGradient)?)?.abs()?;
 }
 
-/// The gradient of the synaptic flow for every absolute weight: what [`SynFlow`] needs.
+/// The gradient of the synaptic flow for every absolute weight: what [`SynFlow`] needs. f64 where a variable is.
 ///
 /// `parameters`: all of the network by name, also biases and BatchNorm's (its running mean and variance too). They are
 /// replaced by their absolute values while `outputs` runs, and put back after it, whatever it returns. `outputs` runs the
-/// network on one sample of ones, in evaluation mode. Parameters that do not reach the output have gradient 0.
+/// network on one sample of ones, in evaluation mode. What the backward pass does not reach (running statistics, frozen
+/// weights) is left out, so that scoring it is an error.
 ///
-/// The flow of a deep network grows with its width to the power of its depth: if f32 overflows, use f64 variables.
+/// The flow of a deep network grows with its width to the power of its depth: about 10⁴⁶ for ResNet-34, which f64 holds
+/// and f32 does not, so use f64 variables as the paper's code does. Gradients beyond 2^±64 are all multiplied with one
+/// power of two that brings the largest to about 1: no order changes, and scores fit in f32.
 ///
 /// # Errors
-/// if `outputs` fails, or the flow is not finite.
+/// If `outputs` fails, or the flow is not finite or 0.
 pub fn flow_gradients(
     parameters: &BTreeMap<String, Var>,
     mut outputs: impl FnMut() -> candle_core::Result<Tensor>,
@@ -40,16 +45,35 @@ pub fn flow_gradients(
         }
     }
     let flow = outputs()?.sum_all()?;
-    let total = flow.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-    if !total.is_finite() {
+    let total = on_cpu(&flow)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+    if !total.is_finite() || total == 0.0 {
         return Err(Error::Parameter {
             parameter: "synaptic flow",
             got: total.to_string(),
-            expected: "a finite sum of outputs (with f64 variables it reaches further)",
+            expected: "a finite sum of outputs that is not 0 (f64 variables reach further than f32)",
         });
     }
-    let gradients = gradients(&flow, parameters)?;
+    let gradients = moderate(reached(&flow, parameters)?)?;
     restore.finish()?;
+    Ok(gradients)
+}
+
+/// All gradients times one power of two, if the largest is very large or very small.
+fn moderate(mut gradients: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>, Error> {
+    const MODERATE: f64 = 64.0;
+    let mut largest = 0f64;
+    for gradient in gradients.values().filter(|gradient| gradient.elem_count() > 0) {
+        let of_this = on_cpu(&gradient.abs()?.flatten_all()?.max(0)?)?;
+        largest = largest.max(of_this.to_dtype(DType::F64)?.to_scalar::<f64>()?);
+    }
+    let exponent = largest.log2().round();
+    if exponent.is_finite() && exponent.abs() > MODERATE {
+        // Two factors: one alone may be out of range where both products are not.
+        let half = (-exponent / 2.0).trunc();
+        for gradient in gradients.values_mut() {
+            *gradient = ((&*gradient * half.exp2())? * (-exponent - half).exp2())?;
+        }
+    }
     Ok(gradients)
 }
 
@@ -77,8 +101,8 @@ impl SynFlowRounds {
 /// are as before when this returns.
 ///
 /// # Errors
-/// if a name in `prunable` is no parameter, there are no rounds or the sparsity is not in [0, 1), a closure fails, or
-/// `select` leaves out a mask or gives one of another shape.
+/// If a name in `prunable` is no parameter or the flow does not reach it, there are no rounds or the sparsity is not in
+/// [0, 1), a closure fails, `select` leaves out a mask or gives one of another shape, or as [`flow_gradients`].
 pub fn synflow<N: AsRef<str>>(
     parameters: &BTreeMap<String, Var>,
     prunable: impl IntoIterator<Item = N>,
@@ -102,6 +126,10 @@ pub fn synflow<N: AsRef<str>>(
     let mut masks = BTreeMap::new();
     for round in 1..=n_rounds {
         let flow = flow_gradients(parameters, &mut outputs)?;
+        let missing: Vec<String> = dense.keys().filter(|name| !flow.contains_key(*name)).cloned().collect();
+        if !missing.is_empty() {
+            return Err(Error::NoGradient { weights: Names(missing) });
+        }
         let mut weights = BTreeMap::new();
         for name in dense.keys() {
             weights.insert(name.clone(), find(parameters, name)?.as_detached_tensor());

@@ -7,11 +7,12 @@ use crate::Input::{Gradient, HessianGradient, SquaredGradient};
 use crate::define::criteria;
 
 criteria! {
-    /// (w · g)²: the squared first-order change of the loss when the weight is removed.
+    /// w² · mean(g²): the squared first-order change of the loss when the weight is removed, batch by batch.
     ///
-    /// Source: Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", its first-order score. fasterai's `grad_crit`;
-    /// where fasterai falls back to w² without a gradient, a missing gradient is an error here.
-    Taylor, "taylor", [Gradient], |checked| (checked.weight()? * checked.like_weight(Gradient)?)?.sqr()?;
+    /// It is squared before it is averaged: gradients of +1 and −1 make 1, not 0. Source: Molchanov et al. 2019,
+    /// "Importance Estimation for Neural Network Pruning", its first-order score, averaged over batches.
+    /// fasterai's `grad_crit` is that of one gradient; where fasterai falls back to w² without one, that is an error here.
+    Taylor, "taylor", [SquaredGradient], |checked| (checked.weight()?.sqr()? * checked.like_weight(SquaredGradient)?)?;
 
     /// |w · g|: the connection sensitivity.
     ///
@@ -31,9 +32,10 @@ criteria! {
     /// ½ · w² · mean(g²): the second-order change of the loss, its Hessian replaced by the diagonal of the empirical
     /// Fisher information.
     ///
-    /// The mean should be over samples; over batches of one it is, and over larger batches it is smaller by about the
-    /// batch size, by the same factor for every weight. Source: Theis et al. 2018, "Faster gaze prediction with dense
-    /// networks and Fisher pruning", §2; LeCun et al. 1990, "Optimal Brain Damage", for the form.
+    /// The Fisher information is a mean over samples: collect it with batches of one. The square of a batch's mean gradient
+    /// is another quantity, in which gradients of the batch's samples cancel each other, and orders the weights otherwise.
+    /// Single weights are ordered as by [`Taylor`]. Source: Theis et al. 2018, "Faster gaze prediction with dense networks
+    /// and Fisher pruning", §2; LeCun et al. 1990, "Optimal Brain Damage", for the form.
     EmpiricalFisher, "empirical_fisher", [SquaredGradient],
         |checked| ((checked.weight()?.sqr()? * checked.like_weight(SquaredGradient)?)? * 0.5)?;
 }

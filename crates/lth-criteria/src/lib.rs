@@ -27,8 +27,8 @@
 //! | [`LargeInitLargeFinal`], [`SmallInitSmallFinal`] | min(\|w₀\|, \|w\|), −max(\|w₀\|, \|w\|) | w₀ |
 //! | [`MagnitudeIncrease`], [`Movement`], [`Movmag`] | \|w\| − \|w₀\|, \|w − w₀\|, \|w(w − w₀)\| | w₀ |
 //! | [`UpdatingMagnitudeIncrease`], [`UpdatingMovement`], [`UpdatingMovmag`] | the same | previous weight |
-//! | [`Taylor`], [`Snip`] | (w·g)², \|w·g\| | gradient g |
-//! | [`EmpiricalFisher`] | ½ w² mean(g²) | squared gradient |
+//! | [`Snip`] | \|w·g\| | gradient g |
+//! | [`Taylor`], [`EmpiricalFisher`] | w² mean(g²), ½ w² mean(g²) | squared gradient |
 //! | [`Grasp`] | w · Hg | Hessian-gradient product |
 //! | [`SynFlow`] | \|w\| · ∂R/∂\|w\| | flow gradient |
 //! | [`Wanda`] | \|w\| · ‖x‖ | activation norm |
@@ -61,11 +61,11 @@ mod spelling;
 
 pub mod fasterai;
 
-pub use activation::{ActivationNorms, Wanda};
+pub use activation::{ActivationNorms, Reads, Wanda};
 pub use batch_norm::BatchNormScale;
 pub use collect::{GradientStatistics, gradients};
 pub use criterion::{Criterion, score_all};
-pub use error::Error;
+pub use error::{Error, Names};
 pub use flow::{SynFlow, SynFlowRounds, flow_gradients, synflow};
 pub use gradient::{EmpiricalFisher, Grasp, Snip, Taylor};
 pub use hessian::{hessian_gradient_product, hessian_vector_product};

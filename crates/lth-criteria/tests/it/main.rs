@@ -1,5 +1,6 @@
 //! The crate against golden values, closed forms and properties.
 
+mod autograd;
 mod collectors;
 mod contract;
 mod golden;

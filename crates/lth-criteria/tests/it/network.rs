@@ -56,6 +56,12 @@ impl Network {
         candle_nn::loss::cross_entropy(&logits, &targets)
     }
 
+    /// All but the running statistics, which no gradient reaches.
+    fn trainable(&self) -> BTreeMap<String, Var> {
+        let trainable = self.variables.iter().filter(|(name, _)| !name.contains("running"));
+        trainable.map(|(name, var)| (name.clone(), var.clone())).collect()
+    }
+
     fn prunable(&self) -> BTreeMap<String, Tensor> {
         let is_prunable = |name: &str| name.starts_with("conv") || name == "fc.weight";
         let weights = self.variables.iter().filter(|(name, _)| is_prunable(name));
@@ -71,12 +77,7 @@ fn dot(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>) -> f64 {
 fn the_hessian_gradient_product_is_the_slope_of_half_the_squared_gradient_norm() {
     // d/dt ½‖g(w + t·u)‖² at t = 0 is u · Hg, for any direction u: a check that shares no formula with the product.
     let network = Network::new(true).unwrap();
-    let variables: BTreeMap<String, Var> = network
-        .variables
-        .iter()
-        .filter(|(name, _)| !name.contains("running"))
-        .map(|(n, v)| (n.clone(), v.clone()))
-        .collect();
+    let variables = network.trainable();
     let product = hessian_gradient_product(&variables, || network.loss()).unwrap();
     let start: BTreeMap<String, Tensor> =
         variables.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor().copy().unwrap())).collect();
@@ -106,8 +107,12 @@ fn the_hessian_gradient_product_is_the_slope_of_half_the_squared_gradient_norm()
 fn snip_is_the_slope_of_the_loss_along_each_gate() {
     // |∂L/∂c| at c = 1 for a gate c on one weight, by a difference of losses.
     let network = Network::new(false).unwrap();
-    let (weights, gradient) = (network.prunable(), gradients(&network.loss().unwrap(), &network.variables).unwrap());
-    let inputs = NamedInputs { gradient: Some(&gradient), ..NamedInputs::of(&weights) };
+    let mut statistics = GradientStatistics::new();
+    statistics.observe(&gradients(&network.loss().unwrap(), &network.trainable()).unwrap()).unwrap();
+    let (weights, gradient) = (network.prunable(), statistics.mean().unwrap());
+    let squared = statistics.mean_of_squares().unwrap();
+    let inputs =
+        NamedInputs { gradient: Some(&gradient), squared_gradient: Some(&squared), ..NamedInputs::of(&weights) };
     let (snip, taylor) = (score_all(&Snip, &inputs).unwrap(), score_all(&Taylor, &inputs).unwrap());
     for (name, at) in [("conv1.weight", 0), ("conv1.weight", 40), ("conv2.weight", 17), ("fc.weight", 5)] {
         let var = &network.variables[name];
@@ -129,15 +134,17 @@ fn snip_is_the_slope_of_the_loss_along_each_gate() {
 fn every_collected_criterion_scores_the_network() {
     let network = Network::new(false).unwrap();
     let mut statistics = GradientStatistics::new();
-    statistics.observe(&gradients(&network.loss().unwrap(), &network.variables).unwrap()).unwrap();
+    statistics.observe(&gradients(&network.loss().unwrap(), &network.trainable()).unwrap()).unwrap();
     let mut norms = ActivationNorms::new();
     network.forward(&Tensor::ones((2, 2, 5, 4), DType::F64, &Device::Cpu).unwrap(), Some(&mut norms)).unwrap();
     let (mean, norms) = (statistics.mean().unwrap(), norms.norms().unwrap());
-    let product = hessian_gradient_product(&network.variables, || network.loss()).unwrap();
+    let squares = statistics.mean_of_squares().unwrap();
+    let product = hessian_gradient_product(&network.trainable(), || network.loss()).unwrap();
     let mut weights = network.prunable();
     weights.remove("fc.weight");
     let inputs = NamedInputs {
         gradient: Some(&mean),
+        squared_gradient: Some(&squares),
         hessian_gradient: Some(&product),
         activation_norm: Some(&norms),
         ..NamedInputs::of(&weights)

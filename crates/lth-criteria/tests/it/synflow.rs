@@ -123,3 +123,49 @@ fn bad_input_is_an_error_and_the_weights_are_put_back() {
     assert!(error.starts_with("synaptic flow is inf, expected a finite sum"), "{error}");
     assert_eq!((values(&network["w1"]), values(&network["w2"])), (W1.concat(), W2.concat()));
 }
+
+#[test]
+fn a_flow_beyond_f32_is_scored_in_the_order_of_a_smaller_one() {
+    // Twelve layers of 4 × 4 in f64; factors of 10^±15 per layer put the flow at 10^±180.
+    let layers = |factor: f64| -> BTreeMap<String, Var> {
+        let weight =
+            |layer: usize| (0..16).map(|i| factor * (1.3 * (i + 16 * layer) as f64 + 0.5).sin()).collect::<Vec<_>>();
+        let var = |layer| Var::from_vec(weight(layer), (4, 4), &Device::Cpu).unwrap();
+        (0..12).map(|layer| (format!("w{layer:02}"), var(layer))).collect()
+    };
+    let scores = |network: &BTreeMap<String, Var>| -> Vec<f64> {
+        let outputs = || {
+            let ones = Tensor::ones((4, 1), candle_core::DType::F64, &Device::Cpu)?;
+            network.values().try_fold(ones, |x, w| w.matmul(&x))
+        };
+        let flow = flow_gradients(network, outputs).unwrap();
+        let weights = network.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
+        let inputs = NamedInputs { flow_gradient: Some(&flow), ..NamedInputs::of(&weights) };
+        score_all(&SynFlow, &inputs).unwrap().values().flat_map(values).collect()
+    };
+    let plain = scores(&layers(1.0));
+    for factor in [1e15, 1e-15] {
+        let scaled = scores(&layers(factor));
+        let ratio = scaled[0] / plain[0];
+        let expected: Vec<f64> = plain.iter().map(|score| score * ratio).collect();
+        assert_close(&scaled, &expected, 1e-6, "scores");
+    }
+}
+
+#[test]
+fn a_weight_that_the_flow_does_not_reach_is_an_error() {
+    let network = network();
+    let outputs = || {
+        let ones = Tensor::ones((2, 1), candle_core::DType::F64, &Device::Cpu)?;
+        network["w2"].matmul(&network["w1"].detach().matmul(&ones)?)
+    };
+    let flow = flow_gradients(&network, outputs).unwrap();
+    assert_eq!(flow.keys().collect::<Vec<_>>(), ["w2"]);
+    let rounds = SynFlowRounds { n_rounds: 3, sparsity: 0.5 };
+    let error = synflow(&network, ["w1", "w2"], rounds, outputs, select_global).unwrap_err().to_string();
+    assert!(error.starts_with("the loss gives no gradient to `w1`"), "{error}");
+    assert_eq!(values(&network["w1"]), W1.concat());
+    // All scores would be 0, and any weight as good as any other.
+    let error = flow_gradients(&network, || outputs()? * 0.0).unwrap_err().to_string();
+    assert!(error.starts_with("synaptic flow is 0, expected a finite sum of outputs that is not 0"), "{error}");
+}

@@ -176,9 +176,9 @@ fn gpt2(tensors: &BTreeMap<String, Tensor>) -> Lie {
             "c_fc" => 4,
             _ => return None,
         };
-        match tensor.dims() {
-            &[a, b] if b == times * a => Some(true),
-            &[a, b] if a == times * b => Some(false),
+        match *tensor.dims() {
+            [a, b] if b == times * a => Some(true),
+            [a, b] if a == times * b => Some(false),
             _ => None,
         }
     });

@@ -42,12 +42,12 @@ impl Criterion for Wanda {
             return Err(checked.wrong_shape(Input::ActivationNorm, &norm, expected));
         };
         // Rows of the norm, and how many input channels each is for.
-        let (n_groups, per_group) = match norm.dims() {
-            &[n_channels] if n_channels == columns => (1, columns),
-            &[n_groups, per_group] if per_group == columns && n_groups > 0 && rows % n_groups == 0 => {
+        let (n_groups, per_group) = match *norm.dims() {
+            [n_channels] if n_channels == columns => (1, columns),
+            [n_groups, per_group] if per_group == columns && n_groups > 0 && rows % n_groups == 0 => {
                 (n_groups, per_group)
             }
-            &[n_channels, 1] if n_channels == rows => (rows, 1),
+            [n_channels, 1] if n_channels == rows => (rows, 1),
             _ => {
                 let expected = format!(
                     "[{columns}]; [groups, {columns}] of a grouped convolution, [{rows}, 1] of a transposed one"

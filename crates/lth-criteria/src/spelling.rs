@@ -60,7 +60,7 @@ pub fn by_name(name: &str, seed: u64) -> Result<Box<dyn Criterion>, Error> {
             Ok(Box::new(Normalized::new(criteria.swap_remove(idx), normalization)))
         }
         _ => {
-            let names: Vec<&str> = criteria.iter().map(|criterion| criterion.name()).collect();
+            let names: Vec<&str> = criteria.iter().map(Criterion::name).collect();
             let forms = Normalization::ALL.map(|form| format!("/{form}"));
             let expected = format!("{}, alone or with {}", names.join(", "), forms.join(", "));
             Err(Error::Spelling { got: name.to_owned(), expected })

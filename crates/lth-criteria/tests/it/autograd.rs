@@ -185,12 +185,14 @@ fn check(net: &str, forward: Forward) -> usize {
     n_compared
 }
 
+#[allow(clippy::redundant_closure_for_method_calls)] // the path is less general than the closure
 #[test]
 fn every_criterion_is_pytorchs_on_convolutions_batch_norm_relu_and_max_pool() {
     // 20 criteria of three weights, the batch-norm scale of two.
     assert_eq!(check("convnet", |pass, x| pass.convnet(x)), 20 * 3 + 2);
 }
 
+#[allow(clippy::redundant_closure_for_method_calls)] // the path is less general than the closure
 #[test]
 fn every_criterion_is_pytorchs_on_two_transformer_blocks() {
     // 20 criteria of six weights in each block and the head.

@@ -11,13 +11,13 @@ use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::{Linear, VarBuilder, VarMap, linear};
 use lth_data::digits::{Digits, SIDE};
 use lth_mask::{Scope, Selection};
+use lth_nn::seeded_builder;
 use lth_nn::transformer::{AttentionConfig, LayerNorm, MultiHeadAttention, layer_norm, multi_head_attention};
-use lth_nn::{Builder, Init, Setup};
 use lth_schedule::{Moment, Schedule, Sparsity, SparsitySchedule, Window};
 use lth_ticket::{Pruning, PruningConfig, layer_records};
 use lth_train::{
-    Data, EpochMetrics, FitConfig, Hook, ModuleNetwork, Network, Optimizer, OptimizerConfig, Parameters, Role, Trainer,
-    Verdict, check_gradients,
+    Data, EpochMetrics, FitConfig, Hook, ModuleNetwork, Network, Optimizer, OptimizerConfig, Trainer, Verdict,
+    check_gradients,
 };
 
 const SEED: u64 = 42;
@@ -74,7 +74,11 @@ impl Transformer {
         let n_patches = (SIDE / PATCH) * (SIDE / PATCH);
         Ok(Self {
             patches: linear(PATCH * PATCH, SIZE, builder.pp("patches"))?,
-            positions: builder.get((1, n_patches, SIZE), "positions")?,
+            positions: builder.get_with_hints(
+                (1, n_patches, SIZE),
+                "positions",
+                candle_nn::Init::Randn { mean: 0.0, stdev: 0.02 },
+            )?,
             blocks: (0..N_BLOCKS).map(|i| Block::new(&builder.pp(format!("blocks.{i}")))).collect::<Result<_, _>>()?,
             norm: layer_norm(SIZE, 1e-5, builder.pp("norm"))?,
             head: linear(SIZE, 10, builder.pp("head"))?,
@@ -103,9 +107,9 @@ fn main() -> Result<()> {
 /// The sparsity reached and the last epoch's accuracy.
 fn fine_tuned() -> Result<(f64, f64)> {
     let variables = VarMap::new();
-    let model = Transformer::new(&VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
+    // As candle's `VarBuilder::from_varmap`, from a seed.
+    let model = Transformer::new(&seeded_builder(&variables, SEED, DType::F32, &Device::Cpu))?;
     let network = ModuleNetwork::new(model, &variables)?;
-    start(network.parameters())?;
 
     let (train, valid) = Digits::load()?.split(0.2, SEED);
     let (train, valid) = (train.tensors(&Device::Cpu)?, valid.tensors(&Device::Cpu)?);
@@ -149,23 +153,6 @@ fn fine_tuned() -> Result<(f64, f64)> {
     let sparsity = zeros as f64 / weights as f64;
     println!("Sparsity: {:.1} % of {weights} weights are exactly 0.", 100.0 * sparsity);
     Ok((sparsity, last.accuracy))
-}
-
-/// Starts from a seed: candle's own generator takes none on the CPU. Biases become 0, scales of norms stay 1.
-fn start(parameters: &Parameters) -> Result<()> {
-    let (setup, mut scratch) = (Setup::new(SEED), Parameters::new());
-    let mut builder = Builder::new(&setup, &mut scratch);
-    for (name, parameter) in parameters.iter() {
-        let init = match parameter.role() {
-            Role::Weight if name == "positions" => Init::Normal { std: 0.02 },
-            Role::Weight => Init::GlorotUniform,
-            Role::Norm => Init::Constant(1.0),
-            _ => Init::Constant(0.0),
-        };
-        let value = builder.parameter(name, parameter.var().dims(), init, parameter.role())?;
-        parameter.var().set(&value.var().copy()?)?;
-    }
-    Ok(())
 }
 
 /// Trains on batches in the data's order, prints an epoch a line, and gives the last one's figures.

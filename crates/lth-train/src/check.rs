@@ -87,7 +87,7 @@ impl fmt::Display for GradientReport {
 /// examples will do. Passes are training passes; parameters and running statistics have their former bits afterwards.
 /// # Errors
 /// If a gradient is wrong or missing ([`Error::Gradients`], with the whole report), if the loss is not the same twice
-/// ([`Error::NotRepeatable`]: dropout without a seed), if it is not finite, or if candle fails.
+/// ([`Error::Unseeded`]: dropout without a seed), if it is not finite, or if candle fails.
 pub fn check_gradients(network: &(impl Network + ?Sized), batch: &(Tensor, Tensor)) -> Result<GradientReport, Error> {
     let before = network.parameters().snapshot(|_, _| true)?;
     let checked = check(network, batch, &before);
@@ -108,7 +108,7 @@ fn check(
     let (gradients, start) = backward(network, batch)?;
     let again = loss(network, batch, before)?.0;
     if start.to_bits() != again.to_bits() {
-        return Err(Error::NotRepeatable { first: start, second: again });
+        return Err(Error::Unseeded { difference: (start - again).abs() });
     }
     let probe = Probe { network, batch, before };
     let parameters = network.parameters().trainable();

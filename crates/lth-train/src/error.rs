@@ -63,8 +63,8 @@ pub enum Error {
     /// Parameters that the optimiser should move have no gradient after the first backward pass of a fit.
     #[error(
         "the loss has no gradient for {} of {n_trainable} trainable parameters ({}): they would never be trained. candle's \
-         `layer_norm`, `rms_norm`, `softmax_last_dim` and `rope` end the graph without an error: compose them of basic \
-         operators. What is meant to stay still is frozen with `Parameter::set_trainable(false)`, or named in \
+         `layer_norm`, `rms_norm`, `softmax_last_dim` and `rope` end the graph without an error: `lth_nn::transformer` has \
+         them with a backward pass. What is meant to stay still is frozen with `Parameter::set_trainable(false)`, or named in \
          `Trainer::allow_no_gradient`", names.len(), Listed(names)
     )]
     NoGradient {
@@ -76,12 +76,13 @@ pub enum Error {
 
     /// Two passes of one network with one seed over one batch differ.
     #[error(
-        "two training passes of this network with the same seed differ by up to {difference}: it draws noise that cannot \
-         be seeded, as candle's dropout does, and results would be others in each run. Take a dropout that is keyed by \
-         `Pass::seed` and `Pass::step` (`lth_nn::Dropout`), or accept it with `Trainer::allow_unseeded`"
+        "two training passes of this network with the same seed over one batch differ by {difference}: it draws noise that \
+         cannot be seeded, as candle's dropout does, and results would be others in each run. Take a dropout that is keyed \
+         by `Pass::seed` and `Pass::step` (`lth_nn::Dropout`), set its probability to 0, or let a fit accept it with \
+         `Trainer::allow_unseeded`"
     )]
     Unseeded {
-        /// The largest difference of two outputs.
+        /// The largest difference of two outputs, or that of two losses.
         difference: f64,
     },
 
@@ -162,18 +163,6 @@ pub enum Error {
          max_pool2d, layer_norm, rms_norm, softmax_last_dim and rope; lth_kernels and lth_nn::transformer have right ones"
     )]
     Gradients(GradientReport),
-
-    /// A check needs a loss that is the same every time.
-    #[error(
-        "two passes over one batch give losses {first} and {second}: take out what draws without a seed, such as candle's \
-         dropout, or set its probability to 0"
-    )]
-    NotRepeatable {
-        /// The loss of the first pass.
-        first: f64,
-        /// The loss of the second pass.
-        second: f64,
-    },
 
     /// A saved state does not fit what it is loaded into.
     #[error("state cannot be restored: {0}")]

@@ -23,10 +23,10 @@
 //! | `Tensor::max`, `maximum` on ties | to all of the largest; half of it | |
 //!
 //! # Models of your own
-//! A fit begins with what goes wrong silently elsewhere, and refuses it by name: parameters that no gradient reaches
-//! (candle's `layer_norm`, `rms_norm`, `softmax_last_dim` and `rope` have no backward pass), noise that cannot be seeded
-//! (candle's dropout), variables that joined the `VarMap` later, outputs that are no logits of classes. Initial values of a
-//! plain `VarBuilder` differ in every run on a CPU; `lth_nn::seeded_builder` gives the same for a seed.
+//! A fit begins with what goes wrong silently elsewhere, and refuses it by name: parameters that no gradient reaches,
+//! noise that cannot be seeded (candle's dropout), variables that joined the `VarMap` later, outputs that are no logits of
+//! classes. Initial values of a plain `VarBuilder` differ in every run on a CPU; `lth_nn::seeded_builder` gives the same
+//! for a seed.
 //!
 //! In cargo's `dev` profile dependencies are not optimised and training is many times slower. Put
 //! ```toml

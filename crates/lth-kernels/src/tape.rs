@@ -161,6 +161,10 @@ pub(crate) fn apply3<C: CustomOp3 + Send + Sync + 'static>(
     Ok(y)
 }
 
+/// Nodes of a graph that candle's backward pass, which calls itself for each, can walk on one of rayon's threads: their
+/// stacks have 2 MiB, of which a call takes less than half a KiB. A deeper graph is walked where the caller made it.
+const SHALLOW: usize = 2000;
+
 /// The gradients of every variable that `loss` (a scalar) depends on: what `loss.backward()` gives.
 ///
 /// Where every operator between them is one of this crate's, gradients are handed on without the
@@ -172,6 +176,7 @@ pub(crate) fn apply3<C: CustomOp3 + Send + Sync + 'static>(
 /// (`CANDLE_GRAD_DO_NOT_DETACH`).
 pub fn backward(loss: &Tensor) -> Result<GradStore> {
     let nodes = loss.sorted_nodes();
+    let n_nodes = nodes.len();
     let steps: Option<Vec<(&Tensor, Note)>> = {
         let notes = notes();
         let inner = nodes.into_iter().filter(|node| !node.is_variable());
@@ -179,7 +184,8 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     };
     match steps {
         Some(steps) => crate::in_pool(|| walk(loss, steps)),
-        None => crate::in_pool(|| loss.backward()),
+        None if n_nodes <= SHALLOW => crate::in_pool(|| loss.backward()),
+        None => loss.backward(),
     }
 }
 

@@ -144,13 +144,25 @@ multiversion! {
                 *square += d * d;
             }
             let (sum, square) = (total(sums), total(squares));
+            if !(shift.wide().is_finite() && sum.is_finite() && square.is_finite()) {
+                all = all.join(wide_moments(block));
+                continue;
+            }
             let squares = (square - sum * sum / n).max(0.0);
-            // `max` would turn a NaN into 0.
-            let squares = if square.is_nan() { square } else { squares };
             all = all.join(Moments { n, mean: shift.wide() + sum / n, squares });
         }
         all
     }
+}
+
+/// Moments of a block whose squares leave the element type, as those of 2e19 leave f32; NaN where a value is no number.
+#[cold]
+#[inline(never)]
+fn wide_moments<T: Real>(block: &[T]) -> Moments {
+    let n = block.len() as f64;
+    let mean = block.iter().map(|v| v.wide()).sum::<f64>() / n;
+    let squares = block.iter().map(|v| (v.wide() - mean) * (v.wide() - mean)).sum();
+    Moments { n, mean, squares }
 }
 
 /// What is done to a channel: `y = (x - mean) * scale + bias`.

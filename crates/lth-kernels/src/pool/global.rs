@@ -17,8 +17,11 @@ pub(super) struct Global {
     pub(super) reduce: Reduce,
 }
 
+/// Rows added up in the element type; sums of them are added in f64.
+const ROWS: usize = 64;
+
 multiversion! {
-    /// Reduces `area` rows of `out.len()` values to one.
+    /// Reduces rows of `out.len()` values to one.
     fn reduce_rows[T: Real, const MAX: bool][T, MAX](x: &[T], out: &mut [T]) {
         let n = out.len();
         out.copy_from_slice(&x[..n]);
@@ -28,6 +31,16 @@ multiversion! {
             }
         }
     }
+}
+
+/// The mean of `area` rows, to `row`.
+fn mean_rows<T: Real>(x: &[T], area: usize, row: &mut [T]) {
+    let mut sums = vec![0.0; row.len()];
+    for rows in x.chunks(ROWS * row.len()) {
+        reduce_rows::<T, false>(rows, row);
+        sums.iter_mut().zip(&*row).for_each(|(sum, v)| *sum += v.wide());
+    }
+    row.iter_mut().zip(sums).for_each(|(v, sum)| *v = T::of(sum / area as f64));
 }
 
 /// Largest or mean of one contiguous map.
@@ -77,11 +90,7 @@ impl Global {
                 let x = &x[ch * area * n..(ch + 1) * area * n];
                 match reduce {
                     Reduce::Max => reduce_rows::<T, true>(x, &mut row),
-                    Reduce::Mean => {
-                        reduce_rows::<T, false>(x, &mut row);
-                        let area = T::of(area as f64);
-                        row.iter_mut().for_each(|v| *v /= area);
-                    }
+                    Reduce::Mean => mean_rows(x, area, &mut row),
                 }
                 for (i, v) in row.into_iter().enumerate() {
                     // SAFETY: column `ch` belongs to this call.

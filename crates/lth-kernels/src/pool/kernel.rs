@@ -127,7 +127,32 @@ multiversion! {
     }
 }
 
+/// Values of a window above which their sum in the element type would lose digits.
+const LARGE_WINDOW: usize = 1 << 10;
+
+/// One plane of means over large windows, summed in f64.
+fn wide_plane_forward<T: Real>(g: &Geometry, x: &[T], y: &mut [MaybeUninit<T>]) {
+    let mut sums = vec![0.0; g.inner];
+    let values = (g.kernel.0 * g.kernel.1) as f64;
+    for (at, out) in y.chunks_exact_mut(g.inner).enumerate() {
+        let ((top, bottom), (left, right)) = (g.rows(at / g.output.1), g.columns(at % g.output.1));
+        sums.fill(0.0);
+        for r in top..bottom {
+            let row = &x[(r * g.input.1 + left) * g.inner..(r * g.input.1 + right) * g.inner];
+            for pixel in row.chunks_exact(g.inner) {
+                sums.iter_mut().zip(pixel).for_each(|(sum, v)| *sum += v.wide());
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(&sums) {
+            out.write(T::of(sum / values));
+        }
+    }
+}
+
 fn any_plane_forward<T: Real, const MAX: bool>(g: &Geometry, x: &[T], y: &mut [MaybeUninit<T>]) {
+    if !MAX && g.kernel.0 * g.kernel.1 > LARGE_WINDOW {
+        return wide_plane_forward(g, x, y);
+    }
     if g.inner == 1 {
         single_plane_forward::<T, MAX>(g, x, &mut vec![T::ZERO; g.input.1], y);
     } else {

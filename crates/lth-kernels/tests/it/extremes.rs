@@ -129,3 +129,18 @@ fn an_empty_batch_keeps_its_graph() -> Result<()> {
     assert_eq!(conv2d(&infinite, &none, None, &Conv2dParams::default())?.dims(), [2, 0, 4, 4]);
     Ok(())
 }
+
+#[test]
+fn a_deep_graph_does_not_overflow_a_stack() {
+    let deep = || -> Result<f32> {
+        let x = Var::new(1f32, &Device::Cpu)?;
+        let mut y = x.as_tensor().clone();
+        for _ in 0..10_000 {
+            y = (y + x.as_tensor())?;
+        }
+        lth_kernels::backward(&y)?.get(&x).expect("a gradient").to_scalar()
+    };
+    // The main thread's stack, which candle's own backward pass is content with.
+    let thread = std::thread::Builder::new().stack_size(8 << 20).spawn(deep).expect("a thread");
+    assert_eq!(thread.join().expect("no panic").expect("gradients"), 10_001.0);
+}

@@ -306,3 +306,29 @@ fn concatenation_product_and_bias_are_candles_with_the_gradients_of_differences(
     assert!(axis.contains("expected rank"), "{axis}");
     Ok(())
 }
+
+#[test]
+fn squares_beyond_f32_do_not_overflow() -> Result<()> {
+    // PyTorch: torch.batch_norm of ±2e19 in float32 gives ±1 and no infinity.
+    for size in [2e19f32, 3e37] {
+        for (shape, layout) in [([4, 1, 8, 9], Layout::Nchw), ([1, 8, 9, 4], Layout::Chwn)] {
+            let signs: Vec<f32> = (0..4 * 8 * 9).map(|i| if i % 2 == 0 { size } else { -size }).collect();
+            let x = Var::from_vec(signs, shape.as_slice(), &Device::Cpu)?;
+            let (weight, bias) = (Var::ones(1, DType::F32, &Device::Cpu)?, Var::zeros(1, DType::F32, &Device::Cpu)?);
+            let params = BatchNormParams { layout, ..BatchNormParams::default() };
+            let (y, found) = batch_norm_train(&x, &weight, &bias, None, &params)?;
+            assert_eq!(values(&found.mean), [0.0]);
+            let expected = (x.as_tensor() / f64::from(size))?;
+            assert_close(&y, &expected, 1e-6);
+            let gradients = (&y * &expected)?.sum_all()?.backward()?;
+            assert_close(gradients.get(&weight).expect("tracked"), &Tensor::new(&[288f32], &Device::Cpu)?, 1e-6);
+            assert!(values(gradients.get(&x).expect("tracked")).iter().all(|v| v.is_finite()));
+        }
+    }
+    // No number stays none.
+    let x = Tensor::new(&[[1f32], [f32::NAN], [3.0]], &Device::Cpu)?;
+    let one = Tensor::ones(1, DType::F32, &Device::Cpu)?;
+    let (y, found) = batch_norm_train(&x, &one, &one, None, &BatchNormParams::default())?;
+    assert!(values(&y).iter().chain(&values(&found.var)).all(|v| v.is_nan()));
+    Ok(())
+}

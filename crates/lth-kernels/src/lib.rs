@@ -44,6 +44,11 @@
 //! as unstructured ones of their density: broadcasting weights leaves an N:M kernel nothing to gain.
 //! [`conv2d_kernels`] tells the choice, [`Kernel::run`] overrides it.
 //!
+//! # Values that are not finite
+//! A NaN or an infinity reaches every output that a kept weight carries it to, on every kernel. Beyond that kernels
+//! differ: one that multiplies by the zero of a pruned weight or of padding makes a NaN where one that leaves it out
+//! makes none, and which kernel runs depends on shapes, mask and machine. Rely on it no further than to notice.
+//!
 //! # Fast
 //! [`backward`] gives what `loss.backward()` gives, in fewer passes over memory, where all operators
 //! between loss and variables are of this crate ([`concat()`], [`add_bias`] and [`multiply_by`] are

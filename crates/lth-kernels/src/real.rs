@@ -6,6 +6,8 @@ use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, WithDType}
 pub(crate) trait Real: WithDType {
     const ZERO: Self;
     const NEG_INFINITY: Self;
+    /// The smallest number above 0 that is not denormal.
+    const MIN_POSITIVE: Self;
     fn of(value: f64) -> Self;
     fn wide(self) -> f64;
     fn root(self) -> Self;
@@ -19,6 +21,7 @@ macro_rules! real {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const NEG_INFINITY: Self = <$t>::NEG_INFINITY;
+            const MIN_POSITIVE: Self = <$t>::MIN_POSITIVE;
             #[inline(always)]
             fn of(value: f64) -> Self {
                 value as $t

@@ -1,7 +1,9 @@
-//! Buffers that each thread keeps: a panel of half a megabyte is not asked of the system again for every task.
+//! Buffers that are kept: a panel of half a megabyte is not asked of the system again for every task. Each thread keeps
+//! its small ones; large ones are shared, so that there are as many as are used at a time and not one for each thread.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::conv::kernel::simd::Float;
 
@@ -13,19 +15,64 @@ thread_local! {
     static BUFFERS: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Lines above which a buffer is shared: 2 MiB, more than a task's panels.
+const LARGE: usize = (2 << 20) / size_of::<Line>();
+
+/// Lines of shared buffers that are kept beside the one used last: 256 MiB.
+const KEPT: usize = (256 << 20) / size_of::<Line>();
+
+static SHARED: Mutex<Vec<Vec<Line>>> = Mutex::new(Vec::new());
+
+/// The shared buffers that nobody uses. Locked for one search or insertion, never while anything is computed.
+fn shared() -> MutexGuard<'static, Vec<Vec<Line>>> {
+    SHARED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A buffer to hold so many lines, which it may have yet to grow to.
+fn take(lines: usize) -> Vec<Line> {
+    if lines <= LARGE {
+        return BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
+    }
+    let mut all = shared();
+    let fits = |buffer: &Vec<Line>| (buffer.len() < lines, buffer.len());
+    let best = all.iter().enumerate().min_by_key(|(_, buffer)| fits(buffer)).map(|(at, _)| at);
+    best.map(|at| all.swap_remove(at)).unwrap_or_default()
+}
+
+fn give_back(buffer: Vec<Line>) {
+    if buffer.len() <= LARGE {
+        return BUFFERS.with_borrow_mut(|all| all.push(buffer));
+    }
+    let mut all = shared();
+    // Of the others, those that are too much leave.
+    let mut left = KEPT;
+    let (kept, dropped): (Vec<_>, Vec<_>) = std::mem::take(&mut *all).into_iter().partition(|other| {
+        let fits = other.len() <= left;
+        left -= if fits { other.len() } else { 0 };
+        fits
+    });
+    *all = kept;
+    all.push(buffer);
+    drop(all);
+    drop(dropped);
+}
+
 /// Runs `work` with two buffers of at least the given numbers of elements, aligned to 64 bytes, contents unspecified.
 pub(crate) fn with_buffers<T: Float, R>(first: usize, second: usize, work: impl FnOnce(&mut [T], &mut [T]) -> R) -> R {
-    let (mut a, mut b) = BUFFERS.with_borrow_mut(|all| (all.pop().unwrap_or_default(), all.pop().unwrap_or_default()));
+    let (mut a, mut b) = (take(n_lines::<T>(first)), take(n_lines::<T>(second)));
     let result = work(as_numbers(&mut a, first), as_numbers(&mut b, second));
-    BUFFERS.with_borrow_mut(|all| {
-        all.push(b);
-        all.push(a);
-    });
+    give_back(b);
+    give_back(a);
     result
 }
 
+/// The lines that hold `len` numbers.
+fn n_lines<T>(len: usize) -> usize {
+    (len * size_of::<T>()).div_ceil(size_of::<Line>())
+}
+
 fn as_numbers<T: Float>(lines: &mut Vec<Line>, len: usize) -> &mut [T] {
-    let needed = (len * size_of::<T>()).div_ceil(size_of::<Line>());
+    let needed = n_lines::<T>(len);
     if lines.len() < needed {
         lines.resize(needed, Line([0; 64]));
     }
@@ -78,5 +125,35 @@ pub(crate) fn for_each_task(n: usize, work: usize, task: impl Fn(usize) + Send +
         (0..n).for_each(task);
     } else {
         (0..n).into_par_iter().with_max_len(1).for_each(task);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_take_turns_share_a_large_buffer() {
+        let len = (LARGE + 1) * size_of::<Line>() / size_of::<f32>();
+        let turn = || with_buffers::<f32, _>(len, 3, |large, small| large[len - 1] = small.len() as f32);
+        let before = shared().len();
+        for _ in 0..5 {
+            std::thread::scope(|scope| scope.spawn(turn).join().map_err(drop)).expect("no panic");
+        }
+        // Other tests may share one meanwhile.
+        assert!(shared().len() <= before + 2, "{} after {before}", shared().len());
+        assert!(shared().iter().any(|buffer| buffer.len() > LARGE));
+    }
+
+    #[test]
+    fn what_is_kept_has_a_bound() {
+        let lines = KEPT / 2 + 1;
+        // Lines without a page in memory: `vec!` of zeros asks the system for them.
+        for _ in 0..4 {
+            give_back(vec![Line([0; 64]); lines]);
+        }
+        let all: usize = shared().iter().map(Vec::len).sum();
+        assert!(all <= KEPT + lines, "{all}");
+        shared().retain(|buffer| buffer.len() != lines);
     }
 }

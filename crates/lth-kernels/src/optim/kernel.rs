@@ -11,6 +11,14 @@ fn keep<T: Real, const MASKED: bool>(v: T, mask: u8) -> T {
     if MASKED && mask == 0 { T::ZERO } else { v }
 }
 
+/// `v`, or 0 if it is denormal: where a gradient stays 0, averages fall there after some hundred steps and would make
+/// each further step take several times as long.
+#[inline(always)]
+fn flushed<T: Real>(v: T) -> T {
+    let neg_min = T::ZERO - T::MIN_POSITIVE;
+    if v < T::MIN_POSITIVE && v > neg_min { T::ZERO } else { v }
+}
+
 /// The constants of a step of Adam.
 #[derive(Clone, Copy)]
 struct Adam<T> {
@@ -35,8 +43,8 @@ multiversion! {
         for i in 0..n {
             let bit = if MASKED { mask[i] } else { 1 };
             let g = grad[i];
-            let average = k.beta1 * m[i] + k.rest1 * g;
-            let square = k.beta2 * v[i] + k.rest2 * (g * g);
+            let average = flushed(k.beta1 * m[i] + k.rest1 * g);
+            let square = flushed(k.beta2 * v[i] + k.rest2 * (g * g));
             let root = (square * k.correct2).root() + k.eps;
             m[i] = keep::<T, MASKED>(average, bit);
             v[i] = keep::<T, MASKED>(square, bit);
@@ -91,7 +99,7 @@ multiversion! {
         for i in 0..n {
             let bit = if MASKED { mask[i] } else { 1 };
             let g = grad[i] + k.pull * p[i];
-            let b = k.momentum * buf[i] + g;
+            let b = flushed(k.momentum * buf[i] + g);
             let direction = if k.nesterov { g + k.momentum * b } else { b };
             buf[i] = keep::<T, MASKED>(b, bit);
             p[i] = keep::<T, MASKED>(p[i] * k.shrink - k.lr * direction, bit);

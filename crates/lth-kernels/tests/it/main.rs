@@ -4,6 +4,7 @@ mod common;
 mod conv;
 mod extremes;
 mod layers;
+mod memory;
 mod optim;
 mod pool;
 mod random_shapes;

@@ -105,3 +105,27 @@ fn wrong_arguments_are_named() -> Result<()> {
     assert!(mask.contains("`mask` has type F32, expected u8"), "{mask}");
     Ok(())
 }
+
+#[test]
+fn averages_without_a_gradient_end_at_zero_and_not_in_denormals() -> Result<()> {
+    for (dtype, smallest, steps) in
+        [(DType::F32, f64::from(f32::MIN_POSITIVE), 9000), (DType::F64, f64::MIN_POSITIVE, 9000)]
+    {
+        let var = |value: f64| Var::from_tensor(&Tensor::full(value as f32, 37, &Device::Cpu)?.to_dtype(dtype)?);
+        let (p, m, v, buf) = (var(1.0)?, var(0.5)?, var(0.25)?, var(-0.5)?);
+        let grad = Tensor::zeros(37, dtype, &Device::Cpu)?;
+        let rule = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0, decay: Decay::Coupled, nesterov: false };
+        for step in 1..=steps {
+            adam_step(&p, &grad, &m, &v, None, &adam(0.01, 0.0, step))?;
+            sgd_step(&p, &grad, &buf, None, &rule)?;
+            if step % 50 == 0 {
+                for average in [&m, &v, &buf] {
+                    assert!(values(average).iter().all(|&x| x == 0.0 || x.abs() >= smallest), "{dtype:?}, step {step}");
+                }
+            }
+        }
+        // 0.5 · 0.9^n leaves f32 after some 820 steps and f64 after some 6,700.
+        assert!(values(&m).iter().chain(&values(&buf)).all(|&x| x == 0.0), "{dtype:?}");
+    }
+    Ok(())
+}

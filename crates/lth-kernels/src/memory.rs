@@ -30,7 +30,8 @@ mod imp {
     pub(super) fn keep() -> bool {
         // SAFETY: mallopt takes two numbers, may be called at any time, and locks for itself.
         let set = |parameter, value| unsafe { mallopt(parameter, value) } == 1;
-        // Never return the end of the heap (the largest number would still return it from 2 GiB on, -1 does not), grow it by 64 MiB at least, no block outside it, and one heap for all threads:
+        // Never return the end of the heap (the largest number would still return it from 2 GiB on, -1 does not), grow it
+        // by 64 MiB at least, no block outside it, and one heap for all threads:
         // what one has freed another uses.
         set(M_TRIM_THRESHOLD, -1) & set(M_TOP_PAD, 64 << 20) & set(M_MMAP_MAX, 0) & set(M_ARENA_MAX, 1)
     }

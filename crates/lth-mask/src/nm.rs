@@ -46,14 +46,19 @@ pub(crate) fn select(
     let mut ranked = scores.to_vec();
     let inner: usize = shape[axis + 1..].iter().product();
     let mut block: Vec<usize> = Vec::with_capacity(m);
+    let mut patterned = 0;
     for start in (0..weights / m).map(|b| b / inner * (m * inner) + b % inner) {
         block.clear();
         block.extend((0..m).map(|i| start + i * inner));
         block.sort_by_key(|&i| std::cmp::Reverse(key(scores[i])));
-        let alive = block[..n].iter().filter(|&&i| scores[i] != f32::NEG_INFINITY);
-        alive.for_each(|&i| ranked[i] = f32::INFINITY);
+        for &i in block[..n].iter().filter(|&&i| scores[i] != f32::NEG_INFINITY) {
+            ranked[i] = f32::INFINITY;
+            patterned += 1;
+        }
     }
-    let mask = Mask::from_packed(shape, Cut::Count(weights - asked).apply(&ranked))?;
+    // At the pattern's own sparsity a block that has fewer than N left gives none of its places to another.
+    let count = if asked == most { patterned } else { weights - asked };
+    let mask = Mask::from_packed(shape, Cut::Count(count).apply(&ranked))?;
     // Where fewer are left than the sparsity would keep, the count reaches into what was pruned.
     previous.map_or(Ok(mask.clone()), |previous| mask.intersection(previous))
 }

@@ -108,6 +108,8 @@ impl FromStr for Share {
 enum ScopeName {
     /// Every tensor has the sparsity
     Local,
+    /// Every output of every tensor has it: rows and filters by themselves
+    PerOutput,
     /// All together have it: one threshold
     Global,
     /// Erdős–Rényi: density by the sum of inputs and outputs over their product
@@ -122,6 +124,7 @@ impl From<ScopeName> for Scope {
     fn from(name: ScopeName) -> Self {
         match name {
             ScopeName::Local => Self::Local,
+            ScopeName::PerOutput => Self::PerOutput,
             ScopeName::Global => Self::Global,
             ScopeName::ErdosRenyi => Self::ErdosRenyi,
             ScopeName::Erk => Self::ErdosRenyiKernel,

@@ -50,7 +50,7 @@ pub(crate) fn cuts(layers: &Layers<'_>, scope: &Scope, rule: ThresholdRule, spar
         return thresholds(layers, scope, rule, sparsity);
     }
     let counts: Vec<usize> = match scope {
-        Scope::Local | Scope::PerLayer(_) => {
+        Scope::Local | Scope::PerLayer(_) | Scope::PerOutput => {
             sizes.iter().zip(&layers.own).map(|(&n, &own)| rule.kept(own, n)).collect::<Result<_>>()?
         }
         Scope::Global | Scope::Lamp => {
@@ -127,7 +127,7 @@ fn thresholds(layers: &Layers<'_>, scope: &Scope, rule: ThresholdRule, sparsity:
     let sizes = layers.sizes();
     let n: usize = sizes.iter().sum();
     let own = match scope {
-        Scope::Local | Scope::PerLayer(_) => layers.own.clone(),
+        Scope::Local | Scope::PerLayer(_) | Scope::PerOutput => layers.own.clone(),
         Scope::Global | Scope::Lamp => vec![sparsity; sizes.len()],
         Scope::ErdosRenyi | Scope::ErdosRenyiKernel => {
             let total = ThresholdRule::ExactCount.kept(sparsity, n)?;

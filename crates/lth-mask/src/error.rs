@@ -62,6 +62,16 @@ pub enum Error {
         /// The value there.
         value: f32,
     },
+    /// Scores in f64 that f32 cannot tell apart.
+    #[error(
+        "score of largest magnitude is {value:e}, at flat index {index}, which is out of f32's range: expected scores times one factor that brings it near 1"
+    )]
+    Range {
+        /// Flat index, row-major.
+        index: usize,
+        /// The value there.
+        value: f64,
+    },
     /// LAMP squares magnitudes: a negative score has none.
     #[error("score at flat index {index} is {value}, expected a magnitude of at least 0 for LAMP")]
     NegativeScore {

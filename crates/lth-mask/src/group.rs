@@ -73,7 +73,7 @@ impl Grouping {
     }
 
     /// Calls `visit` with each weight's group, in row-major order of the weights.
-    fn each(&self, mut visit: impl FnMut(usize)) {
+    pub(crate) fn each(&self, mut visit: impl FnMut(usize)) {
         fn walk(tables: &[Vec<usize>], base: usize, visit: &mut impl FnMut(usize)) {
             match tables {
                 [] => visit(base),

@@ -2,7 +2,7 @@
 //!
 //! [`select`] turns named scores into a [`MaskSet`] at a sparsity. What is pruned as one is the [`Granularity`], over what
 //! the sparsity is shared the [`Scope`], how it becomes a cut the [`ThresholdRule`]; any goes with any. A [`Mask`] is a bit
-//! per weight. This crate knows nothing of where scores come from, of training, or of networks.
+//! per weight. Scores are f32; f16 and bf16 are widened, f64 is rounded to f32. This crate knows nothing of where scores come from, of training, or of networks.
 //!
 //! ```
 //! use std::collections::BTreeMap;

@@ -17,6 +17,11 @@ pub enum Scope {
     /// Every layer has the sparsity asked for.
     #[default]
     Local,
+    /// Every output of every layer has it: the weights that make one output (a row of a linear weight, a filter) are
+    /// compared with each other alone. Least kept and rounding count per output, and ties are refused. The granularity
+    /// must be a part of an output, as single weights and kernels are. Source: Sun et al. 2024, "A Simple and Effective
+    /// Pruning Approach for Large Language Models" (Wanda), §3.
+    PerOutput,
     /// All layers together have it: one threshold for the scores of all. Counted in groups, so that with filters of
     /// different sizes the share of weights differs.
     Global,
@@ -30,7 +35,8 @@ pub enum Scope {
     /// Source: Evci et al. 2020, RigL ("ERK").
     ErdosRenyiKernel,
     /// All layers together have it, shared by LAMP scores: a score's square over the sum of the squares that are at least
-    /// as high in its layer. The scores should be magnitudes. Source: Lee et al. 2021.
+    /// as high in its layer, of equal ones the first counting as higher (the same rule as `lth-criteria`'s criterion of
+    /// this name). The scores should be magnitudes. Source: Lee et al. 2021.
     Lamp,
 }
 

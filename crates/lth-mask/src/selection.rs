@@ -17,6 +17,8 @@ use crate::scope::{Scope, erdos_renyi_weight};
 use crate::set::MaskSet;
 use crate::values::Values;
 
+mod per_output;
+
 /// How scores become masks: what is pruned as one, over what the budget is shared, and how it is cut.
 ///
 /// The default prunes single weights, each layer by itself, to the exact count, and empties no layer.
@@ -215,6 +217,9 @@ impl<'a> Job<'a> {
     }
 
     fn select(&self, sparsity: f64) -> Result<MaskSet> {
+        if self.selection.scope == Scope::PerOutput {
+            return self.select_per_output(sparsity);
+        }
         check_sparsity(sparsity)?;
         let mut patterned = self.select_patterns(sparsity)?;
         let units = self.units()?;

@@ -13,7 +13,11 @@ pub(crate) enum Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// The values of an f32, f16 or bf16 tensor: the types that f32 holds exactly.
+    /// The values of a floating-point tensor. f16 and bf16 are held exactly; f64 is rounded, so that scores nearer to each
+    /// other than f32 tells apart are equal.
+    ///
+    /// # Errors
+    /// If the type is another, or f64 values are out of f32's range: one of them above it, or all below it.
     pub(crate) fn of(tensor: &'a Tensor) -> Result<Self> {
         match tensor.dtype() {
             DType::F32 => {}
@@ -21,8 +25,15 @@ impl<'a> Values<'a> {
                 let wide = tensor.to_dtype(DType::F32)?;
                 return Ok(Self::Owned(wide.flatten_all()?.to_vec1()?));
             }
+            DType::F64 => {
+                let values: Vec<f64> = tensor.flatten_all()?.to_vec1()?;
+                if let Some((index, &value)) = out_of_range(&values) {
+                    return Err(Error::Range { index, value });
+                }
+                return Ok(Self::Owned(values.into_iter().map(|value| value as f32).collect()));
+            }
             got => {
-                let expected = "f32 (or f16, bf16)";
+                let expected = "f32 (or f16, bf16, f64)";
                 return Err(Error::Dtype { got, expected });
             }
         }
@@ -45,6 +56,15 @@ impl<'a> Values<'a> {
     }
 }
 
+/// The value of largest magnitude, if f32 would make it infinite or, with all others, 0 or nearly. What is not finite
+/// already is not looked at.
+fn out_of_range(values: &[f64]) -> Option<(usize, &f64)> {
+    let finite = values.iter().enumerate().filter(|(_, value)| value.is_finite());
+    let largest = finite.max_by(|(_, a), (_, b)| a.abs().total_cmp(&b.abs()))?;
+    let narrow = (largest.1.abs()) as f32;
+    (narrow.is_infinite() || (*largest.1 != 0.0 && narrow < f32::MIN_POSITIVE)).then_some(largest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,7 +78,19 @@ mod tests {
         assert_eq!(Values::of(&rows)?.as_slice(), [4., 5., 6., 7., 8., 9., 10., 11.]);
         assert_eq!(Values::of(&tensor.t()?)?.as_slice(), [0., 4., 8., 1., 5., 9., 2., 6., 10., 3., 7., 11.]);
         assert_eq!(Values::of(&rows.to_dtype(DType::BF16)?)?.as_slice(), Values::of(&rows)?.as_slice());
-        assert!(matches!(Values::of(&rows.to_dtype(DType::F64)?), Err(Error::Dtype { got: DType::F64, .. })));
+        assert_eq!(Values::of(&rows.to_dtype(DType::F64)?)?.as_slice(), Values::of(&rows)?.as_slice());
+        assert!(matches!(Values::of(&rows.to_dtype(DType::I64)?), Err(Error::Dtype { got: DType::I64, .. })));
+        Ok(())
+    }
+
+    #[test]
+    fn double_scores_that_f32_cannot_order_are_refused() -> Result<()> {
+        let of = |values: &[f64]| Ok::<_, Error>(Values::of(&Tensor::new(values, &Device::Cpu)?)?.as_slice().to_vec());
+        assert!(matches!(of(&[1.0, -1e40, 2.0]), Err(Error::Range { index: 1, value }) if value == -1e40));
+        assert!(matches!(of(&[1e-50, 2e-50]), Err(Error::Range { index: 1, value }) if value == 2e-50));
+        assert_eq!(of(&[1.0, 1e-50])?, [1.0, 0.0]);
+        assert_eq!(of(&[0.0, 0.0])?, [0.0, 0.0]);
+        assert!(of(&[])?.is_empty());
         Ok(())
     }
 }

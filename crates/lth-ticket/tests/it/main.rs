@@ -2,6 +2,7 @@
 
 mod file;
 mod hooks;
+mod lamp;
 mod pruning;
 mod schedules;
 mod stream;

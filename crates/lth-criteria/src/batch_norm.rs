@@ -21,14 +21,7 @@ impl Criterion for BatchNormScale {
     fn score(&self, weight_name: &str, inputs: &Inputs<'_>) -> Result<Tensor, Error> {
         let checked = Checked::new(self.name(), weight_name, inputs);
         let (weight, scale) = (checked.weight()?, checked.any_shape(Input::BatchNormScale)?);
-        let n_filters = weight.dims().first().copied();
-        let Some(n_filters) = n_filters.filter(|n_filters| scale.dims() == [*n_filters]) else {
-            let expected = format!("[{}], one value per filter", n_filters.unwrap_or(0));
-            return Err(checked.wrong_shape(Input::BatchNormScale, &scale, expected));
-        };
-        let mut column = vec![1; weight.rank()];
-        column[0] = n_filters;
-        checked.finish(&scale.abs()?.reshape(column)?.broadcast_as(weight.shape())?)
+        checked.finish(&checked.per_output(Input::BatchNormScale, &weight, &scale.abs()?)?)
     }
 }
 
@@ -52,7 +45,7 @@ mod tests {
         let weight = Tensor::ones((2, 3), DType::F32, &Device::Cpu).unwrap();
         let scale = Tensor::ones(3, DType::F32, &Device::Cpu).unwrap();
         let error = BatchNormScale.score("w", &Inputs { batch_norm_scale: Some(&scale), ..Inputs::of(&weight) });
-        let expected = "batch-norm scale of `w` has shape [3], expected [2], one value per filter";
+        let expected = "batch-norm scale of `w` has shape [3], expected [2], one value per output";
         assert_eq!(error.unwrap_err().to_string(), expected);
     }
 }

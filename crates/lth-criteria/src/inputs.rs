@@ -29,6 +29,9 @@ pub enum Input {
     ActivationNorm,
     /// Weight of the BatchNorm that follows the layer: \[filters\], the weight's first dimension.
     BatchNormScale,
+    /// Mean over batches of the squared gradient of a gate on each of the layer's outputs: \[outputs\], the weight's first
+    /// dimension.
+    SquaredGateGradient,
     /// Mask now in force, the weight's shape: 1 (or any number but 0) where the weight is kept.
     Mask,
 }
@@ -45,6 +48,7 @@ impl fmt::Display for Input {
             Input::FlowGradient => "flow gradient",
             Input::ActivationNorm => "activation norm",
             Input::BatchNormScale => "batch-norm scale",
+            Input::SquaredGateGradient => "squared gate gradient",
             Input::Mask => "mask",
         })
     }
@@ -66,7 +70,7 @@ impl Requirements {
     /// The weight alone.
     pub const NONE: Requirements = Requirements(0);
 
-    const ALL: [Input; 10] = [
+    const ALL: [Input; 11] = [
         Input::Weight,
         Input::Initial,
         Input::Previous,
@@ -76,6 +80,7 @@ impl Requirements {
         Input::FlowGradient,
         Input::ActivationNorm,
         Input::BatchNormScale,
+        Input::SquaredGateGradient,
         Input::Mask,
     ];
 
@@ -97,8 +102,9 @@ impl Requirements {
 
     /// Whether the score can be computed without data: from the weight, its history and its mask alone.
     pub fn is_data_free(self) -> bool {
-        use Input::{ActivationNorm, FlowGradient, Gradient, HessianGradient, SquaredGradient};
-        ![Gradient, SquaredGradient, HessianGradient, FlowGradient, ActivationNorm].iter().any(|i| self.contains(*i))
+        use Input::{ActivationNorm, FlowGradient, Gradient, HessianGradient, SquaredGateGradient, SquaredGradient};
+        let of_data = [Gradient, SquaredGradient, HessianGradient, FlowGradient, ActivationNorm, SquaredGateGradient];
+        !of_data.iter().any(|input| self.contains(*input))
     }
 
     /// The inputs, in the order of [`Input`].
@@ -130,6 +136,8 @@ pub struct Inputs<'a> {
     pub activation_norm: Option<&'a Tensor>,
     /// [`Input::BatchNormScale`].
     pub batch_norm_scale: Option<&'a Tensor>,
+    /// [`Input::SquaredGateGradient`].
+    pub squared_gate_gradient: Option<&'a Tensor>,
     /// [`Input::Mask`].
     pub mask: Option<&'a Tensor>,
 }
@@ -147,6 +155,7 @@ impl<'a> Inputs<'a> {
             flow_gradient: None,
             activation_norm: None,
             batch_norm_scale: None,
+            squared_gate_gradient: None,
             mask: None,
         }
     }
@@ -163,6 +172,7 @@ impl<'a> Inputs<'a> {
             Input::FlowGradient => self.flow_gradient,
             Input::ActivationNorm => self.activation_norm,
             Input::BatchNormScale => self.batch_norm_scale,
+            Input::SquaredGateGradient => self.squared_gate_gradient,
             Input::Mask => self.mask,
         }
     }
@@ -212,6 +222,19 @@ impl<'a> Checked<'a> {
     /// if it was not given, or holds NaN or an infinite value.
     pub fn any_shape(&self, input: Input) -> Result<Tensor, Error> {
         self.read(input, self.given(input)?)
+    }
+
+    /// `values`, one for each of the weight's outputs (its first dimension), in the weight's shape; the caller read them as
+    /// `input`.
+    pub(crate) fn per_output(&self, input: Input, weight: &Tensor, values: &Tensor) -> Result<Tensor, Error> {
+        let n_outputs = weight.dims().first().copied();
+        let Some(n_outputs) = n_outputs.filter(|n_outputs| values.dims() == [*n_outputs]) else {
+            let expected = format!("[{}], one value per output", n_outputs.unwrap_or(0));
+            return Err(self.wrong_shape(input, values, expected));
+        };
+        let mut column = vec![1; weight.rank()];
+        column[0] = n_outputs;
+        Ok(values.reshape(column)?.broadcast_as(weight.shape())?)
     }
 
     /// The error for an input whose shape does not fit.
@@ -269,6 +292,8 @@ pub struct NamedInputs<'a> {
     pub activation_norm: Option<&'a BTreeMap<String, Tensor>>,
     /// [`Input::BatchNormScale`], by the name of the weight that comes before the BatchNorm.
     pub batch_norm_scale: Option<&'a BTreeMap<String, Tensor>>,
+    /// [`Input::SquaredGateGradient`], by the name of the weight whose outputs have the gates.
+    pub squared_gate_gradient: Option<&'a BTreeMap<String, Tensor>>,
     /// [`Input::Mask`].
     pub mask: Option<&'a BTreeMap<String, Tensor>>,
 }
@@ -286,6 +311,7 @@ impl<'a> NamedInputs<'a> {
             flow_gradient: None,
             activation_norm: None,
             batch_norm_scale: None,
+            squared_gate_gradient: None,
             mask: None,
         }
     }
@@ -303,6 +329,7 @@ impl<'a> NamedInputs<'a> {
             flow_gradient: find(self.flow_gradient),
             activation_norm: find(self.activation_norm),
             batch_norm_scale: find(self.batch_norm_scale),
+            squared_gate_gradient: find(self.squared_gate_gradient),
             mask: find(self.mask),
         })
     }

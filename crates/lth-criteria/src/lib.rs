@@ -29,14 +29,15 @@
 //! | [`UpdatingMagnitudeIncrease`], [`UpdatingMovement`], [`UpdatingMovmag`] | the same | previous weight |
 //! | [`Snip`] | \|w·g\| | gradient g |
 //! | [`Taylor`], [`EmpiricalFisher`] | w² mean(g²), ½ w² mean(g²) | squared gradient |
+//! | [`TaylorGate`] | mean((Σ w·g)²), the sum over the weight's output | squared gate gradient |
 //! | [`Grasp`] | w · Hg | Hessian-gradient product |
 //! | [`SynFlow`] | \|w\| · ∂R/∂\|w\| | flow gradient |
 //! | [`Wanda`] | \|w\| · ‖x‖ | activation norm |
 //! | [`BatchNormScale`] | \|γ\| of the filter | batch-norm scale γ |
 //! | [`Lamp`] | w² / Σ of the layer's squares ≥ w² | |
 //!
-//! What they need is collected by [`GradientStatistics`], [`ActivationNorms`], [`hessian_gradient_product`] and
-//! [`flow_gradients`]; [`synflow`] runs the whole iterative method. [`Normalized`] puts the scores of different layers on
+//! What they need is collected by [`GradientStatistics`], [`GateStatistics`], [`ActivationNorms`],
+//! [`hessian_gradient_product`] and [`flow_gradients`]; [`synflow`] runs the whole iterative method. [`Normalized`] puts the scores of different layers on
 //! one scale, for selection over all of them.
 
 mod criterion;
@@ -48,6 +49,7 @@ mod inputs;
 mod activation;
 mod batch_norm;
 mod flow;
+mod gate;
 mod gradient;
 mod lamp;
 mod magnitude;
@@ -67,6 +69,7 @@ pub use collect::{GradientStatistics, gradients};
 pub use criterion::{Criterion, score_all};
 pub use error::{Error, Names};
 pub use flow::{SynFlow, SynFlowRounds, flow_gradients, synflow};
+pub use gate::{GateStatistics, TaylorGate};
 pub use gradient::{EmpiricalFisher, Grasp, Snip, Taylor};
 pub use hessian::{hessian_gradient_product, hessian_vector_product};
 pub use inputs::{Checked, Input, Inputs, NamedInputs, Requirements};

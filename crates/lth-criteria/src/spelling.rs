@@ -1,7 +1,8 @@
 use crate::{
     BatchNormScale, Criterion, EmpiricalFisher, Error, Grasp, Lamp, LargeFinal, LargeInit, LargeInitLargeFinal,
     MagnitudeIncrease, Movement, Movmag, Normalization, Normalized, Random, SmallFinal, SmallInit, SmallInitSmallFinal,
-    Snip, SquaredFinal, SynFlow, Taylor, UpdatingMagnitudeIncrease, UpdatingMovement, UpdatingMovmag, Wanda,
+    Snip, SquaredFinal, SynFlow, Taylor, TaylorGate, UpdatingMagnitudeIncrease, UpdatingMovement, UpdatingMovmag,
+    Wanda,
 };
 
 /// Every criterion of this crate, [`Random`] with the given seed, in the order of the documentation.
@@ -22,6 +23,7 @@ pub fn all(seed: u64) -> Vec<Box<dyn Criterion>> {
         Box::new(UpdatingMovement),
         Box::new(UpdatingMovmag),
         Box::new(Taylor),
+        Box::new(TaylorGate),
         Box::new(Snip),
         Box::new(Grasp),
         Box::new(EmpiricalFisher),

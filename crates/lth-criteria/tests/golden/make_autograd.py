@@ -103,13 +103,26 @@ for seed, (net_name, (make, shape, n_classes)) in enumerate(CASES.items()):
                 norms[name] = (s + (x * x).sum(dims), n + x.shape[0])
             hooks.append(m.register_forward_pre_hook(hook))
 
+    # A gate, a factor of 1, on every output of a layer: behind its BatchNorm if it has one. Autograd itself differentiates.
+    gates, gated = {}, {}
+    for k in prunable:
+        at = {"conv1.weight": "bn1", "conv2.weight": "bn2"}.get(k, k.removesuffix(".weight"))
+        gates[k] = torch.ones(params[k].shape[0], requires_grad=True)
+
+        def gate(m, xs, y, name=k):
+            return y * (gates[name].view(-1, 1, 1) if y.dim() == 4 else gates[name])
+        hooks.append(net.get_submodule(at).register_forward_hook(gate))
+
     def grads(loss, **kw):
         return dict(zip(params, torch.autograd.grad(loss, list(params.values()), **kw)))
 
     first, squares, hg = {}, {}, None
     for i, (x, y) in enumerate(batches):
         out[f"{net_name}.x{i}"], out[f"{net_name}.y{i}"] = x, y
-        g = grads(F.cross_entropy(net(x), y))
+        loss = F.cross_entropy(net(x), y)
+        g = grads(loss, retain_graph=True)
+        for k, z in zip(gates, torch.autograd.grad(loss, list(gates.values()))):
+            gated[k] = gated.get(k, 0) + z ** 2 / len(batches)
         for k in params:
             first[k] = first.get(k, 0) + g[k] / len(batches)
             squares[k] = squares.get(k, 0) + g[k] ** 2 / len(batches)
@@ -147,6 +160,7 @@ for seed, (net_name, (make, shape, n_classes)) in enumerate(CASES.items()):
             "taylor": w * w * squares[k], "snip": (w * first[k]).abs(), "grasp": w * hg[k],
             "empirical_fisher": 0.5 * w * w * squares[k], "synflow": (w * flow[k]).abs(), "wanda": w.abs() * spread,
             "lamp": lamp.view_as(w),
+            "taylor_gate": gated[k].view(-1, *[1] * (w.dim() - 1)).expand_as(w),
         }
         bn = {"conv1.weight": "bn1.weight", "conv2.weight": "bn2.weight"}.get(k)
         if bn:

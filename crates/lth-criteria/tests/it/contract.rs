@@ -25,6 +25,7 @@ fn key(input: Input) -> &'static str {
         Input::FlowGradient => "flow_gradient",
         Input::ActivationNorm => "activation_norm",
         Input::BatchNormScale => "batch_norm_scale",
+        Input::SquaredGateGradient => "squared_gate_gradient",
         Input::Mask => "mask",
         other => panic!("no test tensor for the {other}"),
     }
@@ -87,7 +88,7 @@ fn a_score_that_overflows_is_an_error() {
 fn names_are_distinct_and_find_their_criterion() {
     let names: Vec<String> = all(0).iter().map(|criterion| criterion.name().to_owned()).collect();
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
-    assert_eq!(names.len(), 22);
+    assert_eq!(names.len(), 23);
     for name in &names {
         assert_eq!(by_name(name, 0).unwrap().name(), name);
     }
@@ -101,7 +102,7 @@ fn data_free_criteria_need_neither_gradients_nor_activations() {
     for name in ["random", "large_final", "movement", "updating_movmag", "lamp", "batch_norm_scale"] {
         assert!(data_free(name), "{name}");
     }
-    for name in ["taylor", "snip", "grasp", "empirical_fisher", "synflow", "wanda"] {
+    for name in ["taylor", "snip", "grasp", "empirical_fisher", "synflow", "wanda", "taylor_gate"] {
         assert!(!data_free(name), "{name}");
     }
     assert!(Requirements::NONE.is_data_free());
@@ -146,7 +147,7 @@ fn many_weights(sizes: &[usize]) -> BTreeMap<String, Tensor> {
 proptest! {
     #[test]
     fn nan_or_infinity_in_any_input_is_named_with_its_index(
-        criterion_idx in 0usize..22,
+        criterion_idx in 0usize..23,
         which in any::<prop::sample::Index>(),
         position in any::<prop::sample::Index>(),
         bad in prop_oneof![Just(f32::NAN), Just(f32::INFINITY), Just(f32::NEG_INFINITY)],

@@ -33,6 +33,7 @@ impl Everything {
             ("flow_gradient", full(3.0, 1.5).abs().unwrap()),
             ("activation_norm", Tensor::new(&[1.5f32, 0.2], &Device::Cpu).unwrap()),
             ("batch_norm_scale", Tensor::new(&[1f32, -0.5, 0.0, 2.0], &Device::Cpu).unwrap()),
+            ("squared_gate_gradient", Tensor::new(&[0.5f32, 0.25, 0.0, 3.0], &Device::Cpu).unwrap()),
             ("mask", (full(1.0, 0.5).ge(0.0).unwrap()).to_dtype(DType::U8).unwrap()),
         ]);
         Everything { tensors }
@@ -49,6 +50,7 @@ impl Everything {
             flow_gradient: find("flow_gradient"),
             activation_norm: find("activation_norm"),
             batch_norm_scale: find("batch_norm_scale"),
+            squared_gate_gradient: find("squared_gate_gradient"),
             mask: find("mask"),
             ..Inputs::of(&self.tensors["weight"])
         }

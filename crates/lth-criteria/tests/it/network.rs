@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{BatchNorm, Conv2d, Conv2dConfig, Linear, Module, ModuleT, VarBuilder, VarMap};
 use lth_criteria::{
     ActivationNorms, Criterion, GradientStatistics, Grasp, NamedInputs, Snip, SynFlow, SynFlowRounds, Taylor, Wanda,
-    flow_gradients, gradients, hessian_gradient_product, score_all, synflow,
+    flow_gradients, gradients, hessian_gradient_product, hessian_vector_product, score_all, synflow,
 };
 
 use crate::values;
@@ -185,4 +185,59 @@ fn synflow_runs_through_convolutions_and_batch_norm_and_moves_nothing() {
     assert_eq!(kept.iter().sum::<f64>(), n_weights as f64 - (0.9 * n_weights as f64).round());
     let after: Vec<Vec<f64>> = network.variables.values().map(|var| values(var)).collect();
     assert_eq!(after, before);
+}
+
+/// LeNet-300-100 by waves of two phases, on 128 pictures most of which is black; logits over 200, as GraSP takes them.
+fn lenet_loss(variables: &BTreeMap<String, Var>, phase: f64) -> candle_core::Result<Tensor> {
+    let pixel = |i: usize| ((0.37 * i as f64 + phase).sin() * (0.011 * i as f64).cos()).max(0.0);
+    let mut x = Tensor::from_vec((0..128 * 784).map(pixel).collect(), (128, 784), &Device::Cpu)?;
+    for layer in ["fc1", "fc2", "fc3"] {
+        let (weight, bias) = (&variables[&format!("{layer}.weight")], &variables[&format!("{layer}.bias")]);
+        x = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
+        if layer != "fc3" {
+            x = x.relu()?;
+        }
+    }
+    let targets = Tensor::from_vec((0..128u32).map(|i| i * 7 % 10).collect(), 128, &Device::Cpu)?;
+    candle_nn::loss::cross_entropy(&(x / 200.0)?, &targets)
+}
+
+#[test]
+fn the_hessian_of_a_network_with_relu_is_symmetric() {
+    // u · Hg = g · Hu for any u: with a step over which units change sides it is far from it.
+    for phase in [0.0, 1.0, 2.0] {
+        let wave = |layer: usize, dims: &[usize]| -> Tensor {
+            let n = dims.iter().product::<usize>();
+            // No period in common with the shape; of a variance of 2 / inputs.
+            let scale = (4.0 / dims[dims.len() - 1] as f64).sqrt();
+            let value = |i: usize| scale * (12.9898 * (i + 7919 * layer) as f64 + phase).sin();
+            Tensor::from_vec((0..n).map(value).collect::<Vec<_>>(), dims, &Device::Cpu).unwrap()
+        };
+        let mut variables = BTreeMap::new();
+        let mut direction = BTreeMap::new();
+        for (layer, (name, inputs, outputs)) in
+            [("fc1", 784, 300), ("fc2", 300, 100), ("fc3", 100, 10)].into_iter().enumerate()
+        {
+            let weight = Var::from_tensor(&wave(layer, &[outputs, inputs])).unwrap();
+            let bias = Var::from_tensor(&Tensor::zeros(outputs, DType::F64, &Device::Cpu).unwrap()).unwrap();
+            direction.insert(format!("{name}.weight"), wave(layer + 10, &[outputs, inputs]));
+            direction.insert(format!("{name}.bias"), wave(layer + 20, &[outputs]));
+            variables.insert(format!("{name}.weight"), weight);
+            variables.insert(format!("{name}.bias"), bias);
+        }
+        let gradient = gradients(&lenet_loss(&variables, phase).unwrap(), &variables).unwrap();
+        let by_gradient = hessian_gradient_product(&variables, || lenet_loss(&variables, phase)).unwrap();
+        let weights = variables.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
+        let by_direction = hessian_vector_product(&weights, &direction, |shifted| {
+            let variables: BTreeMap<String, Var> = shifted
+                .iter()
+                .map(|(name, w)| Ok((name.clone(), Var::from_tensor(w)?)))
+                .collect::<candle_core::Result<_>>()?;
+            gradients(&lenet_loss(&variables, phase)?, &variables).map_err(candle_core::Error::wrap)
+        })
+        .unwrap();
+        let (ours, expected) = (dot(&direction, &by_gradient), dot(&gradient, &by_direction));
+        let size = (dot(&direction, &direction) * dot(&by_gradient, &by_gradient)).sqrt();
+        assert!((ours - expected).abs() <= 1e-6 * size, "{ours}, expected {expected} of {size}");
+    }
 }

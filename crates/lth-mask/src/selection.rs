@@ -101,9 +101,11 @@ impl Selection {
         Ok(Layer::of(shape, transposed))
     }
 
+    /// Checks that every pattern fits one of these names, as selecting does.
+    ///
     /// # Errors
-    /// If a pattern fits none of the names.
-    fn check_patterns<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Result<()> {
+    /// If a pattern fits none.
+    pub fn check_patterns<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Result<()> {
         pattern::check("keep_dense", &self.keep_dense, names.clone())?;
         pattern::check("transposed", &self.transposed, names.clone())?;
         pattern::check("experts", &self.experts, names.clone())?;

@@ -136,6 +136,8 @@ impl<'a> Pruning<'a> {
             let names = fit.parameters().names().take(4).map(str::to_owned).collect();
             return Err(Error::NothingToPrune { ranks: self.config.ranks.clone(), names });
         }
+        let prunable: Vec<&str> = self.prunable(fit.parameters()).map(|(name, _)| name).collect();
+        self.config.selection.check_patterns(prunable.into_iter())?;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let length = TrainingLength::new(count(fit.n_epochs()), count(fit.n_batches()))?;
         let plan = self.config.schedule.plan(length)?;
@@ -211,15 +213,18 @@ impl<'a> Pruning<'a> {
         Ok(())
     }
 
+    /// The weights that the hook could prune.
+    fn prunable<'p>(&self, parameters: &'p Parameters) -> impl Iterator<Item = (&'p str, &'p candle_core::Var)> {
+        let prunable = parameters.iter().filter(|(_, parameter)| {
+            parameter.role() == lth_train::Role::Weight && self.config.ranks.contains(&parameter.var().rank())
+        });
+        prunable.map(|(name, parameter)| (name, parameter.var()))
+    }
+
     /// The weights that the hook prunes.
     fn weights<'p>(&self, parameters: &'p Parameters) -> Vec<(&'p str, &'p candle_core::Var)> {
         let is_kept_dense = |name: &str| self.config.selection.keep_dense.iter().any(|pattern| matches(pattern, name));
-        let prunable = parameters.iter().filter(|(name, parameter)| {
-            parameter.role() == lth_train::Role::Weight
-                && self.config.ranks.contains(&parameter.var().rank())
-                && !is_kept_dense(name)
-        });
-        prunable.map(|(name, parameter)| (name, parameter.var())).collect()
+        self.prunable(parameters).filter(|(name, _)| !is_kept_dense(name)).collect()
     }
 
     fn copies(&self, parameters: &Parameters) -> Result<BTreeMap<String, Tensor>, Error> {

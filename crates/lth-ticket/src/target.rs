@@ -34,9 +34,10 @@ impl Target {
         self.sparsity == Sparsity::DENSE && self.layers.values().all(|sparsity| *sparsity == 0.0)
     }
 
-    /// `selection` with the layers' targets as they are now.
+    /// `selection` with the layers' targets as they are now, for scores that have no dense layers among them.
     pub(crate) fn selection(&self, selection: &Selection) -> Selection {
         let mut now = selection.clone();
+        now.keep_dense.clear();
         if let Scope::PerLayer(targets) = &mut now.scope {
             targets.clone_from(&self.layers);
         }

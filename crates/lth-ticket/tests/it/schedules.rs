@@ -181,3 +181,13 @@ fn gradual_two_of_four_by_movement_ends_at_half() -> Outcome {
     assert_eq!(layer_records(trainer.network().parameters(), &RANKS)?[0].zeros, 60);
     Ok(())
 }
+
+#[test]
+fn a_pattern_that_fits_no_weight_ends_the_fit_at_its_start() -> Outcome {
+    let selection = Selection { keep_dense: vec!["fc2.weight".to_owned(), "fc9".to_owned()], ..Selection::default() };
+    let config = PruningConfig { selection, ..config(SparsitySchedule::to(percent(50.0), Schedule::iterative(2)?)) };
+    let error = trainer().fit(&FitConfig::new(2), &data(), &mut [&mut Pruning::new(config)]);
+    let error = error.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("keep_dense has `fc9`, which fits no tensor of `fc1.weight`"), "{error}");
+    Ok(())
+}

@@ -52,7 +52,11 @@ impl fmt::Display for Failure {
         // A transparent error repeats its source's message: say everything once, on one line.
         let mut said = String::new();
         for cause in self.error.chain() {
-            let text = cause.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+            let mut text = cause.to_string();
+            if let Some(candle_core::Error::WithBacktrace { inner, .. }) = cause.downcast_ref() {
+                text = inner.to_string();
+            }
+            let text = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
             if !said.contains(&text) {
                 if !said.is_empty() {
                     said.push_str(": ");
@@ -99,5 +103,14 @@ mod tests {
         let io = std::io::Error::other("no space\nleft");
         let failure = Err::<(), _>(io).context("writing `a`").data().expect_err("an error went in");
         assert_eq!(failure.to_string(), "writing `a`: no space left");
+    }
+
+    #[test]
+    fn a_backtrace_is_no_part_of_the_message() {
+        let inner = Box::new(candle_core::Error::Msg("no such kernel".to_owned()));
+        let backtrace = Box::new(std::backtrace::Backtrace::force_capture());
+        let error = candle_core::Error::WithBacktrace { inner, backtrace };
+        let failure = Err::<(), _>(error).context("layer `a`").data().expect_err("an error went in");
+        assert_eq!(failure.to_string(), "layer `a`: no such kernel");
     }
 }

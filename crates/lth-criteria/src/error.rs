@@ -114,7 +114,24 @@ pub enum Error {
     },
     /// An error of candle, from an operator or from a closure of the caller.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(without_backtrace(error))
+    }
+}
+
+/// candle's error without the backtrace that `RUST_BACKTRACE=1` makes part of its message: twenty lines where one is read.
+fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+    use candle_core::Error as Candle;
+    match error {
+        Candle::WithBacktrace { inner, .. } => without_backtrace(*inner),
+        Candle::Context { inner, context } => Candle::Context { inner: Box::new(without_backtrace(*inner)), context },
+        Candle::WithPath { inner, path } => Candle::WithPath { inner: Box::new(without_backtrace(*inner)), path },
+        error => error,
+    }
 }
 
 /// Names of weights, as an error lists them: at most eight, and how many more there are.

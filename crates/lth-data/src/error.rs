@@ -19,7 +19,7 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        r#source: io::Error,
     },
     /// The archive is no tar archive, is cut short or fails its own checksums.
     #[error("archive `{}` is damaged or no tar archive: {reason}", path.display())]
@@ -114,7 +114,24 @@ pub enum Error {
     },
     /// candle could not make the batch's tensors.
     #[error("batch tensors: {0}")]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(without_backtrace(error))
+    }
+}
+
+/// candle's error without the backtrace that `RUST_BACKTRACE=1` makes part of its message: twenty lines where one is read.
+pub(crate) fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+    use candle_core::Error as Candle;
+    match error {
+        Candle::WithBacktrace { inner, .. } => without_backtrace(*inner),
+        Candle::Context { inner, context } => Candle::Context { inner: Box::new(without_backtrace(*inner)), context },
+        Candle::WithPath { inner, path } => Candle::WithPath { inner: Box::new(without_backtrace(*inner)), path },
+        error => error,
+    }
 }
 
 impl Error {

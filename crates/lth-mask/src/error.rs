@@ -13,8 +13,8 @@ pub enum Error {
     Named {
         /// The parameter's name.
         name: String,
-        /// What is wrong with it.
-        source: Box<Error>,
+        /// What is wrong with it; part of the message, so that a chain of causes does not say it again.
+        r#source: Box<Error>,
     },
     /// A mask meets a tensor or a mask of another shape.
     #[error("mask has shape {got:?}, expected {expected:?}")]
@@ -172,11 +172,28 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        r#source: std::io::Error,
     },
     /// A tensor operation failed.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(without_backtrace(error))
+    }
+}
+
+/// candle's error without the backtrace that `RUST_BACKTRACE=1` makes part of its message: twenty lines where one is read.
+fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+    use candle_core::Error as Candle;
+    match error {
+        Candle::WithBacktrace { inner, .. } => without_backtrace(*inner),
+        Candle::Context { inner, context } => Candle::Context { inner: Box::new(without_backtrace(*inner)), context },
+        Candle::WithPath { inner, path } => Candle::WithPath { inner: Box::new(without_backtrace(*inner)), path },
+        error => error,
+    }
 }
 
 /// The result of everything here.

@@ -10,7 +10,7 @@ use candle_core::DType;
 pub enum Error {
     /// candle could not do an operation.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
 
     /// A network's parameters could not be set.
     #[error(transparent)]
@@ -40,7 +40,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        r#source: std::io::Error,
     },
 
     /// A file's content is not what it should be.
@@ -100,6 +100,12 @@ pub enum Error {
         /// The mask's name.
         name: String,
     },
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(lth_train::without_backtrace(error))
+    }
 }
 
 impl Error {

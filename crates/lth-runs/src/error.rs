@@ -14,7 +14,7 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
         /// The operating system's answer.
-        source: std::io::Error,
+        r#source: std::io::Error,
     },
     /// There is no such file.
     #[error("no {what} at {}", path.display())]

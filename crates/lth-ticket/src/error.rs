@@ -6,7 +6,7 @@ use std::path::PathBuf;
 pub enum Error {
     /// candle could not do an operation.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
 
     /// The criterion could not score a weight.
     #[error(transparent)]
@@ -97,7 +97,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The system's word.
-        source: std::io::Error,
+        r#source: std::io::Error,
     },
 
     /// A file could not be written.
@@ -139,6 +139,12 @@ pub enum Error {
     /// A saved hook state is not this hook's.
     #[error("the saved state does not fit this pruning hook: {0}")]
     State(String),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(lth_train::without_backtrace(error))
+    }
 }
 
 impl Error {

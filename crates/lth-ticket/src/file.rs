@@ -102,7 +102,7 @@ impl Ticket {
         let header =
             TicketHeader::from_metadata(&metadata).map_err(|error| damaged(&format!("its header: {error}")))?;
         let tensors: BTreeMap<String, Tensor> = candle_core::safetensors::load_buffer(&bytes, device)
-            .map_err(|error| damaged(&error))?
+            .map_err(|error| damaged(&Error::from(error)))?
             .into_iter()
             .collect();
         drop(bytes);
@@ -145,7 +145,7 @@ impl Ticket {
                 return Err(format!("mask for `{name}` has shape {got:?}, expected {expected:?}"));
             }
             let values = tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
-            let values = values.map_err(|error| format!("`{name}`: {error}"))?;
+            let values = values.map_err(|error| format!("`{name}`: {}", Error::from(error)))?;
             if let Some(index) = mask.iter().zip(&values).position(|(keep, value)| !keep && *value != 0.) {
                 return Err(format!("`{name}` is {} at pruned position {index}, expected 0", values[index]));
             }

@@ -11,7 +11,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 pub enum Error {
     /// candle could not do an operation.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
 
     /// The training loss became infinite or NaN: the run cannot recover.
     #[error(
@@ -134,16 +134,16 @@ pub enum Error {
     },
 
     /// The data source failed.
-    #[error("reading a batch failed: {0}")]
-    Data(#[source] BoxError),
+    #[error("reading a batch failed: {}", chain(&**.0))]
+    Data(BoxError),
 
     /// A hook failed.
-    #[error("{hook}: {source}")]
+    #[error("{hook}: {}", chain(&**source))]
     Hook {
         /// The hook's name.
         hook: String,
         /// What it said.
-        source: BoxError,
+        r#source: BoxError,
     },
 
     /// Two hooks of a fit have one name, under which only one of their states could be saved.
@@ -154,8 +154,8 @@ pub enum Error {
     },
 
     /// A checkpoint could not be written.
-    #[error("writing a checkpoint failed: {0}")]
-    Checkpoint(#[source] BoxError),
+    #[error("writing a checkpoint failed: {}", chain(&**.0))]
+    Checkpoint(BoxError),
 
     /// Gradients are not those of the loss.
     #[error(
@@ -167,6 +167,46 @@ pub enum Error {
     /// A saved state does not fit what it is loaded into.
     #[error("state cannot be restored: {0}")]
     State(String),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(without_backtrace(error))
+    }
+}
+
+/// candle's error without the backtrace that `RUST_BACKTRACE=1` makes part of its message: twenty lines where one is read.
+pub fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+    use candle_core::Error as Candle;
+    match error {
+        Candle::WithBacktrace { inner, .. } => without_backtrace(*inner),
+        Candle::Context { inner, context } => Candle::Context { inner: Box::new(without_backtrace(*inner)), context },
+        Candle::WithPath { inner, path } => Candle::WithPath { inner: Box::new(without_backtrace(*inner)), path },
+        error => error,
+    }
+}
+
+/// An error and its causes in one line, each said once: what stands in a message is not given as its source besides.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut said = String::new();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let text = match cause.downcast_ref::<candle_core::Error>() {
+            Some(mut error) => {
+                while let candle_core::Error::WithBacktrace { inner, .. } = error {
+                    error = inner;
+                }
+                error.to_string()
+            }
+            None => cause.to_string(),
+        };
+        if !said.contains(&text) {
+            said.push_str(if said.is_empty() { "" } else { ": " });
+            said.push_str(&text);
+        }
+        next = cause.source();
+    }
+    said
 }
 
 impl Error {

@@ -72,7 +72,7 @@ mod state;
 mod trainer;
 
 pub use check::{CheckedGradient, GradientReport, Verdict, check_gradients};
-pub use error::{BoxError, Error};
+pub use error::{BoxError, Error, without_backtrace};
 pub use evaluate::{Evaluation, evaluate};
 pub use hook::{Event, Fit, Hook, HookState};
 pub use network::{ModuleNetwork, Network, Pass};

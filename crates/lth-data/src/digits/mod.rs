@@ -46,8 +46,14 @@ pub enum Error {
         expected: &'static str,
     },
     /// No tensor could be made.
-    #[error("digits")]
-    Tensor(#[from] candle_core::Error),
+    #[error("digits: {0}")]
+    Tensor(candle_core::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Tensor(crate::error::without_backtrace(error))
+    }
 }
 
 /// Pictures and their labels.

@@ -27,14 +27,14 @@ pub enum Error {
         path: PathBuf,
     },
     /// A file or folder could not be read or written.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
         /// On which file.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        r#source: io::Error,
     },
     /// A parameter is out of range.
     #[error("toy pets: {name} is {got}, expected {expected}")]
@@ -47,12 +47,12 @@ pub enum Error {
         expected: String,
     },
     /// A picture could not be made into a JPEG.
-    #[error("cannot encode {name} as JPEG")]
+    #[error("cannot encode {name} as JPEG: {source}")]
     Encode {
         /// The picture.
         name: String,
         /// Why it failed.
-        source: image::ImageError,
+        r#source: image::ImageError,
     },
 }
 

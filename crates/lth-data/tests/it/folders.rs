@@ -87,3 +87,15 @@ fn a_link_that_leads_nowhere_is_a_damaged_picture_and_no_more() {
     let (pictures, summary) = open_folder(&source, &options(place.path()), &mut |_| {}).unwrap();
     assert_eq!((pictures.len(), summary.damaged), (5, vec![]));
 }
+
+#[test]
+fn a_cause_is_said_once() {
+    let source = || std::io::Error::other("disk full");
+    let path = std::path::PathBuf::from("a.jpg");
+    let error = lth_data::Error::Io { action: "read", path: path.clone(), source: source() };
+    assert_eq!(error.to_string(), "cannot read `a.jpg`: disk full");
+    assert!(std::error::Error::source(&error).is_none());
+    let error = lth_data::toy_pets::Error::Io { action: "write", path, source: source() };
+    assert_eq!(error.to_string(), "cannot write a.jpg: disk full");
+    assert!(std::error::Error::source(&error).is_none());
+}

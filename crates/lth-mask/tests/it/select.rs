@@ -382,3 +382,25 @@ fn groups_follow_how_a_weight_lies() -> Result<()> {
     assert_eq!(error, "`layer`: it is among the experts and has shape [2, 3], expected rank 3");
     Ok(())
 }
+
+#[test]
+fn a_chain_of_causes_says_nothing_twice_and_no_backtrace() {
+    let chain = |error: &dyn std::error::Error| {
+        let mut said = vec![error.to_string()];
+        let mut next = error.source();
+        while let Some(cause) = next {
+            said.push(cause.to_string());
+            next = cause.source();
+        }
+        said
+    };
+    let misfit = Error::Shape { got: vec![2], expected: vec![3] };
+    let named = Error::Named { name: "fc.weight".to_owned(), source: Box::new(misfit) };
+    assert_eq!(chain(&named), ["`fc.weight`: mask has shape [2], expected [3]"]);
+    let missing = MaskSet::load("none/masks.safetensors").err().map(|error| chain(&error)).unwrap_or_default();
+    assert!(missing.len() == 1 && missing[0].starts_with("none/masks.safetensors: "), "{missing:?}");
+    let inner = Box::new(candle_core::Error::Msg("no such kernel".to_owned()));
+    let backtrace = Box::new(std::backtrace::Backtrace::force_capture());
+    let traced = Error::from(candle_core::Error::WithBacktrace { inner, backtrace });
+    assert_eq!(chain(&traced), ["no such kernel"]);
+}

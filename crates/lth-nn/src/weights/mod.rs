@@ -208,7 +208,7 @@ fn from_safetensors(bytes: &[u8], path: &Path) -> Result<Weights, Error> {
             Ok(tensor) => {
                 weights.tensors.insert(name, tensor);
             }
-            Err(error) => weights.ignored.push(Skipped { name, reason: error.to_string() }),
+            Err(error) => weights.ignored.push(Skipped { name, reason: Error::from(error).to_string() }),
         }
     }
     weights.ignored.sort_by(|a, b| a.name.cmp(&b.name));

@@ -283,6 +283,41 @@ fn an_error_of_a_hook_names_the_hook() -> Result<(), Error> {
     Ok(())
 }
 
+#[test]
+fn a_cause_is_said_once_and_without_a_backtrace() {
+    let message = |text: &str| candle_core::Error::Msg(text.to_owned());
+    let traced = |error| candle_core::Error::WithBacktrace {
+        inner: Box::new(error),
+        backtrace: Box::new(std::backtrace::Backtrace::force_capture()),
+    };
+    #[derive(Debug)]
+    struct Outer(candle_core::Error);
+    impl std::fmt::Display for Outer {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("no batch")
+        }
+    }
+    impl std::error::Error for Outer {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+    let hook = |source: BoxError| Error::Hook { hook: "pruning".to_owned(), source };
+    let outer = || Box::new(Outer(traced(message("bad shape"))));
+    let cases = [
+        (Error::from(traced(message("bad shape"))), "bad shape"),
+        (Error::from(traced(message("bad shape")).with_path("a.bin")), "path: \"a.bin\" bad shape"),
+        (hook(Box::new(traced(message("bad shape")))), "pruning: bad shape"),
+        (hook(outer()), "pruning: no batch: bad shape"),
+        (Error::Data(outer()), "reading a batch failed: no batch: bad shape"),
+        (Error::Checkpoint(outer()), "writing a checkpoint failed: no batch: bad shape"),
+    ];
+    for (error, expected) in cases {
+        assert_eq!(error.to_string(), expected);
+        assert!(std::error::Error::source(&error).is_none(), "{error} is said again by its source");
+    }
+}
+
 /// A layer whose norm ends the graph, as candle's fused one does.
 struct Severed(candle_nn::Linear, candle_nn::LayerNorm, candle_nn::Linear);
 

@@ -9,6 +9,7 @@ use lth_kernels::{
     linear, max_pool2d, multiply_by, relu, to_layout,
 };
 use proptest::prelude::*;
+use std::slice::from_ref;
 
 /// Each type and what one rounding to it, and f32 inside, leave of the largest value.
 const TYPES: [(DType, f64); 4] =
@@ -77,9 +78,9 @@ proptest! {
         let flat = exact(seed + 2, &[n, 7]);
         let vector = |s: u64, n: usize| exact(seed + s, &[n]);
 
-        check("relu", std::slice::from_ref(&x), &|t| relu(&t[0]));
-        check("to_layout", std::slice::from_ref(&x), &|t| to_layout(&t[0], layout, Layout::Chwn));
-        check("multiply_by", std::slice::from_ref(&x), &|t| multiply_by(&t[0], &y.to_dtype(t[0].dtype())?));
+        check("relu", from_ref(&x), &|t| relu(&t[0]));
+        check("to_layout", from_ref(&x), &|t| to_layout(&t[0], layout, Layout::Chwn));
+        check("multiply_by", from_ref(&x), &|t| multiply_by(&t[0], &y.to_dtype(t[0].dtype())?));
         check("concat", &[x.clone(), y.clone()], &|t| concat(&t[0], &t[1], 1));
         check("add_bias", &[flat.clone(), vector(3, 7)], &|t| add_bias(&t[0], &t[1]));
 
@@ -96,10 +97,10 @@ proptest! {
         });
 
         let pool = Pool2dParams { kernel: (2, 2), stride: (1, 2), padding: (1, 0), layout };
-        check("max_pool2d", std::slice::from_ref(&x), &|t| max_pool2d(&t[0], &pool));
-        check("avg_pool2d", std::slice::from_ref(&x), &|t| avg_pool2d(&t[0], &pool));
-        check("global_max_pool", std::slice::from_ref(&x), &|t| global_max_pool(&t[0], layout));
-        check("global_avg_pool", std::slice::from_ref(&x), &|t| global_avg_pool(&t[0], layout));
+        check("max_pool2d", from_ref(&x), &|t| max_pool2d(&t[0], &pool));
+        check("avg_pool2d", from_ref(&x), &|t| avg_pool2d(&t[0], &pool));
+        check("global_max_pool", from_ref(&x), &|t| global_max_pool(&t[0], layout));
+        check("global_avg_pool", from_ref(&x), &|t| global_avg_pool(&t[0], layout));
 
         // Rounding opens and closes a rectifier next to 0, and a small variance makes it large: neither here.
         let norm = BatchNormParams { eps: 0.1, layout, relu: false };
@@ -125,7 +126,7 @@ proptest! {
         });
 
         let targets = Tensor::from_iter((0..n as u32).map(|i| i % 7), &Device::Cpu).unwrap();
-        check("cross_entropy", std::slice::from_ref(&flat), &|t| cross_entropy(&t[0], &targets));
+        check("cross_entropy", from_ref(&flat), &|t| cross_entropy(&t[0], &targets));
     }
 
     #[test]

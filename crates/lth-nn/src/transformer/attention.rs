@@ -69,7 +69,6 @@ pub struct MultiHeadAttention {
 /// A new [`MultiHeadAttention`] over `size` values, from `{q,k,v,out}_proj.{weight,bias}` of the builder.
 /// # Errors
 /// If the heads do not divide `size`, or the builder has tensors of these names with other shapes, or none.
-#[allow(clippy::needless_pass_by_value)] // as candle-nn's
 pub fn multi_head_attention(
     size: usize,
     config: &AttentionConfig,

@@ -32,6 +32,8 @@
 //! # Ok(()) }
 //! ```
 
+#![allow(clippy::needless_pass_by_value)] // the signatures are candle-nn's, so that one takes the other's place
+
 mod attention;
 mod norm;
 mod rotary;

@@ -56,7 +56,6 @@ impl Module for LayerNorm {
 /// alone is a configuration, too. As candle-nn's: without `affine` it has no parameters, without `remove_mean` no bias.
 /// # Errors
 /// If the builder has tensors of these names with other shapes, or none.
-#[allow(clippy::needless_pass_by_value)] // as candle-nn's
 pub fn layer_norm(size: usize, config: impl Into<LayerNormConfig>, builder: VarBuilder<'_>) -> Result<LayerNorm> {
     let LayerNormConfig { eps, remove_mean, affine } = config.into();
     let get = |wanted: bool, leaf, value| {
@@ -92,7 +91,6 @@ impl Module for RmsNorm {
 /// A new [`RmsNorm`] over `size` values, from `weight` (1 at first) of the builder.
 /// # Errors
 /// If the builder has a `weight` of another shape, or none.
-#[allow(clippy::needless_pass_by_value)] // as candle-nn's
 pub fn rms_norm(size: usize, eps: f64, builder: VarBuilder<'_>) -> Result<RmsNorm> {
     Ok(RmsNorm::new(builder.get_with_hints(size, "weight", candle_nn::Init::Const(1.0))?, eps))
 }

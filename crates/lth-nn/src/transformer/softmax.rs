@@ -6,7 +6,6 @@ use super::widened;
 /// The softmax of `x` along `axis`, of `x`'s shape and type. Stable at any finite values.
 /// # Errors
 /// If `x` has no such axis or candle fails.
-#[allow(clippy::needless_pass_by_value)] // as candle-nn's
 pub fn softmax(x: &Tensor, axis: impl Dim) -> Result<Tensor> {
     let axis = axis.to_index(x.shape(), "softmax")?;
     let wide = widened(x)?;

@@ -152,7 +152,9 @@ impl PackedConv2d {
             let shape = params.layout.shape(batch, out_channels, output[0], output[1]);
             return Tensor::zeros(&shape, DType::F32, x.device());
         }
-        let layout = native_layout(geometry.batch, params.layout);
+        // Vectors run over positions or over the batch: a linear layer has one position.
+        let is_flat = 2 * geometry.n_outputs() < geometry.batch;
+        let layout = if is_flat { Layout::Chwn } else { native_layout(geometry.batch, params.layout) };
         let into = |t: &Tensor| to_layout(&t.detach(), params.layout, layout)?.contiguous();
         let residual = match residual {
             Some(residual) => {

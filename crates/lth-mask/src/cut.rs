@@ -171,7 +171,9 @@ fn thresholds(layers: &Layers<'_>, scope: &Scope, rule: ThresholdRule, sparsity:
     };
     let counts: Vec<usize> = cuts.iter().enumerate().map(count).collect();
     let counts = match scope {
-        Scope::Local | Scope::PerLayer(_) => (0..counts.len()).map(|i| layers.own(i, counts[i])).collect(),
+        Scope::Local | Scope::PerLayer(_) | Scope::PerOutput => {
+            (0..counts.len()).map(|i| layers.own(i, counts[i])).collect()
+        }
         _ => {
             let wanted: Vec<f64> = counts.iter().map(|&count| count as f64).collect();
             apportion(&wanted, &layers.bounds, counts.iter().sum(), layers.round_to)

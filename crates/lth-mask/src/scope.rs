@@ -17,10 +17,10 @@ pub enum Scope {
     /// Every layer has the sparsity asked for.
     #[default]
     Local,
-    /// Every output of every layer has it: the weights that make one output (a row of a linear weight, a filter) are
-    /// compared with each other alone. Least kept and rounding count per output, and ties are refused. The granularity
-    /// must be a part of an output, as single weights and kernels are. Source: Sun et al. 2024, "A Simple and Effective
-    /// Pruning Approach for Large Language Models" (Wanda), §3.
+    /// Every output of every layer has it: the weights that make one output (a row of a linear weight or of an expert, a
+    /// filter) are compared with each other alone. Least kept and rounding count per output, and ties are refused. The
+    /// granularity must be a part of an output, as single weights and kernels are. Source: Sun et al. 2024, "A Simple and
+    /// Effective Pruning Approach for Large Language Models" (Wanda), §3.
     PerOutput,
     /// All layers together have it: one threshold for the scores of all. Counted in groups, so that with filters of
     /// different sizes the share of weights differs.

@@ -29,7 +29,7 @@ impl Job<'_> {
         if !self.selection.tied.is_empty() {
             return Err(Error::Selection("scope per output takes no ties, expected none".to_owned()));
         }
-        if let Granularity::NM { .. } = self.selection.granularity {
+        if self.members.iter().any(|member| matches!(member.granularity, Granularity::NM { .. })) {
             return Err(Error::Selection(
                 "N:M fixes each output's share, expected scope local or per layer".to_owned(),
             ));
@@ -87,14 +87,14 @@ impl Job<'_> {
     fn outputs(&self, unit: &Unit<'_>) -> Result<Outputs> {
         let (member, grouping) = (&self.members[unit.members[0]], &unit.groupings[0]);
         let refused = |reason| Error::Granularity {
-            granularity: self.selection.granularity.to_string(),
+            granularity: member.granularity.to_string(),
             shape: member.shape.to_vec(),
             reason,
         };
         let Some((output_axis, input_axis)) = member.layer.output_input_axes() else {
             return Err(refused("scope per output is for linear layers and convolutions of one or two dimensions"));
         };
-        // An axis before both counts layers of their own.
+        // An axis before both counts layers of their own: fused experts.
         let is_within = |axis| axis != output_axis && axis >= output_axis.min(input_axis);
         let outputs = Grouping::over(member.shape, is_within);
         let n_groups = unit.scores.len() / outputs.n_groups();

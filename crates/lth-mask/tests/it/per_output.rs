@@ -43,6 +43,24 @@ fn a_filter_of_a_transposed_convolution_is_its_second_dimension() -> Result<()> 
 }
 
 #[test]
+fn outputs_are_found_in_every_layout() -> Result<()> {
+    // The same two outputs of three inputs: 1, 5, 3 and 60, 20, 40; as [I, O], and twice as experts.
+    let by_input = [[1f32, 60.0], [5.0, 20.0], [3.0, 40.0]];
+    let by_output = [[1f32, 5.0, 3.0], [60.0, 20.0, 40.0]];
+    let (transposed, experts) = (vec!["w".to_owned()], vec!["w".to_owned()]);
+    let kept =
+        |tensor: Tensor, selection: Selection| Ok::<_, Error>(bits(&select(&one("w", tensor), 1.0 / 3.0, &selection)?));
+    let (across, along) = ([false, true, true, false, true, true], [false, true, true, true, false, true]);
+    let linear = Selection { transposed: transposed.clone(), ..per_output() };
+    assert_eq!(kept(Tensor::new(&by_input, &Device::Cpu)?, linear)?, across);
+    let fused = Selection { experts: experts.clone(), ..per_output() };
+    assert_eq!(kept(Tensor::new(&[by_output, by_output], &Device::Cpu)?, fused)?, [along, along].concat());
+    let fused = Selection { experts, transposed, ..per_output() };
+    assert_eq!(kept(Tensor::new(&[by_input, by_input], &Device::Cpu)?, fused)?, [across, across].concat());
+    Ok(())
+}
+
+#[test]
 fn a_group_that_is_no_part_of_an_output_is_refused() -> Result<()> {
     let conv = one("w", scores(&[4, 3, 3, 3], 1)?);
     for granularity in [Granularity::Filter, Granularity::SharedKernel, Granularity::Layer, Granularity::SharedWeight] {
@@ -59,6 +77,9 @@ fn a_group_that_is_no_part_of_an_output_is_refused() -> Result<()> {
     let tied = Selection { tied: vec![vec!["w".to_owned()]], ..per_output() };
     assert!(matches!(select(&linear, 0.5, &tied), Err(Error::Selection(_))));
     let pattern = Selection { granularity: Granularity::NM { n: 2, m: 4 }, ..per_output() };
+    assert!(matches!(select(&linear, 0.5, &pattern), Err(Error::Selection(_))));
+    let named = BTreeMap::from([("w".to_owned(), Granularity::NM { n: 2, m: 4 })]);
+    let pattern = Selection { granularities: named, ..per_output() };
     assert!(matches!(select(&linear, 0.5, &pattern), Err(Error::Selection(_))));
     Ok(())
 }

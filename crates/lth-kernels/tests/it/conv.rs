@@ -213,6 +213,44 @@ fn empty_filters_and_channels_give_zeros() -> Result<()> {
     Ok(())
 }
 
+/// Where an output must not be finite: a kept weight reads what is not.
+fn spoilt(x: &Tensor, mask: &Tensor, p: &Conv2dParams) -> Result<Vec<bool>> {
+    let bad: Vec<f64> = values(x).into_iter().map(|v| f64::from(u8::from(!v.is_finite()))).collect();
+    let bad = Tensor::from_vec(bad, x.shape(), &Device::Cpu)?;
+    Ok(values(&naive(&bad, &mask.to_dtype(DType::F64)?, p)?).into_iter().map(|n| n > 0.0).collect())
+}
+
+#[test]
+fn what_is_not_finite_reaches_every_output_that_a_kept_weight_carries_it_to() -> Result<()> {
+    let p = params((1, 2), (1, 1), (1, 1), 1);
+    let shape = [8, 6, 3, 3];
+    let (weight, mask) = (noise32(2, &shape), mask(4, &shape, 0.3));
+    let pattern = Pattern::new(&mask)?;
+    for batch in [2, 17] {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = values(&noise32(1, &[batch, 6, 5, 7])).into_iter().map(|v| v as f32).collect::<Vec<_>>();
+            // A corner, whose outputs read padding as well, and one from the middle of the last picture.
+            let middle = values.len() - 100;
+            (values[0], values[middle]) = (bad, bad);
+            let x = Tensor::from_vec(values, (batch, 6, 5, 7), &Device::Cpu)?;
+            let expected = spoilt(&x, &mask, &p)?;
+            for kernel in [Kernel::Dense, Kernel::Sparse, Kernel::Compact] {
+                for set in InstructionSet::ALL {
+                    for layout in LAYOUTS {
+                        let y = || kernel.run(|| run(&x, &weight, Some(&pattern), &p, layout));
+                        let Some(result) = set.run(y) else { continue };
+                        let [y, ..] = result?;
+                        let lost =
+                            self::values(&y).into_iter().zip(&expected).position(|(y, bad)| *bad && y.is_finite());
+                        assert_eq!(lost, None, "{kernel}, {set:?}, {layout:?}, batch {batch}");
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn denormals_are_computed_with() -> Result<()> {
     let x = Tensor::full(f32::MIN_POSITIVE / 8.0, (16, 1, 2, 2), &Device::Cpu)?;

@@ -123,7 +123,7 @@ fn fine_tuned() -> Result<(f64, f64)> {
 
     let mut trainer = Trainer::new(network, Optimizer::new(OptimizerConfig::adam()), SEED);
     println!("Dense, from random weights:");
-    fit(&mut trainer, (&train, &valid), 4, &mut [])?;
+    fit(&mut trainer, (&train, &valid), 6, &mut [])?;
 
     println!("\nFine-tuned, the smallest weights of all layers together cut little by little to {SPARSITY_PERCENT} %:");
     let before = trainer.network().parameters().snapshot(|_, _| true)?;

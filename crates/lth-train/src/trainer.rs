@@ -1,6 +1,7 @@
 //! The loop.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use candle_core::backprop::GradStore;
@@ -189,12 +190,7 @@ impl<N: Network> Trainer<N> {
         if let Some(name) = hook_names.iter().find(|name| is_twice(&hook_names, name)) {
             return Err(Error::HookName { name: name.clone() });
         }
-        if !lth_kernels::IS_OPTIMISED {
-            tracing::warn!(
-                "the kernels were compiled without optimisation and are many times slower: put `opt-level = 3` under \
-                 `[profile.dev.package.\"*\"]` in Cargo.toml, or use --release"
-            );
-        }
+        warn_of_slow_kernels();
         let start = Position {
             n_epochs: config.n_epochs,
             n_batches,
@@ -382,6 +378,19 @@ impl<N: Network> Trainer<N> {
             state.hooks.insert(hook.name().to_owned(), saved);
         }
         Ok(state)
+    }
+}
+
+/// Once in a process, where it is so.
+fn warn_of_slow_kernels() {
+    static ONCE: Once = Once::new();
+    if !lth_kernels::IS_OPTIMISED {
+        ONCE.call_once(|| {
+            tracing::warn!(
+                "the kernels were compiled without optimisation and are many times slower: put `opt-level = 3` under \
+                 `[profile.dev.package.\"*\"]` in Cargo.toml, or use --release"
+            );
+        });
     }
 }
 

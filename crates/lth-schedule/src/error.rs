@@ -30,6 +30,22 @@ pub enum Error {
         /// The spellings that are accepted.
         expected: &'static str,
     },
+    /// The spelling of a curve of one's own, of which text has only the name.
+    #[error(
+        "`{schedule}` is a curve of one's own, which cannot be read from text or a file, expected it from code by Schedule::own"
+    )]
+    Own {
+        /// The text, `own(name)`.
+        schedule: String,
+    },
+    /// A curve of one's own that is not a number somewhere.
+    #[error("progress of {schedule} at position {position} is NaN, expected a number in [0, 1]")]
+    CurveNan {
+        /// The schedule, `own(name)`.
+        schedule: String,
+        /// Where, in [0, 1].
+        position: f64,
+    },
     /// A window that ends before it starts, or has no length.
     #[error("window from {start} to {end} is empty, expected an end after the start")]
     EmptyWindow {

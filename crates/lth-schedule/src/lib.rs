@@ -1,8 +1,8 @@
 //! When to prune how much: sparsity and learning-rate schedules, without tensors.
 //!
 //! Pruning while training needs an answer to "how sparse should the network be now?". [`SparsitySchedule`] is that
-//! answer as a value that can be stored, compared and spelled: a shape ([`Schedule`]), a start and an end
-//! ([`Sparsity`]), and a [`Window`] of the training. Bound to a [`TrainingLength`] it gives the sparsity at every
+//! answer as a value that can be stored, compared and spelled: a shape ([`Schedule`], or a [`Curve`] of one's own), a
+//! start and an end ([`Sparsity`]), and a [`Window`] of the training. Bound to a [`TrainingLength`] it gives the sparsity at every
 //! iteration.
 //!
 //! ```
@@ -27,6 +27,7 @@
 
 mod error;
 mod levels;
+mod own;
 mod points;
 mod schedule;
 mod sparsity;
@@ -40,6 +41,7 @@ pub mod learning_rate;
 
 pub use error::Error;
 pub use levels::{LayerType, PruningRate, PruningRates};
+pub use own::{Curve, OwnCurve};
 pub use points::Points;
 pub use schedule::{Exponent, Logistic, Schedule};
 pub use sparsity::Sparsity;

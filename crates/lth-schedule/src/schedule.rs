@@ -3,14 +3,14 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Points, Sparsity};
+use crate::{Curve, Error, OwnCurve, Points, Sparsity};
 
 /// The shape of a pruning schedule: how much of the way from the starting to the final sparsity is done, over the
 /// position in its window.
 ///
 /// A plain value: compare it, store it, spell it. The text is the same in a file, on a command line and in [`Display`]:
 /// `one_shot`, `iterative(3)`, `agp`, `one_cycle`, `cosine`, `linear`, `dsd`, `geometric(7)`, `polynomial(2)`,
-/// `piecewise(0:0, 0.5:0.9, 1:1)`.
+/// `piecewise(0:0, 0.5:0.9, 1:1)`. A [`Curve`] of one's own is written as `own(name)`, and reading that is an error.
 ///
 /// ```
 /// use lth_schedule::Schedule;
@@ -72,6 +72,8 @@ pub enum Schedule {
     Polynomial(Exponent),
     /// Straight lines between given points: `piecewise(0:0, 0.5:0.9, 1:1)`.
     Piecewise(Points),
+    /// A [`Curve`] of one's own: `own(name)`, which is written and not read.
+    Own(OwnCurve),
 }
 
 impl Schedule {
@@ -112,6 +114,11 @@ impl Schedule {
         Ok(Schedule::Piecewise(Points::new(points)?))
     }
 
+    /// [`Schedule::Own`] along `curve`.
+    pub fn own(curve: impl Curve + 'static) -> Schedule {
+        Schedule::Own(OwnCurve::new(curve))
+    }
+
     /// The part of the way from the starting to the final sparsity, in [0, 1]; of [`Schedule::Geometric`] the part of its
     /// rounds that are done, which is the way of the density's logarithm.
     ///
@@ -129,6 +136,7 @@ impl Schedule {
             Schedule::Geometric { n_rounds } => jumps(pos, *n_rounds) / f64::from(n_rounds.get()),
             Schedule::Polynomial(exponent) => 1.0 - (1.0 - pos).powf(exponent.0),
             Schedule::Piecewise(points) => points.at(pos),
+            Schedule::Own(own) => own.progress(pos),
         };
         progress.clamp(0.0, 1.0)
     }
@@ -152,21 +160,23 @@ impl Schedule {
 
     /// Whether the sparsity stands still between a number of jumps, instead of changing at every iteration:
     /// [`Schedule::OneShot`], [`Schedule::Iterative`], [`Schedule::Geometric`], and a piecewise schedule all of whose
-    /// lines are level or jumps.
+    /// lines are level or jumps. A curve of one's own says so itself.
     pub fn is_stepwise(&self) -> bool {
         match self {
             Schedule::OneShot | Schedule::Iterative { .. } | Schedule::Geometric { .. } => true,
             Schedule::Piecewise(points) => points.is_stepwise(),
+            Schedule::Own(own) => own.curve().is_stepwise(),
             _ => false,
         }
     }
 
     /// Whether progress never falls while the position grows: all but [`Schedule::Dsd`] and a piecewise schedule with a
-    /// falling stretch. The masks along such a schedule can be nested.
+    /// falling stretch. A curve of one's own says so itself. The masks along such a schedule can be nested.
     pub fn is_monotone(&self) -> bool {
         match self {
             Schedule::Dsd => false,
             Schedule::Piecewise(points) => points.is_monotone(),
+            Schedule::Own(own) => own.curve().is_monotone(),
             _ => true,
         }
     }

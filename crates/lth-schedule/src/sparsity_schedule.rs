@@ -62,7 +62,8 @@ impl SparsitySchedule {
     /// The schedule for a training of a known length.
     ///
     /// # Errors
-    /// If the window is empty there or reaches past its end, or a geometric schedule starts or ends at 100 %.
+    /// If the window is empty there or reaches past its end, or a geometric schedule starts or ends at 100 %, or a
+    /// [`Curve`](crate::Curve) of one's own is NaN at one of a thousand even steps.
     pub fn plan(&self, length: TrainingLength) -> Result<SparsityPlan, Error> {
         if matches!(self.schedule, Schedule::Geometric { .. }) && [self.start, self.end].contains(&Sparsity::EMPTY) {
             return Err(Error::Parameter {
@@ -70,6 +71,11 @@ impl SparsitySchedule {
                 got: Sparsity::EMPTY.to_string(),
                 expected: "less than 100 %: rounds that prune a part of what is left always leave something",
             });
+        }
+        if let Schedule::Own(own) = &self.schedule
+            && let Some(position) = own.first_nan()
+        {
+            return Err(Error::CurveNan { schedule: self.schedule.to_string(), position });
         }
         Ok(SparsityPlan { span: self.window.resolve(length)?, length, schedule: self.clone() })
     }

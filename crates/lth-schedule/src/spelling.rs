@@ -11,7 +11,7 @@ impl Schedule {
                                  geometric(rounds), polynomial(p), piecewise(position:progress, …)";
 }
 
-/// The spelling that [`FromStr`] reads; numbers are written so that they read back equal.
+/// The spelling that [`FromStr`] reads, but for `own(name)`; numbers are written so that they read back equal.
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -33,12 +33,13 @@ impl fmt::Display for Schedule {
                 }
                 f.write_str(")")
             }
+            Schedule::Own(own) => write!(f, "own({})", own.curve().name()),
         }
     }
 }
 
 /// Reads the spelling of [`Display`](fmt::Display). Also accepted: fasterai's names `cos` and `lin` and its `iterative`
-/// (three steps).
+/// (three steps). Not read is `own(name)`: text has no more of a curve than its name.
 impl FromStr for Schedule {
     type Err = Error;
 
@@ -79,6 +80,7 @@ impl FromStr for Schedule {
                 let points = points.iter().map(pair).collect::<Result<Vec<_>, Error>>()?;
                 Ok(Schedule::Piecewise(Points::new(points)?))
             }
+            ("own", [_, ..]) => Err(Error::Own { schedule: trimmed.to_owned() }),
             _ => Err(unreadable()),
         }
     }

@@ -2,4 +2,5 @@
 #![allow(missing_docs)]
 
 mod golden;
+mod own;
 mod properties;

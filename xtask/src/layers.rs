@@ -51,7 +51,7 @@ enum Lie {
 }
 
 impl Layers {
-    pub(crate) fn of(tensors: &BTreeMap<String, Tensor>, granularity: Granularity) -> Self {
+    pub(crate) fn of(tensors: &BTreeMap<String, Tensor>, granularity: &Granularity) -> Self {
         let mut layers = Self::default();
         let orientation_matters = !matches!(granularity, Granularity::Weight | Granularity::Layer);
         for (name, tensor) in tensors.iter().filter(|(_, tensor)| tensor.rank() >= 2 && tensor.dtype().is_float()) {
@@ -195,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    fn layers(tensors: &[(&str, &[usize])], granularity: Granularity) -> candle_core::Result<Layers> {
+    fn layers(tensors: &[(&str, &[usize])], granularity: &Granularity) -> candle_core::Result<Layers> {
         let ones =
             |&(name, shape): &(&str, &[usize])| Ok((name.to_owned(), Tensor::ones(shape, DType::F32, &Device::Cpu)?));
         let tensors = tensors.iter().map(ones).collect::<candle_core::Result<_>>()?;
@@ -214,7 +214,7 @@ mod tests {
                 ("pos_embed", &[1, 5, 4]),
                 ("video.weight", &[2, 2, 2, 2, 2]),
             ],
-            Granularity::Row,
+            &Granularity::Row,
         )?;
         let names: Vec<&str> = found.weights.keys().map(String::as_str).collect();
         assert_eq!(
@@ -233,24 +233,24 @@ mod tests {
         let linear: [&[usize]; 3] = [&[12, 4], &[4, 4], &[16, 4]];
         let of = |shapes: [&'static [usize]; 3]| {
             let tensors: Vec<_> = names.into_iter().zip(shapes).chain([("wte.weight", &[9, 4][..])]).collect();
-            layers(&tensors, Granularity::Row)
+            layers(&tensors, &Granularity::Row)
         };
         assert_eq!(of(conv1d)?.transposed, names);
         assert!(of(linear)?.transposed.is_empty());
         let unknown = |granularity| layers(&[(names[1], &[4, 4])], granularity);
-        assert_eq!(unknown(Granularity::Row)?.left_out.len(), 1);
-        assert_eq!(unknown(Granularity::Weight)?.weights.len(), 1);
+        assert_eq!(unknown(&Granularity::Row)?.left_out.len(), 1);
+        assert_eq!(unknown(&Granularity::Weight)?.weights.len(), 1);
         Ok(())
     }
 
     #[test]
     fn fused_experts_are_told_from_convolutions() -> anyhow::Result<()> {
         let (up, down) = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj");
-        let found = layers(&[(up, &[3, 8, 6]), (down, &[3, 6, 4]), ("conv.weight", &[4, 3, 5])], Granularity::Row)?;
+        let found = layers(&[(up, &[3, 8, 6]), (down, &[3, 6, 4]), ("conv.weight", &[4, 3, 5])], &Granularity::Row)?;
         assert_eq!((found.experts.len(), found.transposed.len(), found.weights.len()), (2, 0, 3));
-        let found = layers(&[(up, &[3, 6, 8]), (down, &[3, 4, 6])], Granularity::Row)?;
+        let found = layers(&[(up, &[3, 6, 8]), (down, &[3, 4, 6])], &Granularity::Row)?;
         assert_eq!((found.experts.len(), found.transposed.len()), (2, 2));
-        let found = layers(&[(down, &[3, 4, 6])], Granularity::Row)?;
+        let found = layers(&[(down, &[3, 4, 6])], &Granularity::Row)?;
         assert_eq!((found.weights.len(), found.left_out.len()), (0, 1));
         Ok(())
     }

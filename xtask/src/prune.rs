@@ -181,7 +181,7 @@ pub(crate) fn run(options: &Options) -> Result {
     let mut weights = Weights::read(&options.input).data()?;
     let initial = options.initial.as_deref().map(|path| Weights::read(path).data()).transpose()?;
 
-    let mut layers = Layers::of(&weights.tensors, options.granularity);
+    let mut layers = Layers::of(&weights.tensors, &options.granularity);
     let prunable = &layers.weights;
     if let Some(pattern) = options.keep_dense.iter().find(|pattern| !prunable.keys().any(|name| matches(pattern, name)))
     {
@@ -195,7 +195,7 @@ pub(crate) fn run(options: &Options) -> Result {
         return Err(Failure::usage(format!("{} leaves nothing to prune", options.input.display())));
     }
     let selection = Selection {
-        granularity: options.granularity,
+        granularity: options.granularity.clone(),
         scope: options.scope.into(),
         rule: options.rule.into(),
         transposed: transposed.into_iter().chain(options.transposed.iter().cloned()).collect(),
@@ -410,7 +410,7 @@ mod tests {
         assert_eq!((masks.weights(), masks.zeros()), (400, 360));
         let written = Weights::read(&folder.path().join("out.safetensors"))?;
         assert_eq!(totals(&written.tensors)?, Totals { values: 500, zeros: 360, sparsity: 0.72 });
-        let layers = Layers::of(&written.tensors, Granularity::Weight);
+        let layers = Layers::of(&written.tensors, &Granularity::Weight);
         let left: Vec<_> = layers.left_out.iter().map(|left| left.name.as_str()).collect();
         assert_eq!(left, ["pos_embed"]);
         Ok(())

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use candle_core::DType;
@@ -101,7 +102,15 @@ pub enum Error {
         /// The tensor's shape.
         shape: Vec<usize>,
         /// Why not.
-        reason: &'static str,
+        reason: Cow<'static, str>,
+    },
+    /// The spelling of a granularity of one's own, of which text has only the name.
+    #[error(
+        "`{granularity}` is a granularity of one's own, which cannot be read from text or a file, expected it from code by Granularity::own"
+    )]
+    Own {
+        /// The text, `own(name)`.
+        granularity: String,
     },
     /// An N:M pattern cannot be that sparse.
     #[error("{n}:{m} prunes at most {most} of {weights} weights, asked for {asked}")]

@@ -1,9 +1,11 @@
 //! What is pruned as one.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::group::Grouping;
+use crate::own::OwnGroups;
 
 /// What is pruned as one: the weights of a group share a score and a fate.
 ///
@@ -41,7 +43,9 @@ use crate::group::Grouping;
 ///
 /// `SharedKernel` (and a linear layer's `Column`) removes an input channel, `Filter` (`Row`) an output channel: these
 /// are what [compaction](crate::compact) makes smaller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+///
+/// [`Groups`](crate::Groups) of one's own are `Own`, in text `own(name)`; reading that is an error.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Granularity {
@@ -109,11 +113,15 @@ pub enum Granularity {
         /// Weights that are stacked in one.
         parts: usize,
     },
+    /// [`Groups`](crate::Groups) of one's own.
+    Own(OwnGroups),
 }
 
-/// How a tensor's dimensions are to be read.
+/// How a weight's dimensions are to be read: O outputs, I inputs, H and W a kernel's height and width, K its length,
+/// E experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Layer {
+#[non_exhaustive]
+pub enum Layer {
     /// `[O, I, H, W]`
     Conv,
     /// `[I, O, H, W]`
@@ -152,7 +160,8 @@ impl Layer {
     }
 
     /// The axes of outputs and inputs; `None` for other ranks.
-    pub(crate) fn output_input_axes(self) -> Option<(usize, usize)> {
+    #[must_use]
+    pub fn output_input_axes(self) -> Option<(usize, usize)> {
         match self {
             Self::Conv | Self::Linear => Some((0, 1)),
             Self::TransposedConv | Self::TransposedLinear => Some((1, 0)),
@@ -186,7 +195,7 @@ impl Granularity {
 
     /// The axes over which a group runs. Source: fasterai 0.3.3, `core/granularity.py`, whose numbers count a leading
     /// axis that the weight does not have.
-    fn axes(self, layer: Layer) -> Option<&'static [usize]> {
+    fn axes(&self, layer: Layer) -> Option<&'static [usize]> {
         use Granularity::{
             Channel, Column, Filter, HorizontalSlice, Kernel, Row, SharedChannel, SharedColumn, SharedHorizontalSlice,
             SharedKernel, SharedRow, SharedVerticalSlice, SharedWeight, VerticalSlice, Weight,
@@ -229,13 +238,17 @@ impl Granularity {
         })
     }
 
+    pub(crate) fn misfit(&self, shape: &[usize], reason: impl Into<Cow<'static, str>>) -> Error {
+        Error::Granularity { granularity: self.to_string(), shape: shape.to_vec(), reason: reason.into() }
+    }
+
     /// The groups of a tensor of this shape.
     ///
     /// # Errors
     /// If such a tensor does not have this granularity.
-    pub(crate) fn groups(self, shape: &[usize], layer: Layer) -> Result<Grouping> {
-        let misfit = |reason| Error::Granularity { granularity: self.to_string(), shape: shape.to_vec(), reason };
-        match self {
+    pub(crate) fn groups(&self, shape: &[usize], layer: Layer) -> Result<Grouping> {
+        let misfit = |reason: &'static str| self.misfit(shape, reason);
+        match *self {
             Self::NM { .. } => Err(misfit("an N:M pattern has no groups of its own")),
             Self::RowBlock { rows: size } | Self::ColumnBlock { columns: size } => {
                 let axis = match (layer.output_input_axes(), self) {
@@ -261,6 +274,10 @@ impl Granularity {
                     _ => Err(misfit("only linear weights have it")),
                 }
             }
+            Self::Own(ref own) => {
+                let groups = own.groups().groups(shape, layer).map_err(|reason| self.misfit(shape, reason))?;
+                Grouping::listed(shape, groups).map_err(|reason| self.misfit(shape, reason))
+            }
             Self::Layer if layer == Layer::Other => Ok(Grouping::over(shape, |_| true)),
             _ => match self.axes(layer) {
                 Some(axes) => Ok(Grouping::over(shape, |axis| axes.contains(&axis))),
@@ -270,13 +287,14 @@ impl Granularity {
     }
 }
 
-/// fasterai's names; `2:4`, `row_block(64)`, `column_block(64)`, `head(12x3)`.
+/// fasterai's names; `2:4`, `row_block(64)`, `column_block(64)`, `head(12x3)`, `own(name)`.
 impl fmt::Display for Granularity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
             Self::NM { n, m } => return write!(f, "{n}:{m}"),
             Self::RowBlock { rows } => return write!(f, "row_block({rows})"),
             Self::ColumnBlock { columns } => return write!(f, "column_block({columns})"),
+            Self::Own(own) => return write!(f, "own({})", own.groups().name()),
             Self::Head { heads, parts } => return write!(f, "head({heads}x{parts})"),
             Self::Weight => "weight",
             Self::SharedWeight => "shared_weight",
@@ -299,7 +317,7 @@ impl fmt::Display for Granularity {
     }
 }
 
-/// Reads what [`Granularity`] displays.
+/// Reads what [`Granularity`] displays, but for `own(name)`: text has no more of groups than their name.
 impl std::str::FromStr for Granularity {
     type Err = Error;
 
@@ -319,6 +337,9 @@ impl std::str::FromStr for Granularity {
         if let Some((heads, parts)) = inside("head").and_then(|i| i.split_once('x')) {
             return Ok(Self::Head { heads: number(heads)?, parts: number(parts)? });
         }
+        if inside("own").is_some() {
+            return Err(Error::Own { granularity: text.to_owned() });
+        }
         let (n, m) = text.split_once(':').ok_or_else(unknown)?;
         Ok(Self::NM { n: number(n)?, m: number(m)? })
     }
@@ -328,7 +349,7 @@ impl std::str::FromStr for Granularity {
 mod tests {
     use super::*;
 
-    fn groups(granularity: Granularity, shape: &[usize], transposed: bool) -> Option<usize> {
+    fn groups(granularity: &Granularity, shape: &[usize], transposed: bool) -> Option<usize> {
         let grouping = granularity.groups(shape, Layer::of(shape, transposed)).ok()?;
         Some(grouping.n_groups())
     }
@@ -355,34 +376,34 @@ mod tests {
             1,
         ];
         for (granularity, count) in Granularity::NAMED.into_iter().zip(counts) {
-            assert_eq!(groups(granularity, &[o, i, h, w], false), Some(count), "{granularity}");
-            assert_eq!(groups(granularity, &[i, o, h, w], true), Some(count), "transposed {granularity}");
+            assert_eq!(groups(&granularity, &[o, i, h, w], false), Some(count), "{granularity}");
+            assert_eq!(groups(&granularity, &[i, o, h, w], true), Some(count), "transposed {granularity}");
         }
     }
 
     #[test]
     fn linear_layers_have_four_granularities() {
-        let count = |g| groups(g, &[6, 10], false);
+        let count = |g| groups(&g, &[6, 10], false);
         assert_eq!(count(Granularity::Weight), Some(60));
         assert_eq!(count(Granularity::Column), Some(10));
         assert_eq!(count(Granularity::Row), Some(6));
         assert_eq!(count(Granularity::Layer), Some(1));
         assert_eq!(count(Granularity::Filter), None);
-        assert_eq!(groups(Granularity::Row, &[6, 10, 3], false), Some(18));
-        assert_eq!(groups(Granularity::Layer, &[6], false), Some(1));
-        assert_eq!(groups(Granularity::Row, &[6], false), None);
+        assert_eq!(groups(&Granularity::Row, &[6, 10, 3], false), Some(18));
+        assert_eq!(groups(&Granularity::Layer, &[6], false), Some(1));
+        assert_eq!(groups(&Granularity::Row, &[6], false), None);
     }
 
     #[test]
     fn blocks_and_heads_divide_the_layer() {
-        assert_eq!(groups(Granularity::RowBlock { rows: 3 }, &[6, 10], false), Some(2));
-        assert_eq!(groups(Granularity::ColumnBlock { columns: 5 }, &[6, 10], false), Some(2));
-        assert_eq!(groups(Granularity::Head { heads: 2, parts: 3 }, &[12, 4], false), Some(2));
-        assert_eq!(groups(Granularity::RowBlock { rows: 4 }, &[6, 10], false), None);
-        assert_eq!(groups(Granularity::RowBlock { rows: 0 }, &[6, 10], false), None);
-        assert_eq!(groups(Granularity::Head { heads: 0, parts: 3 }, &[12, 4], false), None);
-        assert_eq!(groups(Granularity::Head { heads: usize::MAX, parts: 3 }, &[12, 4], false), None);
-        assert_eq!(groups(Granularity::RowBlock { rows: 1 }, &[6, 10, 1, 1], false), None);
+        assert_eq!(groups(&Granularity::RowBlock { rows: 3 }, &[6, 10], false), Some(2));
+        assert_eq!(groups(&Granularity::ColumnBlock { columns: 5 }, &[6, 10], false), Some(2));
+        assert_eq!(groups(&Granularity::Head { heads: 2, parts: 3 }, &[12, 4], false), Some(2));
+        assert_eq!(groups(&Granularity::RowBlock { rows: 4 }, &[6, 10], false), None);
+        assert_eq!(groups(&Granularity::RowBlock { rows: 0 }, &[6, 10], false), None);
+        assert_eq!(groups(&Granularity::Head { heads: 0, parts: 3 }, &[12, 4], false), None);
+        assert_eq!(groups(&Granularity::Head { heads: usize::MAX, parts: 3 }, &[12, 4], false), None);
+        assert_eq!(groups(&Granularity::RowBlock { rows: 1 }, &[6, 10, 1, 1], false), None);
     }
 
     #[test]

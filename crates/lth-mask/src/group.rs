@@ -53,6 +53,32 @@ impl Grouping {
         Self { tables, n_groups, group_size }
     }
 
+    /// Groups as they are listed, one per weight in row-major order.
+    ///
+    /// # Errors
+    /// If these are no groups of one size, counted from 0.
+    pub(crate) fn listed(shape: &[usize], groups: Vec<usize>) -> Result<Self, String> {
+        let weights: usize = shape.iter().product();
+        if groups.len() != weights {
+            return Err(format!("groups of {} weights are given, expected {weights}", groups.len()));
+        }
+        let mut sizes = vec![0_usize; weights];
+        for &group in &groups {
+            *sizes.get_mut(group).ok_or_else(|| format!("a group is {group}, expected less than {weights}"))? += 1;
+        }
+        let n_groups = groups.iter().max().map_or(0, |&last| last + 1);
+        let group_size = sizes.first().copied().unwrap_or_default();
+        sizes.truncate(n_groups);
+        if let Some(group) = sizes.iter().position(|&size| size == 0) {
+            return Err(format!("group {group} of {n_groups} is empty, expected groups counted from 0"));
+        }
+        if let Some(group) = sizes.iter().position(|&size| size != group_size) {
+            let size = sizes[group];
+            return Err(format!("group {group} has {size} weights and group 0 {group_size}, expected one size"));
+        }
+        Ok(Self { tables: vec![groups], n_groups, group_size })
+    }
+
     pub(crate) fn n_groups(&self) -> usize {
         self.n_groups
     }

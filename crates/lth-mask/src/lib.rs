@@ -1,8 +1,8 @@
 //! Masks that prune a network: which weights go, given a score for each.
 //!
-//! [`select`] turns named scores into a [`MaskSet`] at a sparsity. What is pruned as one is the [`Granularity`], over what
-//! the sparsity is shared the [`Scope`], how it becomes a cut the [`ThresholdRule`]; any goes with any. A [`Mask`] is a bit
-//! per weight. Scores are f32; f16 and bf16 are widened, f64 is rounded to f32. This crate knows nothing of where scores come from, of training, or of networks.
+//! [`select`] turns named scores into a [`MaskSet`] at a sparsity. What is pruned as one is the [`Granularity`] ([`Groups`] of
+//! one's own among them), over what the sparsity is shared the [`Scope`], how it becomes a cut the [`ThresholdRule`]; any
+//! goes with any. A [`Mask`] is a bit per weight. Scores are f32; f16 and bf16 are widened, f64 is rounded to f32. This crate knows nothing of where scores come from, of training, or of networks.
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -34,6 +34,7 @@ mod group;
 mod mask;
 mod nm;
 mod overlap;
+mod own;
 mod pattern;
 mod random;
 mod rank;
@@ -47,10 +48,11 @@ mod values;
 
 pub use compact::{Axis, Channels, CompactionPlan, Connections};
 pub use error::{Error, Result};
-pub use granularity::Granularity;
+pub use granularity::{Granularity, Layer};
 pub use group::Reduction;
 pub use mask::Mask;
 pub use overlap::{Overlap, Overlaps};
+pub use own::{Groups, OwnGroups};
 pub use pattern::matches;
 pub use random::{random_like, shuffle_within};
 pub use rule::ThresholdRule;

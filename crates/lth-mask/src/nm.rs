@@ -17,11 +17,7 @@ pub(crate) fn select(
     sparsity: f64,
     previous: Option<&Mask>,
 ) -> Result<Mask> {
-    let misfit = |reason| Error::Granularity {
-        granularity: Granularity::NM { n, m }.to_string(),
-        shape: shape.to_vec(),
-        reason,
-    };
+    let misfit = |reason: &'static str| Granularity::NM { n, m }.misfit(shape, reason);
     if n == 0 || n > m {
         return Err(misfit("expected 1 <= N <= M"));
     }

@@ -29,7 +29,7 @@ pub fn shuffle_within(masks: &MaskSet, selection: &Selection, seed: u64) -> Resu
     let shuffled = masks.iter().map(|(name, mask)| {
         let mut random = stream(seed, "shuffle within layer", name);
         let granularity = selection.granularity_of(name);
-        if mask.is_empty() || granularity == Granularity::Weight {
+        if mask.is_empty() || *granularity == Granularity::Weight {
             return Ok((name.to_owned(), random_mask(mask, &mut random)));
         }
         let layer = selection.layer_of(name, mask.shape())?;

@@ -86,9 +86,9 @@ impl Selection {
         Self { rule: ThresholdRule::Quantile, ..Self::default() }
     }
 
-    pub(crate) fn granularity_of(&self, name: &str) -> Granularity {
+    pub(crate) fn granularity_of(&self, name: &str) -> &Granularity {
         let pattern = most_specific(self.granularities.keys().map(String::as_str), name);
-        pattern.and_then(|pattern| self.granularities.get(pattern)).copied().unwrap_or(self.granularity)
+        pattern.and_then(|pattern| self.granularities.get(pattern)).unwrap_or(&self.granularity)
     }
 
     /// # Errors
@@ -163,7 +163,7 @@ struct Member<'a> {
     name: &'a str,
     shape: &'a [usize],
     layer: Layer,
-    granularity: Granularity,
+    granularity: &'a Granularity,
     scores: Values<'a>,
     previous: Option<&'a Mask>,
 }
@@ -371,7 +371,7 @@ impl<'a> Job<'a> {
         let Selection { scope, rule, round_to, tied, .. } = self.selection;
         let mut masks = MaskSet::new();
         for member in &self.members {
-            let Granularity::NM { n, m } = member.granularity else { continue };
+            let Granularity::NM { n, m } = *member.granularity else { continue };
             if !matches!(scope, Scope::Local | Scope::PerLayer(_)) {
                 return Err(Error::Selection(format!(
                     "{n}:{m} fixes each layer's share, expected scope local or per layer"

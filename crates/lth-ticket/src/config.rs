@@ -32,7 +32,7 @@ pub struct PruningConfig {
     /// shifts of every channel that is always zero are pruned as well, and compaction is then exact.
     ///
     /// `None`: where whole outputs are pruned (filters, rows, blocks of rows, heads, layers) the layer's own bias goes with
-    /// them; which norm follows which layer is not known.
+    /// them, but not with groups of one's own; which norm follows which layer is not known.
     pub connections: Option<Connections>,
 }
 

@@ -86,11 +86,7 @@ impl Job<'_> {
 
     fn outputs(&self, unit: &Unit<'_>) -> Result<Outputs> {
         let (member, grouping) = (&self.members[unit.members[0]], &unit.groupings[0]);
-        let refused = |reason| Error::Granularity {
-            granularity: member.granularity.to_string(),
-            shape: member.shape.to_vec(),
-            reason,
-        };
+        let refused = |reason: &'static str| member.granularity.misfit(member.shape, reason);
         let Some((output_axis, input_axis)) = member.layer.output_input_axes() else {
             return Err(refused("scope per output is for linear layers and convolutions of one or two dimensions"));
         };

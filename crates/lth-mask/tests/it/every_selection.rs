@@ -7,13 +7,14 @@ use lth_mask::{Error, Granularity, Mask, MaskSet, Result, Scope, Selection, Thre
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-const RULES: [ThresholdRule; 3] = [ThresholdRule::ExactCount, ThresholdRule::KthValue, ThresholdRule::Quantile];
+pub(crate) const RULES: [ThresholdRule; 3] =
+    [ThresholdRule::ExactCount, ThresholdRule::KthValue, ThresholdRule::Quantile];
 
-fn run<T>(result: Result<T>) -> Result<T, TestCaseError> {
+pub(crate) fn run<T>(result: Result<T>) -> Result<T, TestCaseError> {
     result.map_err(|e| TestCaseError::fail(e.to_string()))
 }
 
-fn scopes() -> [Scope; 6] {
+pub(crate) fn scopes() -> [Scope; 6] {
     [
         Scope::Local,
         Scope::PerLayer(BTreeMap::from([("*".to_owned(), 0.25), ("conv1*".to_owned(), 0.75)])),
@@ -25,7 +26,7 @@ fn scopes() -> [Scope; 6] {
 }
 
 /// The axes over which a group runs, written out once more: of `[O, I, H, W]`, and of `[O, I]`.
-fn axes(granularity: Granularity, rank: usize) -> Option<&'static [usize]> {
+pub(crate) fn axes(granularity: &Granularity, rank: usize) -> Option<&'static [usize]> {
     Some(match (rank, granularity) {
         (_, Granularity::Weight) => &[],
         (2, Granularity::Column) => &[0],
@@ -51,7 +52,7 @@ fn axes(granularity: Granularity, rank: usize) -> Option<&'static [usize]> {
 }
 
 /// The flat indices of each group, in order of the groups.
-fn groups(shape: &[usize], axes: &[usize]) -> Vec<Vec<usize>> {
+pub(crate) fn groups(shape: &[usize], axes: &[usize]) -> Vec<Vec<usize>> {
     let mut groups: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
     for flat in 0..shape.iter().product() {
         let mut rest = flat;
@@ -72,13 +73,13 @@ fn mean(values: &[f32], group: &[usize]) -> f32 {
 
 /// Two convolutions and a linear layer, of whole numbers with many ties.
 #[derive(Clone, Debug)]
-struct Network {
+pub(crate) struct Network {
     shapes: [(&'static str, Vec<usize>); 3],
     values: Vec<Vec<f32>>,
 }
 
 impl Network {
-    fn scores(&self) -> Result<BTreeMap<String, Tensor>> {
+    pub(crate) fn scores(&self) -> Result<BTreeMap<String, Tensor>> {
         let tensors = self.shapes.iter().zip(&self.values).map(|((name, shape), values)| {
             Ok((name.to_string(), Tensor::from_vec(values.clone(), shape.as_slice(), &Device::Cpu)?))
         });
@@ -86,7 +87,7 @@ impl Network {
     }
 
     /// The groups of each layer, by the granularity of convolutions and that of the linear layer.
-    fn groups(&self, conv: Granularity, linear: Granularity) -> Vec<Vec<Vec<usize>>> {
+    fn groups(&self, conv: &Granularity, linear: &Granularity) -> Vec<Vec<Vec<usize>>> {
         let of = |shape: &[usize]| {
             let granularity = if shape.len() == 2 { linear } else { conv };
             groups(shape, axes(granularity, shape.len()).unwrap_or_default())
@@ -95,7 +96,7 @@ impl Network {
     }
 }
 
-fn network(rounds: usize) -> impl Strategy<Value = Vec<Network>> {
+pub(crate) fn network(rounds: usize) -> impl Strategy<Value = Vec<Network>> {
     let conv = || vec(1usize..4, 4);
     (conv(), conv(), vec(1usize..8, 2)).prop_flat_map(move |(a, b, c)| {
         let shapes = [("conv1.weight", a), ("conv2.weight", b), ("fc.weight", c)];
@@ -174,10 +175,11 @@ proptest! {
     ) {
         sparsities.sort_by(f64::total_cmp);
         for granularity in Granularity::NAMED {
-            let linear = if axes(granularity, 2).is_some() { granularity } else { Granularity::Row };
-            let groups = rounds[0].groups(granularity, linear);
+            let linear = if axes(&granularity, 2).is_some() { granularity.clone() } else { Granularity::Row };
+            let groups = rounds[0].groups(&granularity, &linear);
             for (scope, rule) in scopes().into_iter().flat_map(|scope| RULES.map(|rule| (scope.clone(), rule))) {
-                let granularities = BTreeMap::from([("fc.*".to_owned(), linear)]);
+                let granularities = BTreeMap::from([("fc.*".to_owned(), linear.clone())]);
+                let granularity = granularity.clone();
                 let selection =
                     Selection { granularity, granularities, scope, rule, minimum_kept, ..Selection::default() };
                 let mut previous = None;
@@ -191,7 +193,7 @@ proptest! {
     #[test]
     fn multiples_are_kept_and_hold_the_budget(network in network(1), sparsity in 0f64..=1.0, round_to in 2usize..5) {
         let network = &network[0];
-        let groups = network.groups(Granularity::Filter, Granularity::Row);
+        let groups = network.groups(&Granularity::Filter, &Granularity::Row);
         let scores = run(network.scores())?;
         for (scope, rule) in scopes().into_iter().flat_map(|scope| RULES.map(|rule| (scope.clone(), rule))) {
             let granularities = BTreeMap::from([("fc.*".to_owned(), Granularity::Row)]);
@@ -252,8 +254,8 @@ proptest! {
             Some(Error::Named { source, .. }) => Some(*source),
             other => other,
         };
-        for granularity in Granularity::NAMED.into_iter().filter(|g| axes(*g, 2).is_none()) {
-            let error = inner(refused(sparsity, &Selection { granularity, ..base.clone() }));
+        for granularity in Granularity::NAMED.into_iter().filter(|g| axes(g, 2).is_none()) {
+            let error = inner(refused(sparsity, &Selection { granularity: granularity.clone(), ..base.clone() }));
             prop_assert!(matches!(error, Some(Error::Granularity { .. })), "{}: {:?}", granularity, error);
         }
         let nothing = "encoder.*".to_owned();

@@ -3,6 +3,7 @@
 mod compact;
 mod every_selection;
 mod golden;
+mod own;
 mod per_output;
 mod properties;
 mod select;

@@ -70,7 +70,10 @@ fn a_group_that_is_no_part_of_an_output_is_refused() -> Result<()> {
     }
     let linear = one("w", scores(&[4, 6], 1)?);
     for granularity in [Granularity::Row, Granularity::Column, Granularity::ColumnBlock { columns: 2 }] {
-        assert!(select(&linear, 0.5, &Selection { granularity, ..per_output() }).is_err(), "{granularity}");
+        assert!(
+            select(&linear, 0.5, &Selection { granularity: granularity.clone(), ..per_output() }).is_err(),
+            "{granularity}"
+        );
     }
     let bias = select(&one("w", scores(&[4], 1)?), 0.5, &per_output());
     assert!(matches!(bias, Err(Error::Named { .. })));

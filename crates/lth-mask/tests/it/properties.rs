@@ -67,7 +67,7 @@ fn scope() -> impl Strategy<Value = Scope> {
 }
 
 /// How many groups a convolution has; see the table at [`Granularity`].
-fn n_groups(granularity: Granularity, shape: &[usize]) -> usize {
+fn n_groups(granularity: &Granularity, shape: &[usize]) -> usize {
     let over = |axes: &[usize]| (0..4).filter(|a| !axes.contains(a)).map(|a| shape[a]).product();
     match granularity {
         Granularity::Weight => over(&[]),
@@ -125,13 +125,13 @@ proptest! {
         scope in scope(), minimum_kept in 0usize..3,
     ) {
         let scores = run(tensors(&layers))?;
-        let selection = Selection { granularity, reduction, scope: scope.clone(), minimum_kept, ..Selection::default() };
+        let selection = Selection { granularity: granularity.clone(), reduction, scope: scope.clone(), minimum_kept, ..Selection::default() };
         let masks = run(select(&scores, sparsity, &selection))?;
         let mut total = 0;
         let mut groups = 0;
         let mut least = 0;
         for ((name, mask), (shape, _)) in masks.iter().zip(&layers) {
-            let n = n_groups(granularity, shape);
+            let n = n_groups(&granularity, shape);
             let size = mask.len() / n;
             prop_assert_eq!(mask.kept() % size, 0);
             let kept = mask.kept() / size;
@@ -183,7 +183,7 @@ proptest! {
     ) {
         sparsities.sort_by(f64::total_cmp);
         let scores = run(tensors(&layers))?;
-        let selection = Selection { granularity, ..Selection::default() };
+        let selection = Selection { granularity: granularity.clone(), ..Selection::default() };
         let mut previous = run(MaskSet::all_kept(&scores))?;
         for sparsity in sparsities {
             let masks = run(select(&scores, sparsity, &selection))?;
@@ -203,8 +203,8 @@ proptest! {
     ) {
         let rule = [ThresholdRule::ExactCount, ThresholdRule::KthValue, ThresholdRule::Quantile][rule_idx];
         let (shape, rounds) = rounds;
-        let selection = Selection { granularity, scope, rule, ..Selection::default() };
-        let n = n_groups(granularity, &shape);
+        let selection = Selection { granularity: granularity.clone(), scope, rule, ..Selection::default() };
+        let n = n_groups(&granularity, &shape);
         let mut previous: Option<MaskSet> = None;
         for (round, values) in rounds.into_iter().enumerate() {
             let scores = run(tensors(&[(shape.clone(), values)]))?;
@@ -228,7 +228,7 @@ proptest! {
         layers in convs(), sparsity in sparsity(), granularity in granularity(), scope in scope(), rule_idx in 0usize..3,
     ) {
         let rule = [ThresholdRule::ExactCount, ThresholdRule::KthValue, ThresholdRule::Quantile][rule_idx];
-        let selection = Selection { granularity, scope, rule, ..Selection::default() };
+        let selection = Selection { granularity: granularity.clone(), scope, rule, ..Selection::default() };
         let scores = run(tensors(&layers))?;
         let reversed: BTreeMap<_, _> = scores.clone().into_iter().rev().collect();
         let expected = run(select(&scores, sparsity, &selection))?;

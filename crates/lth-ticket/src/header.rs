@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::recorded;
+
 /// Whether a file holds what training starts from or what it ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -59,9 +61,13 @@ pub struct NetworkInfo {
 pub struct PruningInfo {
     /// Saliency score.
     pub criterion: String,
-    /// What was pruned as one, over what the budget was shared, by which rule.
+    /// What was pruned as one, over what the budget was shared, by which rule. Of [`Groups`](lth_mask::Groups) of one's own
+    /// a file has the name, and what is read from it selects nothing.
+    #[serde(deserialize_with = "recorded::selection")]
     pub selection: lth_mask::Selection,
-    /// When how much was pruned.
+    /// When how much was pruned. Of a [`Curve`](lth_schedule::Curve) of one's own a file has the name, and what is read
+    /// from it has no plan.
+    #[serde(deserialize_with = "recorded::schedule")]
     pub schedule: lth_schedule::SparsitySchedule,
     /// Pruned / prunable as counted in the masks, in [0, 1].
     pub sparsity: f64,

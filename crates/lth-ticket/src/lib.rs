@@ -50,6 +50,7 @@ mod identity;
 mod layers;
 mod notice;
 mod pruning;
+mod recorded;
 mod reset;
 mod stream;
 mod target;

@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
+
 use candle_core::{Device, safetensors};
-use lth_mask::{MaskSet, Selection};
+use lth_mask::{Granularity, MaskSet, Selection};
 use lth_schedule::{Schedule, Sparsity, SparsitySchedule};
 use lth_ticket::{
     DatasetInfo, Error, NetworkInfo, Pruning, PruningConfig, PruningInfo, Rewind, Stage, Ticket, TicketHeader,
@@ -211,4 +213,63 @@ proptest! {
             Ok(read) => prop_assert_eq!(read.content_sha256().expect("readable"), content),
         }
     }
+}
+
+/// Rows of a linear weight, and a line: a user's own.
+#[derive(Debug)]
+struct Own;
+
+impl lth_schedule::Curve for Own {
+    fn name(&self) -> &str {
+        "mine, (1)"
+    }
+
+    fn progress(&self, position: f64) -> f64 {
+        position
+    }
+}
+
+impl lth_mask::Groups for Own {
+    fn name(&self) -> &str {
+        "mine, (1)"
+    }
+
+    fn groups(&self, shape: &[usize], _: lth_mask::Layer) -> Result<Vec<usize>, String> {
+        match *shape {
+            [rows, columns] => Ok((0..rows * columns).map(|i| i / columns).collect()),
+            _ => Err("expected two dimensions".to_owned()),
+        }
+    }
+}
+
+#[test]
+fn a_ticket_pruned_by_ones_own_curve_and_groups_is_read_and_names_them() -> Result<(), Error> {
+    let granularity = Granularity::own(Own);
+    let granularities = BTreeMap::from([("fc2.weight".to_owned(), Granularity::own(Own))]);
+    let selection = Selection { granularity, granularities, ..Selection::default() };
+    let schedule = SparsitySchedule::to(Sparsity::from_percent(50.0)?, Schedule::own(Own));
+    let config =
+        PruningConfig { ranks: RANKS.to_vec(), selection: selection.clone(), ..PruningConfig::new(schedule.clone()) };
+    let mut trainer = trainer();
+    trainer.fit(&FitConfig::new(1), &data(), &mut [&mut Pruning::new(config)])?;
+    let mut ticket = ticket();
+    ticket.tensors = trainer.network().parameters().snapshot(|_, _| true)?;
+    ticket.masks = MaskSet::from_tensors(trainer.masks())?;
+    if let Some(pruning) = &mut ticket.header.pruning {
+        (pruning.selection, pruning.schedule) = (selection, schedule);
+    }
+    let folder = folder();
+    let path = folder.path().join("own.safetensors");
+    ticket.write(&path)?;
+    let read = Ticket::read(&path, &Device::Cpu)?;
+    assert_eq!(read.header, ticket.header);
+    // Only the names came back, and nothing can be done by them.
+    let pruning = read.header.pruning.as_ref().expect("a pruned ticket");
+    assert_eq!(pruning.schedule.schedule.to_string(), "own(mine, (1))");
+    let plan = pruning.schedule.plan(lth_schedule::TrainingLength::new(1, 10)?);
+    assert!(matches!(plan, Err(lth_schedule::Error::CurveNan { .. })), "{plan:?}");
+    let selected = lth_mask::select(&read.tensors, 0.5, &pruning.selection);
+    let message = selected.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(message.contains("only its name is recorded"), "{message}");
+    Ok(())
 }

@@ -166,6 +166,43 @@ fn a_state_from_inside_another_fit_is_refused() -> Outcome {
     Ok(())
 }
 
+/// A straight line of a user's own.
+#[derive(Debug)]
+struct Line(&'static str);
+
+impl lth_schedule::Curve for Line {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn progress(&self, position: f64) -> f64 {
+        position
+    }
+}
+
+#[test]
+fn a_fit_along_ones_own_curve_is_resumed_by_a_curve_of_its_name_alone() -> Outcome {
+    let hook = |name| Pruning::new(config(lth_criteria::LargeFinal, to(80.0, Schedule::own(Line(name)))));
+    let states = RefCell::new(Vec::<State>::new());
+    let keep = |state: &State| {
+        states.borrow_mut().push(state.clone());
+        Ok(())
+    };
+    let checkpointed = FitConfig { checkpoint: Some(&keep), ..fit_config() };
+    let mut whole = trainer();
+    whole.fit(&checkpointed, &data(), &mut [&mut hook("line")])?;
+    let state = states.take().swap_remove(1);
+    let mut resumed = trainer();
+    resumed.restore(&state)?;
+    let error = resumed.fit(&fit_config(), &data(), &mut [&mut hook("other")]).expect_err("another curve").to_string();
+    let expected = "its schedule.schedule is \"own(line)\", this hook's is \"own(other)\"";
+    assert!(error.contains(expected), "{error}");
+    resumed.restore(&state)?;
+    resumed.fit(&fit_config(), &data(), &mut [&mut hook("line")])?;
+    assert_eq!(LAYERS.map(|name| bits(resumed.network(), name)), LAYERS.map(|name| bits(whole.network(), name)));
+    Ok(())
+}
+
 #[test]
 fn masks_of_anything_are_kept_by_a_fit() -> Outcome {
     let mut trainer = trainer();

@@ -11,7 +11,8 @@ pub const EPS: f32 = f32::EPSILON;
 /// then [`EPS`] is added, then they are multiplied with the old mask, if there is one.
 ///
 /// So a pruned weight scores 0 and any other at least EPS. In f32 like fasterai, where EPS vanishes beside scores above
-/// about 2. `scores`: any floating-point type, rounded to f32; `old_mask`: the same shape, any type. The mean over a granularity's dimensions comes after.
+/// about 2. `scores`: any floating-point type, rounded to f32; `old_mask`: the same shape, any type. The mean over a
+/// granularity's dimensions comes after.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};

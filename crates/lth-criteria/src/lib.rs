@@ -37,8 +37,8 @@
 //! | [`Lamp`] | w² / Σ of the layer's squares ≥ w² | |
 //!
 //! What they need is collected by [`GradientStatistics`], [`GateStatistics`], [`ActivationNorms`],
-//! [`hessian_gradient_product`] and [`flow_gradients`]; [`synflow`] runs the whole iterative method. [`Normalized`] puts the scores of different layers on
-//! one scale, for selection over all of them.
+//! [`hessian_gradient_product`] and [`flow_gradients`]; [`synflow`] runs the whole iterative method. [`Normalized`]
+//! puts the scores of different layers on one scale, for selection over all of them.
 
 mod criterion;
 mod define;

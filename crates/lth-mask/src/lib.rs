@@ -1,8 +1,9 @@
 //! Masks that prune a network: which weights go, given a score for each.
 //!
-//! [`select`] turns named scores into a [`MaskSet`] at a sparsity. What is pruned as one is the [`Granularity`] ([`Groups`] of
-//! one's own among them), over what the sparsity is shared the [`Scope`], how it becomes a cut the [`ThresholdRule`]; any
-//! goes with any. A [`Mask`] is a bit per weight. Scores are f32; f16 and bf16 are widened, f64 is rounded to f32. This crate knows nothing of where scores come from, of training, or of networks.
+//! [`select`] turns named scores into a [`MaskSet`] at a sparsity. What is pruned as one is the [`Granularity`]
+//! ([`Groups`] of one's own among them), over what the sparsity is shared the [`Scope`], how it becomes a cut the
+//! [`ThresholdRule`]; any goes with any. A [`Mask`] is a bit per weight. Scores are f32; f16 and bf16 are widened, f64
+//! is rounded to f32. This crate knows nothing of where scores come from, of training, or of networks.
 //!
 //! ```
 //! use std::collections::BTreeMap;

@@ -7,8 +7,8 @@ use crate::rank::{Cut, key};
 use crate::rule::ThresholdRule;
 
 /// The mask that keeps the highest `n` of every `m` consecutive inputs (of equal ones the first), or more of them where
-/// the sparsity is below 1 − n/m: see [`Granularity::NM`]. What `previous` has pruned stays so, and its place in a block goes
-/// to the next best.
+/// the sparsity is below 1 − n/m: see [`Granularity::NM`]. What `previous` has pruned stays so, and its place in a
+/// block goes to the next best.
 pub(crate) fn select(
     scores: &[f32],
     shape: &[usize],

@@ -119,7 +119,8 @@ impl Selection {
 
 /// Masks that keep the weights with the highest scores, at the sparsity asked for.
 ///
-/// `scores`: a map (`BTreeMap` or `HashMap`) by parameter name, finite, of any rank; f32 (f16 and bf16 are widened, f64 rounded).
+/// `scores`: a map (`BTreeMap` or `HashMap`) by parameter name, finite, of any rank; f32 (f16 and bf16 are widened, f64
+/// rounded).
 /// `sparsity`: the fraction pruned of what may be pruned. The masks do not depend on the number of threads, nor on the
 /// order of the map.
 ///

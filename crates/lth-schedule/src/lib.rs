@@ -2,8 +2,8 @@
 //!
 //! Pruning while training needs an answer to "how sparse should the network be now?". [`SparsitySchedule`] is that
 //! answer as a value that can be stored, compared and spelled: a shape ([`Schedule`], or a [`Curve`] of one's own), a
-//! start and an end ([`Sparsity`]), and a [`Window`] of the training. Bound to a [`TrainingLength`] it gives the sparsity at every
-//! iteration.
+//! start and an end ([`Sparsity`]), and a [`Window`] of the training. Bound to a [`TrainingLength`] it gives the
+//! sparsity at every iteration.
 //!
 //! ```
 //! use lth_schedule::{Schedule, Sparsity, SparsitySchedule, TrainingLength};

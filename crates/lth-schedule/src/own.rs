@@ -41,7 +41,8 @@ pub trait Curve: fmt::Debug + Send + Sync {
     /// [`SparsitySchedule::plan`](crate::SparsitySchedule::plan) refuses a curve that is NaN.
     fn progress(&self, position: f64) -> f64;
 
-    /// Whether progress stands still between a number of jumps: see [`Schedule::is_stepwise`](crate::Schedule::is_stepwise).
+    /// Whether progress stands still between a number of jumps: see
+    /// [`Schedule::is_stepwise`](crate::Schedule::is_stepwise).
     fn is_stepwise(&self) -> bool {
         false
     }

@@ -22,10 +22,10 @@ use crate::{Error, Extent, Notice, PruningConfig};
 ///
 /// As in fasterai, the sparsity is asked for before every batch and before validation, and masks are computed anew when
 /// it has changed. DIFFERENCE: fasterai of 2021 computes them at every batch; from masked weights and the same sparsity
-/// the same masks come out, so that is time lost. Masks are nested while the sparsity rises. Where it falls, as many weights
-/// come back as the exact count says, whatever the rule: pruned weights are all 0, and the quantile rule would keep every
-/// one of them. Before its window a schedule
-/// asks for its starting sparsity, and that is cut before the first batch.
+/// the same masks come out, so that is time lost. Masks are nested while the sparsity rises. Where it falls, as many
+/// weights come back as the exact count says, whatever the rule: pruned weights are all 0, and the quantile rule would
+/// keep every one of them. Before its window a schedule asks for its starting sparsity, and that is cut before the
+/// first batch.
 ///
 /// Several hooks may prune one network in one fit, each under a name of its own ([`Pruning::with_name`]).
 pub struct Pruning<'a> {

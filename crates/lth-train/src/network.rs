@@ -72,8 +72,9 @@ impl<N: Network + ?Sized> Network for Box<N> {
 /// Any candle `ModuleT` and the `VarMap` it was built from, as a [`Network`].
 ///
 /// Roles are read from names and shapes: `running_mean` and `running_var` are buffers; other tensors of rank 0 or 1 called
-/// `….weight` are norms, or else biases; tables of rank 2 that are called after embeddings (`wte`, `….word_embeddings.weight`)
-/// and have no bias beside them are embeddings; the rest are weights. [`ModuleNetwork::with_role`] says otherwise.
+/// `….weight` are norms, or else biases; tables of rank 2 that are called after embeddings (`wte`,
+/// `….word_embeddings.weight`) and have no bias beside them are embeddings; the rest are weights.
+/// [`ModuleNetwork::with_role`] says otherwise.
 ///
 /// candle's own dropout and initial values cannot be seeded on a CPU. `lth_nn::seeded_builder` makes a `VarBuilder` whose
 /// initial values can; a fit refuses a network whose passes draw noise of their own

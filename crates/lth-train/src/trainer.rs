@@ -160,8 +160,8 @@ impl<N: Network> Trainer<N> {
     /// backward pass every trainable parameter must have a gradient: candle operators without a backward pass end the
     /// graph silently.
     /// # Errors
-    /// [`Error::Unseeded`], [`Error::Task`], [`Error::NoGradient`], [`Error::LossNotFinite`], [`Error::NoBatches`], [`Error::BatchCount`],
-    /// [`Error::HookName`], or what data, hooks and candle say.
+    /// [`Error::Unseeded`], [`Error::Task`], [`Error::NoGradient`], [`Error::LossNotFinite`], [`Error::NoBatches`],
+    /// [`Error::BatchCount`], [`Error::HookName`], or what data, hooks and candle say.
     pub fn fit<E, T, V, TI, VI>(
         &mut self,
         config: &FitConfig<'_>,

@@ -28,8 +28,8 @@ struct Inner {
     /// Of a mask with outputs and inputs; found when a convolution first asks.
     kept_channels: OnceLock<KeptChannels>,
     /// The lists for the shapes seen so far, the newest last.
-    programs: Cache<Program>,
-    flat_programs: Cache<FlatProgram>,
+    programs: Cache<ProgramKey, Program>,
+    flat_programs: Cache<ProgramKey, FlatProgram>,
 }
 
 /// Shapes that a pattern keeps lists for: forward and backward of two batch sizes, in training and in evaluation.
@@ -102,14 +102,14 @@ impl Pattern {
 
     /// The lists for one direction of a convolution, made at the first call.
     pub(crate) fn program<T: Number>(&self, geometry: &Geometry, direction: Direction) -> Arc<Program> {
-        cached(&self.inner.programs, ProgramKey::new::<T>(geometry, direction), || {
+        cached(&self.inner.programs, MAX_PROGRAMS, ProgramKey::new::<T>(geometry, direction), || {
             Program::new::<T>(geometry, direction, &self.inner.bits, self.density())
         })
     }
 
     /// The lists for a small batch, made at the first call.
     pub(crate) fn flat_program<T: Number>(&self, geometry: &Geometry) -> Arc<FlatProgram> {
-        cached(&self.inner.flat_programs, ProgramKey::new::<T>(geometry, Direction::Forward), || {
+        cached(&self.inner.flat_programs, MAX_PROGRAMS, ProgramKey::new::<T>(geometry, Direction::Forward), || {
             FlatProgram::new::<T>(geometry, &self.inner.bits)
         })
     }
@@ -123,26 +123,27 @@ multiversion! {
     }
 }
 
-type Cache<P> = Mutex<Vec<(ProgramKey, Arc<P>)>>;
+/// What was made for the latest keys, the newest last.
+pub(crate) type Cache<K, V> = Mutex<Vec<(K, Arc<V>)>>;
 
-fn cached<P>(programs: &Cache<P>, key: ProgramKey, make: impl FnOnce() -> P) -> Arc<P> {
-    let find =
-        |all: &[(ProgramKey, Arc<P>)]| all.iter().find(|(one, _)| *one == key).map(|(_, program)| program.clone());
+/// What the cache has for `key`, or what `make` gives, of which `most` are kept.
+pub(crate) fn cached<K: PartialEq, V>(cache: &Cache<K, V>, most: usize, key: K, make: impl FnOnce() -> V) -> Arc<V> {
+    let find = |all: &[(K, Arc<V>)]| all.iter().find(|(one, _)| *one == key).map(|(_, value)| value.clone());
     // A panic elsewhere leaves complete entries only.
-    let lock = || programs.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(program) = find(&lock()) {
-        return program;
+    let lock = || cache.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(value) = find(&lock()) {
+        return value;
     }
-    // Made without the lock: a worker that waits inside `make` may take up work that asks for this very lock. Two callers
-    // at once make equal programs, and the first to end keeps its own.
-    let program = Arc::new(make());
-    let mut programs = lock();
-    if let Some(first) = find(&programs) {
+    // Made without the lock, since that is parallel work: a worker that waits inside `make` may take up work that asks for
+    // this very lock. Two callers at once make equal values, and the first to end keeps its own.
+    let value = Arc::new(make());
+    let mut all = lock();
+    if let Some(first) = find(&all) {
         return first;
     }
-    if programs.len() == MAX_PROGRAMS {
-        programs.remove(0);
+    if all.len() == most {
+        all.remove(0);
     }
-    programs.push((key, program.clone()));
-    program
+    all.push((key, value.clone()));
+    value
 }

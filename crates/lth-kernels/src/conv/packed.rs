@@ -1,7 +1,7 @@
 //! Convolution for inference: the weight no longer changes, so its kept values are packed once.
 
 use std::mem::MaybeUninit;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout as Strides, Result, Shape, Tensor};
 
@@ -14,7 +14,7 @@ use super::scratch::{Shared, for_each_task, with_buffers};
 use super::{Conv2dParams, compact, dense, geometry, native_layout, sparse, unfold};
 use crate::error::{expect_dtype, expect_rank, expect_shape};
 use crate::layout::{Layout, to_layout};
-use crate::pattern::Pattern;
+use crate::pattern::{Cache, Pattern, cached};
 
 /// A convolution with a constant f32 weight on the CPU, followed by bias, residual and ReLU in one pass. It has no
 /// backward pass; for training see [`conv2d`](super::conv2d).
@@ -49,29 +49,14 @@ struct Inner {
     pattern: Option<Pattern>,
     relu: bool,
     params: Conv2dParams,
-    /// The newest last.
-    packed: Mutex<Vec<Arc<Packed>>>,
-}
-
-#[derive(Debug)]
-struct Packed {
-    key: ProgramKey,
-    lists: Lists,
+    /// By layout too, since handles of several layouts share it.
+    packed: Cache<(ProgramKey, Layout), Lists>,
 }
 
 #[derive(Debug)]
 enum Lists {
     Chwn(Arc<Program>, Vec<f32>),
     Nchw(Arc<FlatProgram>, Vec<f32>),
-}
-
-impl Lists {
-    fn layout(&self) -> Layout {
-        match self {
-            Self::Chwn(..) => Layout::Chwn,
-            Self::Nchw(..) => Layout::Nchw,
-        }
-    }
 }
 
 /// Shapes whose packed values are kept.
@@ -125,7 +110,7 @@ impl PackedConv2d {
                 pattern: pattern.cloned(),
                 relu,
                 params: *params,
-                packed: Mutex::default(),
+                packed: Cache::default(),
             }),
             layout: params.layout,
         })
@@ -282,7 +267,7 @@ impl Inner {
             let kept = pattern.kept_channels().filter(|_| layout == Layout::Chwn);
             match (cost::choose_packed(&inner, pattern.density(), kept, set), kept) {
                 (Kernel::Sparse, _) => {
-                    return match &self.packed(pattern, g, layout).lists {
+                    return match &*self.packed(pattern, g, layout) {
                         Lists::Chwn(program, values) => sparse::apply_packed(program, values, x, out),
                         Lists::Nchw(program, values) => program.apply(values, x, out),
                     };
@@ -304,19 +289,9 @@ impl Inner {
         }
     }
 
-    fn packed(&self, pattern: &Pattern, g: &Geometry, layout: Layout) -> Arc<Packed> {
-        let key = ProgramKey::new::<f32>(g, Direction::Forward);
-        // Handles of several layouts share this cache, so that one shape can have lists for each.
-        let find =
-            |all: &[Arc<Packed>]| all.iter().find(|one| one.key == key && one.lists.layout() == layout).map(Arc::clone);
-        // A panic elsewhere leaves complete entries only.
-        let lock = || self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(packed) = find(&lock()) {
-            return packed;
-        }
-        // Made without the lock, since that is parallel work: a thread that waits for it may take up another call of this
-        // layer, which would wait for the lock. Two callers at once make the same lists, and the first to end keeps its.
-        let lists = match layout {
+    fn packed(&self, pattern: &Pattern, g: &Geometry, layout: Layout) -> Arc<Lists> {
+        let key = (ProgramKey::new::<f32>(g, Direction::Forward), layout);
+        cached(&self.packed, MAX_SHAPES, key, || match layout {
             Layout::Chwn => {
                 let program = pattern.program::<f32>(g, Direction::Forward);
                 let values = sparse::packed(&program, &self.weight);
@@ -328,17 +303,7 @@ impl Inner {
                 program.pack(&self.weight, &mut values);
                 Lists::Nchw(program, values)
             }
-        };
-        let packed = Arc::new(Packed { key, lists });
-        let mut all = lock();
-        if let Some(first) = find(&all) {
-            return first;
-        }
-        if all.len() == MAX_SHAPES {
-            all.remove(0);
-        }
-        all.push(packed.clone());
-        packed
+        })
     }
 }
 

@@ -136,7 +136,7 @@ impl<'a> Pruning<'a> {
             let names = fit.parameters().names().take(4).map(str::to_owned).collect();
             return Err(Error::NothingToPrune { ranks: self.config.ranks.clone(), names });
         }
-        let prunable: Vec<&str> = self.prunable(fit.parameters()).map(|(name, _)| name).collect();
+        let prunable: Vec<&str> = fit.parameters().prunable(&self.config.ranks).map(|(name, _)| name).collect();
         self.config.selection.check_patterns(prunable.into_iter())?;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let length = TrainingLength::new(count(fit.n_epochs()), count(fit.n_batches()))?;
@@ -213,18 +213,11 @@ impl<'a> Pruning<'a> {
         Ok(())
     }
 
-    /// The weights that the hook could prune.
-    fn prunable<'p>(&self, parameters: &'p Parameters) -> impl Iterator<Item = (&'p str, &'p candle_core::Var)> {
-        let prunable = parameters.iter().filter(|(_, parameter)| {
-            parameter.role() == lth_train::Role::Weight && self.config.ranks.contains(&parameter.var().rank())
-        });
-        prunable.map(|(name, parameter)| (name, parameter.var()))
-    }
-
     /// The weights that the hook prunes.
-    fn weights<'p>(&self, parameters: &'p Parameters) -> Vec<(&'p str, &'p candle_core::Var)> {
+    fn weights<'p>(&'p self, parameters: &'p Parameters) -> Vec<(&'p str, &'p candle_core::Var)> {
         let is_kept_dense = |name: &str| self.config.selection.keep_dense.iter().any(|pattern| matches(pattern, name));
-        self.prunable(parameters).filter(|(name, _)| !is_kept_dense(name)).collect()
+        let prunable = parameters.prunable(&self.config.ranks).filter(|(name, _)| !is_kept_dense(name));
+        prunable.map(|(name, parameter)| (name, parameter.var())).collect()
     }
 
     fn copies(&self, parameters: &Parameters) -> Result<BTreeMap<String, Tensor>, Error> {
@@ -399,8 +392,10 @@ impl<'a> Pruning<'a> {
         let mut selection = target.selection(&self.config.selection);
         // Where less is asked for than before, weights come back. They are all 0, a tie that only a count cuts through.
         if let Some(cut) = &progress.cut {
+            let asked_before = cut.selection(&self.config.selection).scope;
             for (name, weight) in &weights {
-                if target.of(&self.config.selection, name)? < cut.of(&self.config.selection, name)? {
+                let now = selection.scope.own_sparsity(name, target.sparsity.fraction())?;
+                if now < asked_before.own_sparsity(name, cut.sparsity.fraction())? {
                     before.insert(name, Mask::all_kept(weight.dims())?);
                     selection.rule = ThresholdRule::ExactCount;
                 }

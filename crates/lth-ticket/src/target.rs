@@ -43,9 +43,4 @@ impl Target {
         }
         now
     }
-
-    /// What is asked of the layer of this weight.
-    pub(crate) fn of(&self, selection: &Selection, weight: &str) -> Result<f64, Error> {
-        Ok(self.selection(selection).scope.own_sparsity(weight, self.sparsity.fraction())?)
-    }
 }

@@ -209,7 +209,7 @@ impl<N: Network> Trainer<N> {
         }
         let is_start = self.position.is_none();
         let at = self.position.take().unwrap_or(start);
-        let mut run = Run { at, n_epochs: config.n_epochs, n_batches, loss: None, is_first_step: true, hook_names };
+        let mut run = Run { at, loss: None, is_first_step: true, hook_names };
         if is_start {
             run.announce(self, Event::FitStart, 0, hooks)?;
         }
@@ -276,7 +276,7 @@ impl<N: Network> Trainer<N> {
         let loss = lth_kernels::cross_entropy(&logits, target)?;
         let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
         if !value.is_finite() {
-            let (epoch, batch) = (iteration / run.n_batches, iteration % run.n_batches);
+            let (epoch, batch) = (iteration / run.at.n_batches, iteration % run.at.n_batches);
             return Err(Error::LossNotFinite { loss: value, epoch, batch });
         }
         run.at.smooth.push(value);
@@ -287,7 +287,7 @@ impl<N: Network> Trainer<N> {
             self.check_gradients_reach(&gradients)?;
         }
         run.announce_with(self, Event::BeforeStep, iteration, Some(&mut gradients), hooks)?;
-        let progress = iteration as f64 / (run.n_epochs * run.n_batches) as f64;
+        let progress = iteration as f64 / (run.at.n_epochs * run.at.n_batches) as f64;
         self.optimizer.step((config.learning_rate)(progress), self.network.parameters(), &gradients, &self.masks)?;
         drop(gradients);
         self.step += 1;
@@ -414,8 +414,6 @@ fn any(tensor: &Tensor) -> candle_core::Result<bool> {
 /// What a running fit keeps besides the trainer.
 struct Run {
     at: Position,
-    n_epochs: usize,
-    n_batches: usize,
     loss: Option<f64>,
     is_first_step: bool,
     hook_names: Vec<String>,
@@ -446,8 +444,10 @@ impl Run {
     ) -> Result<(), Error> {
         let epoch = match event {
             // The iteration is already the next epoch's.
-            Event::BeforeValidation | Event::EpochEnd | Event::FitEnd => (iteration / self.n_batches).saturating_sub(1),
-            _ => iteration / self.n_batches,
+            Event::BeforeValidation | Event::EpochEnd | Event::FitEnd => {
+                (iteration / self.at.n_batches).saturating_sub(1)
+            }
+            _ => iteration / self.at.n_batches,
         };
         let mut fit = Fit {
             network: &mut trainer.network,
@@ -458,9 +458,9 @@ impl Run {
             smoothed_loss: self.at.smooth.corrected(),
             seed: trainer.seed,
             epoch,
-            n_epochs: self.n_epochs,
+            n_epochs: self.at.n_epochs,
             iteration,
-            n_batches: self.n_batches,
+            n_batches: self.at.n_batches,
             hook_names: &self.hook_names,
         };
         for hook in hooks.iter_mut() {

@@ -11,7 +11,7 @@ use flate2::bufread::GzDecoder;
 use tar::EntryType;
 
 use crate::error::{Error, Result};
-use crate::source::{Consumer, Content, MAX_FILE_BYTES, MAX_FILES, SourceFile};
+use crate::source::{Consumer, Content, MAX_FILES, SourceFile, Wanted};
 
 /// All bytes of an archive after gunzip. Both archives of PETS together have under one.
 const MAX_ARCHIVE_BYTES: u64 = 32 << 30;
@@ -21,18 +21,14 @@ const MAX_PATH_BYTES: u64 = 4_096;
 const MAX_PAX_BYTES: u64 = 64 << 10;
 
 /// Gives every regular file of the archive at `path` to `consume`, in the archive's order.
-/// `wanted`: which files' bytes are read; of the others, and of links, devices and sparse files, only the path is given.
+/// `wanted`: of a file whose bytes are read the most that it may have; of the others, and of links, devices and sparse
+/// files, only the path is given.
 /// `on_bytes`: told how many bytes of the archive file were read since the last call.
 ///
 /// # Errors
 /// If it is no tar archive, is cut short or damaged, holds an entry that leads out of its folder or is larger than the
 /// limits; and whatever `consume` returns.
-pub(crate) fn read(
-    path: &Path,
-    wanted: &dyn Fn(&str) -> bool,
-    on_bytes: &dyn Fn(u64),
-    consume: &mut Consumer<'_>,
-) -> Result<()> {
+pub(crate) fn read(path: &Path, wanted: &Wanted<'_>, on_bytes: &dyn Fn(u64), consume: &mut Consumer<'_>) -> Result<()> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let mut file = BufReader::with_capacity(1 << 20, Counted { inner: file, on_bytes });
     let is_gzip = file.fill_buf().map_err(Error::io("read", path))?.starts_with(&GZIP);
@@ -55,7 +51,7 @@ pub(crate) fn read(
     Ok(())
 }
 
-const GZIP: [u8; 2] = [0x1F, 0x8B];
+pub(crate) const GZIP: [u8; 2] = [0x1F, 0x8B];
 
 fn bad(path: &Path, error: &io::Error) -> Error {
     let text = error.to_string();
@@ -71,7 +67,7 @@ fn bad(path: &Path, error: &io::Error) -> Error {
 /// The regular files of an archive. Raw entries, so that sizes of names and attributes are ours to limit.
 struct Files<'a, R: Read> {
     path: &'a Path,
-    wanted: &'a dyn Fn(&str) -> bool,
+    wanted: &'a Wanted<'a>,
     entries: tar::Entries<'a, R>,
     n_entries: usize,
     /// The next entry's path, from a GNU long name or a PAX attribute before it.
@@ -145,9 +141,10 @@ impl<R: Read> Files<'_, R> {
         if path.is_empty() || is_folder {
             return Ok(None);
         }
-        let content = if !(self.wanted)(&path) {
-            Content::NotWanted
-        } else if size > MAX_FILE_BYTES {
+        let Some(limit) = (self.wanted)(&path) else {
+            return Ok(Some(SourceFile { path, content: Content::NotWanted }));
+        };
+        let content = if size > limit {
             Content::TooLarge
         } else {
             // Not reserved at once: the header may claim more than there is.
@@ -248,13 +245,19 @@ impl<R: Read> Read for Watched<R> {
 }
 
 /// The members of a gzip file one after the other, as gzip itself reads them: what follows the last is ignored.
-struct Members<R> {
+pub(crate) struct Members<R> {
     decoder: Option<GzDecoder<R>>,
+    rest: Option<R>,
 }
 
 impl<R: BufRead> Members<R> {
-    fn new(inner: R) -> Members<R> {
-        Members { decoder: Some(GzDecoder::new(inner)) }
+    pub(crate) fn new(inner: R) -> Self {
+        Self { decoder: Some(GzDecoder::new(inner)), rest: None }
+    }
+
+    /// What is left of the file, unless it could not be read.
+    pub(crate) fn into_inner(self) -> Option<R> {
+        self.rest.or_else(|| self.decoder.map(GzDecoder::into_inner))
     }
 }
 
@@ -265,10 +268,12 @@ impl<R: BufRead> Read for Members<R> {
             if n > 0 || buffer.is_empty() {
                 return Ok(n);
             }
-            if let Some(mut inner) = self.decoder.take().map(GzDecoder::into_inner)
-                && inner.fill_buf()?.starts_with(&GZIP)
-            {
-                self.decoder = Some(GzDecoder::new(inner));
+            if let Some(mut inner) = self.decoder.take().map(GzDecoder::into_inner) {
+                if inner.fill_buf()?.starts_with(&GZIP) {
+                    self.decoder = Some(GzDecoder::new(inner));
+                } else {
+                    self.rest = Some(inner);
+                }
             }
         }
         Ok(0)

@@ -46,7 +46,7 @@ pub(crate) struct Entry {
     pub(crate) width: usize,
     pub(crate) height: usize,
     offset: u64,
-    crc: u32,
+    pub(crate) crc: u32,
 }
 
 impl Entry {

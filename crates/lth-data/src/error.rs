@@ -39,6 +39,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file of a published set is not what it must be.
+    #[error("`{}`: {what} is {got}, expected {expected}", path.display())]
+    BadFile {
+        /// The file, or the archive or folder and the file in it.
+        path: PathBuf,
+        /// The quantity that is wrong.
+        what: &'static str,
+        /// Its value.
+        got: String,
+        /// What it should be.
+        expected: String,
+    },
     /// The source holds no pictures of the expected layout.
     #[error("no pictures in {place}: expected {expected}")]
     NoPictures {
@@ -103,6 +115,17 @@ pub enum Error {
         /// The range.
         expected: String,
     },
+    /// Toy pets could not be drawn.
+    #[error(transparent)]
+    ToyPets(#[from] crate::toy_pets::Error),
+    /// The digits that are part of the program are damaged.
+    #[cfg(feature = "digits")]
+    #[error(transparent)]
+    Digits(#[from] crate::digits::Error),
+    /// A file could not be downloaded.
+    #[cfg(feature = "download")]
+    #[error(transparent)]
+    Download(#[from] crate::download::Error),
     /// The system names no cache folder and `LTH_CACHE` is not set.
     #[error("no cache folder: set LTH_CACHE to a folder for decoded pictures and downloads")]
     NoCacheFolder,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::decode::Format;
 use crate::error::{Error, Result};
-use crate::pets::{self, PETS_CLASSES, pets_label};
+use crate::pets::{self, PETS_CLASSES, pets_breed, pets_label};
 use crate::source::{FolderFile, walk};
 
 /// Folders in folders that are searched for pictures.
@@ -14,8 +14,10 @@ const MAX_DEPTH: usize = 32;
 /// An arrangement of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
-    /// Oxford-IIIT PETS: `images/<breed>_<n>.jpg`.
+    /// Oxford-IIIT PETS by species: `images/<breed>_<n>.jpg`.
     Pets,
+    /// The same by breed.
+    PetsBreeds,
     /// One folder per class.
     ClassFolders,
 }
@@ -42,10 +44,15 @@ pub(crate) struct Labelled {
 }
 
 impl Layout {
+    /// The layout that a cache file is written in: other labels need no other file.
+    pub(crate) fn stored(self) -> Self {
+        if self == Self::PetsBreeds { Self::Pets } else { self }
+    }
+
     /// A word for keys of the cache.
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Layout::Pets => "pets",
+            Layout::Pets | Layout::PetsBreeds => "pets",
             Layout::ClassFolders => "folder",
         }
     }
@@ -53,7 +60,7 @@ impl Layout {
     /// What is looked for, for messages.
     pub(crate) fn expected(self) -> &'static str {
         match self {
-            Layout::Pets => "`images/<breed>_<number>.jpg`",
+            Layout::Pets | Layout::PetsBreeds => "`images/<breed>_<number>.jpg`",
             Layout::ClassFolders => "one folder of pictures per class",
         }
     }
@@ -64,7 +71,7 @@ impl Layout {
     /// If the folder cannot be read.
     pub(crate) fn files(self, folder: &Path) -> Result<Vec<FolderFile>> {
         match self {
-            Layout::Pets => pets::files(folder),
+            Layout::Pets | Layout::PetsBreeds => pets::files(folder),
             Layout::ClassFolders => walk(folder, "", MAX_DEPTH),
         }
     }
@@ -76,7 +83,7 @@ impl Layout {
             return Role::Other; // what systems leave behind, such as macOS' `._Abyssinian_1.jpg`
         }
         match self {
-            Layout::Pets => match folder.rsplit('/').next() {
+            Layout::Pets | Layout::PetsBreeds => match folder.rsplit('/').next() {
                 Some("images") if Format::from_name(name).is_some() => Role::Picture(name.into()),
                 Some("images") => Role::LeftOut(name.into()),
                 Some("annotations") if name == "list.txt" => Role::List,
@@ -90,7 +97,7 @@ impl Layout {
     /// Labels for the pictures' names, which must be sorted. `place`: the source in words.
     ///
     /// # Errors
-    /// If there are none, two of one name, or fewer than two classes.
+    /// If there are none, two of one name, or one outside all folders that name classes.
     pub(crate) fn label(self, names: Vec<String>, place: &str) -> Result<Labelled> {
         let Some(first) = names.first() else {
             return Err(Error::NoPictures { place: place.into(), expected: self.expected() });
@@ -98,27 +105,43 @@ impl Layout {
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::DuplicatePicture { name: pair[0].clone(), place: place.into() });
         }
-        let labelled = match self {
-            Layout::Pets => Labelled {
+        match self {
+            Layout::Pets => Ok(Labelled {
                 labels: names.iter().map(|name| pets_label(name)).collect(),
                 classes: PETS_CLASSES.map(String::from).to_vec(),
                 names,
-            },
+            }),
+            Layout::PetsBreeds => Ok(by_breed(names)),
             Layout::ClassFolders => {
                 let common = common_folder(first, &names[names.len() - 1]);
-                by_class_folder(names.iter().map(|name| name[common..].to_string()).collect(), place)?
+                by_class_folder(names.iter().map(|name| name[common..].to_string()).collect(), place)
             }
-        };
-        let label = labelled.labels[0];
-        if labelled.labels.iter().all(|&other| other == label) {
-            return Err(Error::OneClass {
-                place: place.into(),
-                class: labelled.classes[label as usize].clone(),
-                n_pictures: labelled.labels.len(),
-            });
         }
-        Ok(labelled)
     }
+}
+
+/// # Errors
+/// If all labels are the same: there is nothing to learn.
+pub(crate) fn check_classes(labels: impl ExactSizeIterator<Item = u32>, classes: &[String], place: &str) -> Result<()> {
+    let n_pictures = labels.len();
+    let mut labels = labels.peekable();
+    let Some(&label) = labels.peek() else { return Ok(()) };
+    if labels.all(|other| other == label) {
+        let class = classes[label as usize].clone();
+        return Err(Error::OneClass { place: place.into(), class, n_pictures });
+    }
+    Ok(())
+}
+
+/// Classes are the breeds that are there, sorted without regard to case: of the whole set the 37 in the order of the
+/// class numbers in `annotations/list.txt`.
+fn by_breed(names: Vec<String>) -> Labelled {
+    let key = |name: &str| (pets_breed(name).to_lowercase(), pets_breed(name).to_owned());
+    let classes: BTreeSet<(String, String)> = names.iter().map(|name| key(name)).collect();
+    let classes: Vec<(String, String)> = classes.into_iter().collect();
+    let label = |name: &String| classes.partition_point(|class| *class < key(name)) as u32;
+    let labels = names.iter().map(label).collect();
+    Labelled { labels, classes: classes.into_iter().map(|(_, breed)| breed).collect(), names }
 }
 
 /// Length of the folders that sorted paths share, by the first and the last of them.
@@ -190,8 +213,21 @@ mod tests {
     }
 
     #[test]
+    fn breeds_are_sorted_as_the_list_of_pets_numbers_them() {
+        let names = ["Abyssinian_1.jpg", "Bengal_2.jpg", "Bombay_1.jpg", "beagle_9.jpg", "boxer_1.jpg", "boxer_2.jpg"];
+        let got = labelled(Layout::PetsBreeds, &names).unwrap();
+        // CLASS-ID of these in annotations/list.txt: 1, 6, 8, 5, 9, 9.
+        assert_eq!(got.classes, ["Abyssinian", "beagle", "Bengal", "Bombay", "boxer"]);
+        assert_eq!(got.labels, [0, 2, 3, 1, 4, 4]);
+    }
+
+    #[test]
     fn sets_that_teach_nothing_are_errors() {
-        let message = |layout, names: &[&str]| labelled(layout, names).unwrap_err().to_string();
+        let message = |layout, names: &[&str]| {
+            let checked = labelled(layout, names)
+                .and_then(|Labelled { labels, classes, .. }| check_classes(labels.into_iter(), &classes, "`here`"));
+            checked.unwrap_err().to_string()
+        };
         assert_eq!(
             message(Layout::Pets, &["pug_1.jpg", "pug_2.jpg"]),
             "all 2 pictures in `here` are of class `dog`, expected at least two classes"

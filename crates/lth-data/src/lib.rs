@@ -70,7 +70,9 @@ pub use decode::{Decoded, Format, MAX_PIXELS, decode};
 pub use error::{Damaged, Error, Result};
 pub use loader::{Batches, Loader, LoaderConfig};
 pub use normalise::Normalisation;
-pub use open::{CachedPictures, DamagedPolicy, Misnamed, OpenOptions, Progress, Summary, open_folder, open_pets};
+pub use open::{
+    CachedPictures, DamagedPolicy, Misnamed, OpenOptions, Progress, Summary, open_folder, open_pets, open_pets_breeds,
+};
 pub use pets::{ListCheck, PETS_CLASSES, pets_breed, pets_label};
 pub use pictures::{MemoryPictures, Picture, PictureInfo, Pictures};
 pub use resize::Resizer;

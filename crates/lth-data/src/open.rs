@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::cache::{Entry, Index, N_CHANNELS, Reader, Writer};
 use crate::decode::{Decoded, Format, decode, dimensions};
 use crate::error::{Damaged, Error, Result};
-use crate::layout::{Layout, Role};
+use crate::layout::{Layout, Role, check_classes};
 use crate::pets::{ListCheck, check_list};
 use crate::pictures::{PictureInfo, Pictures};
 use crate::source::{Content, FolderFile, Identity, MAX_FILE_BYTES, Source, SourceFile};
@@ -97,6 +97,20 @@ pub fn open_pets(
     open(Layout::Pets, source, options, progress)
 }
 
+/// Opens Oxford-IIIT PETS as [`open_pets`] does, with the breeds as classes: those that are there, sorted without regard
+/// to case, which of the whole set is the order of the 37 class numbers in `annotations/list.txt`. Both use one cache
+/// file.
+///
+/// # Errors
+/// As [`open_pets`], with two breeds for cats and dogs.
+pub fn open_pets_breeds(
+    source: &Source,
+    options: &OpenOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(CachedPictures, Summary)> {
+    open(Layout::PetsBreeds, source, options, progress)
+}
+
 /// Opens a data set of one folder per class, as a folder or in an archive: folders that all pictures share are
 /// ignored, the next one names the class, and classes are sorted. `progress` is called from this thread.
 ///
@@ -121,6 +135,8 @@ fn open(
     if options.damaged == DamagedPolicy::Fail && !index.damaged.is_empty() {
         return Err(Error::DamagedPictures { damaged: index.damaged });
     }
+    let labels = index.pictures.iter().map(|entry| entry.label);
+    check_classes(labels, &index.classes, &source.in_words())?;
     let verified = index.pictures.iter().map(|_| AtomicBool::new(false)).collect();
     let pictures = CachedPictures { recipe, path, index, reader: RwLock::new(reader), verified };
     let summary = pictures.summary(from_cache);
@@ -145,13 +161,13 @@ impl Recipe {
         let identity = self.source.identity(&files)?;
         let name = format!("{}-{}", self.layout.word(), &identity.place[..16]);
         let path = self.folder.join(format!("{name}.pictures"));
-        if let Ok((reader, index)) = open_cached(&path, &identity) {
+        if let Ok((reader, index)) = self.open_cached(&path, &identity) {
             return Ok((reader, index, path, true));
         }
         fs::create_dir_all(&self.folder).map_err(Error::io("create folder", &self.folder))?;
         // One process decodes; the others wait and find the file.
         let _lock = lock(&self.folder.join(format!("{name}.lock")), progress)?;
-        if let Ok((reader, index)) = open_cached(&path, &identity) {
+        if let Ok((reader, index)) = self.open_cached(&path, &identity) {
             return Ok((reader, index, path, true));
         }
         let partial = self.folder.join(format!("{name}.partial"));
@@ -161,9 +177,28 @@ impl Recipe {
             let _ = fs::remove_file(&partial);
         }
         made?;
-        let opened = open_cached(&path, &identity);
+        let opened = self.open_cached(&path, &identity);
         let (reader, index) = opened.map_err(|reason| bad_cache(&path, "(all)", reason))?;
         Ok((reader, index, path, false))
+    }
+
+    /// The cache file, with the labels of this layout; an error is a reason in words.
+    fn open_cached(&self, path: &Path, identity: &Identity) -> Result<(Reader, Index), String> {
+        let opened = Reader::open(path, &identity.state).and_then(|(reader, mut index)| {
+            if self.layout != self.layout.stored() {
+                let names = index.pictures.iter().map(|entry| entry.name.clone()).collect();
+                let labelled = self.layout.label(names, &self.source.in_words()).map_err(|error| error.to_string())?;
+                index.classes = labelled.classes;
+                for (entry, label) in index.pictures.iter_mut().zip(labelled.labels) {
+                    entry.label = label;
+                }
+            }
+            Ok((reader, index))
+        });
+        if let Err(reason) = &opened {
+            tracing::debug!(path = %path.display(), reason, "cache file not used");
+        }
+        opened
     }
 
     /// Decodes everything into a new cache file.
@@ -176,10 +211,10 @@ impl Recipe {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<()> {
         let n_bytes = Cell::new(0);
-        let layout = self.layout;
+        let layout = self.layout.stored();
         let mut collected = Collected::default();
         let mut writer = Writer::create(partial.to_path_buf())?;
-        let wanted = |path: &str| matches!(layout.role(path), Role::Picture(_) | Role::List);
+        let wanted = |path: &str| matches!(layout.role(path), Role::Picture(_) | Role::List).then_some(MAX_FILE_BYTES);
         let on_bytes = |n: u64| n_bytes.set(n_bytes.get() + n);
         self.source.read(files, &wanted, &on_bytes, &mut |files| {
             let mut current = next_chunk(layout, files, &mut collected)?;
@@ -206,14 +241,6 @@ impl Recipe {
         let index = collected.index(layout, &self.source.in_words(), identity.state.clone())?;
         writer.finish(&index, path)
     }
-}
-
-fn open_cached(path: &Path, identity: &Identity) -> Result<(Reader, Index), String> {
-    let opened = Reader::open(path, &identity.state);
-    if let Err(reason) = &opened {
-        tracing::debug!(path = %path.display(), reason, "cache file not used");
-    }
-    opened
 }
 
 /// Holds the file at `path` locked until dropped. Where the file system has no locks, nothing is locked.
@@ -421,6 +448,11 @@ impl Pictures for CachedPictures {
     fn info(&self, idx: usize) -> PictureInfo<'_> {
         let Entry { name, label, width, height, .. } = &self.index.pictures[idx];
         PictureInfo { name, label: *label, width: *width, height: *height }
+    }
+
+    /// As it was when the picture was decoded.
+    fn crc32(&self, idx: usize) -> Result<u32> {
+        Ok(self.index.pictures[idx].crc)
     }
 
     fn read(&self, idx: usize, bytes: &mut Vec<u8>) -> Result<()> {

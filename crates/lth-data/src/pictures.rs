@@ -1,6 +1,9 @@
 //! What every data set here looks like to the loader: labelled pictures of 8-bit channels.
 
+use sha2::{Digest, Sha256};
+
 use crate::error::{Error, Result};
+use crate::source::{add_text, hex};
 
 /// A labelled set of pictures, read one at a time.
 ///
@@ -31,6 +34,46 @@ pub trait Pictures: Send + Sync {
     /// If the picture can no longer be read.
     fn read(&self, idx: usize, bytes: &mut Vec<u8>) -> Result<()>;
 
+    /// The bytes of picture `idx` as [`read`](Self::read) gives them, where the data set has them in memory.
+    fn bytes(&self, _idx: usize) -> Option<&[u8]> {
+        None
+    }
+
+    /// CRC-32 of the bytes of picture `idx`.
+    ///
+    /// # Errors
+    /// If the picture can no longer be read.
+    fn crc32(&self, idx: usize) -> Result<u32> {
+        if let Some(bytes) = self.bytes(idx) {
+            return Ok(crc32fast::hash(bytes));
+        }
+        let mut bytes = Vec::new();
+        self.read(idx, &mut bytes)?;
+        Ok(crc32fast::hash(&bytes))
+    }
+
+    /// What tells this content from another, as 64 hexadecimal digits: SHA-256 of the number of channels, the class
+    /// names, and each picture's name, label, size and CRC-32. It does not depend on where the pictures come from and
+    /// how they are packed. It finds mistakes; against forgery there are the checksums of the files.
+    ///
+    /// # Errors
+    /// If a picture can no longer be read.
+    fn content_sha256(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        hash.update((self.n_channels() as u64).to_le_bytes());
+        hash.update((self.classes().len() as u64).to_le_bytes());
+        self.classes().iter().for_each(|class| add_text(&mut hash, class));
+        for idx in 0..self.len() {
+            let PictureInfo { name, label, width, height } = self.info(idx);
+            add_text(&mut hash, name);
+            hash.update(label.to_le_bytes());
+            hash.update((width as u64).to_le_bytes());
+            hash.update((height as u64).to_le_bytes());
+            hash.update(self.crc32(idx)?.to_le_bytes());
+        }
+        Ok(hex(hash))
+    }
+
     /// Number of pictures of each class.
     fn class_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.classes().len()];
@@ -44,7 +87,8 @@ pub trait Pictures: Send + Sync {
 /// What is known of a picture without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PictureInfo<'a> {
-    /// Its name: unique in its data set, and what the order of the pictures follows.
+    /// Its name, unique in its data set. Pictures from files of their own are in the order of their names; those that
+    /// were published as one file keep its order.
     pub name: &'a str,
     /// Its class.
     pub label: u32,
@@ -143,6 +187,10 @@ impl Pictures for MemoryPictures {
         bytes.clear();
         bytes.extend_from_slice(&self.pictures[idx].bytes);
         Ok(())
+    }
+
+    fn bytes(&self, idx: usize) -> Option<&[u8]> {
+        Some(&self.pictures[idx].bytes)
     }
 }
 

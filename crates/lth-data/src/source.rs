@@ -38,13 +38,16 @@ pub(crate) enum Content {
     Bytes(Vec<u8>),
     /// It was not asked for.
     NotWanted,
-    /// Larger than [`MAX_FILE_BYTES`].
+    /// Larger than it may be.
     TooLarge,
     /// There is nothing to read; why.
     Missing(&'static str),
     /// It is no file but, for example, "a link".
     NoFile(&'static str),
 }
+
+/// Of a file whose bytes are to be read the most that it may have; of others `None`.
+pub(crate) type Wanted<'a> = dyn Fn(&str) -> Option<u64> + 'a;
 
 /// Takes the files of an archive or a folder one after the other.
 pub(crate) type Consumer<'a> = dyn FnMut(&mut dyn Iterator<Item = Result<SourceFile>>) -> Result<()> + 'a;
@@ -102,12 +105,12 @@ impl Source {
     }
 
     /// Gives every file to `consume`: archives one after the other, a folder's files by name.
-    /// `files`: the files of a folder. `wanted`: which files' bytes are read. `on_bytes`: told how many bytes were
-    /// read since the last call.
+    /// `files`: the files of a folder. `wanted`: which files' bytes are read, and the most that they may have.
+    /// `on_bytes`: told how many bytes were read since the last call.
     pub(crate) fn read(
         &self,
         files: &[FolderFile],
-        wanted: &dyn Fn(&str) -> bool,
+        wanted: &Wanted<'_>,
         on_bytes: &dyn Fn(u64),
         consume: &mut Consumer<'_>,
     ) -> Result<()> {
@@ -115,11 +118,13 @@ impl Source {
             Source::Archives(paths) => paths.iter().try_for_each(|path| archive::read(path, wanted, on_bytes, consume)),
             Source::Folder(_) => consume(&mut files.iter().map(|file| {
                 on_bytes(file.n_bytes);
-                let content = match file.missing {
-                    Some(why) => Content::Missing(why),
-                    None if !wanted(&file.path) => Content::NotWanted,
-                    None if file.n_bytes > MAX_FILE_BYTES => Content::TooLarge,
-                    None => Content::Bytes(fs::read(&file.on_disk).map_err(Error::io("read", &file.on_disk))?),
+                let content = match (file.missing, wanted(&file.path)) {
+                    (Some(why), _) => Content::Missing(why),
+                    (None, None) => Content::NotWanted,
+                    (None, Some(limit)) if file.n_bytes > limit => Content::TooLarge,
+                    (None, Some(_)) => {
+                        Content::Bytes(fs::read(&file.on_disk).map_err(Error::io("read", &file.on_disk))?)
+                    }
                 };
                 Ok(SourceFile { path: file.path.clone(), content })
             })),
@@ -133,7 +138,7 @@ pub(crate) struct FolderFile {
     /// Its parts joined by `/`, relative to the folder (or what stands for it, see `pets::files`).
     pub(crate) path: String,
     on_disk: PathBuf,
-    n_bytes: u64,
+    pub(crate) n_bytes: u64,
     stamp: String,
     /// Why there is nothing to read.
     missing: Option<&'static str>,
@@ -206,11 +211,11 @@ fn ends(path: &Path, n_bytes: u64) -> Result<Vec<u8>> {
 }
 
 /// Adds a text and its end, so that "a", "bc" and "ab", "c" differ.
-fn add_text(hash: &mut Sha256, text: &str) {
+pub(crate) fn add_text(hash: &mut Sha256, text: &str) {
     hash.update((text.len() as u64).to_le_bytes());
     hash.update(text.as_bytes());
 }
 
-fn hex(hash: Sha256) -> String {
+pub(crate) fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

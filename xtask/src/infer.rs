@@ -217,8 +217,10 @@ mod tests {
             pictures.push(Picture { name: index.to_string(), label: 0, width, height, bytes: rgb });
             paths.push(path);
         }
+        // A loader wants one to train on.
+        pictures.push(Picture { name: "3".to_owned(), ..pictures[0].clone() });
         let pictures = MemoryPictures::new(3, vec!["dog".to_owned(), "cat".to_owned()], pictures)?;
-        let split = Split { train: vec![0], valid: vec![0, 1, 2] };
+        let split = Split { train: vec![3], valid: vec![0, 1, 2], test: vec![] };
         let config = LoaderConfig { valid_batch_size: 3, ..LoaderConfig::new(SIDE, 1, 0) };
         let (x, _) = Loader::new(Arc::new(pictures), split, config)?.valid().next().context("a batch")??;
         let expected = candle_nn::ops::softmax(&network.forward(&x, &Pass::eval())?, 1)?.to_vec2::<f32>()?;

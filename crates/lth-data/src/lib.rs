@@ -43,6 +43,7 @@
 //! the two smooth differently, by at most 3 and 0.21.
 
 mod archive;
+mod augment;
 mod cache;
 mod crop;
 mod decode;
@@ -64,6 +65,7 @@ mod source;
 mod split;
 pub mod toy_pets;
 
+pub use augment::{Augmentation, Change, Fill};
 pub use cache::cache_dir;
 pub use crop::{Square, training_draw};
 pub use decode::{Decoded, Format, MAX_PIXELS, decode};
@@ -77,4 +79,4 @@ pub use pets::{ListCheck, PETS_CLASSES, pets_breed, pets_label};
 pub use pictures::{MemoryPictures, Picture, PictureInfo, Pictures};
 pub use resize::Resizer;
 pub use source::Source;
-pub use split::Split;
+pub use split::{Part, Split, SplitRule};

@@ -7,10 +7,11 @@ use std::thread::JoinHandle;
 
 use candle_core::{Device, Tensor};
 
+use crate::augment::Augmentation;
 use crate::crop::{Square, training_draw};
 use crate::error::{Error, Result};
 use crate::normalise::{Normalisation, normalise};
-use crate::pictures::Pictures;
+use crate::pictures::{PictureInfo, Pictures};
 use crate::random::{Purpose, permutation, stream};
 use crate::resize::Resizer;
 use crate::split::Split;
@@ -22,10 +23,16 @@ pub struct LoaderConfig {
     pub image_size: usize,
     /// Pictures in a training batch.
     pub batch_size: usize,
-    /// Pictures in a validation batch; it changes no result.
+    /// Pictures in a batch of validation or test; it changes no result.
     pub valid_batch_size: usize,
-    /// Seed of the order and the crops of training.
+    /// Seed of the order, the crops and the augmentation of training, where they have none of their own.
     pub seed: u64,
+    /// Seed of the order of training; `None`: `seed`.
+    pub order_seed: Option<u64>,
+    /// Seed of the crops and the augmentation of training; `None`: `seed`.
+    pub augmentation_seed: Option<u64>,
+    /// What training does to the pictures besides the crop.
+    pub augmentation: Augmentation,
     /// Mean and deviation per channel.
     pub normalisation: Normalisation,
     /// Where the tensors go.
@@ -35,13 +42,17 @@ pub struct LoaderConfig {
 }
 
 impl LoaderConfig {
-    /// ImageNet's normalisation, tensors on the CPU, validation batches as large as training batches, two batches ahead.
-    pub fn new(image_size: usize, batch_size: usize, seed: u64) -> LoaderConfig {
-        LoaderConfig {
+    /// ImageNet's normalisation, one seed for everything, no augmentation, tensors on the CPU, validation batches as
+    /// large as training batches, two batches ahead.
+    pub fn new(image_size: usize, batch_size: usize, seed: u64) -> Self {
+        Self {
             image_size,
             batch_size,
             valid_batch_size: batch_size,
             seed,
+            order_seed: None,
+            augmentation_seed: None,
+            augmentation: Augmentation::default(),
             normalisation: Normalisation::imagenet(),
             device: Device::Cpu,
             n_ahead: 2,
@@ -54,6 +65,9 @@ impl LoaderConfig {
 /// A batch is `(x, y)`: `x` f32 `[n, channels, size, size]`, normalised, and `y` u32 `[n]`, the labels. Training takes
 /// a fresh square of each picture every epoch; what it is depends on seed, epoch and picture alone, so a resumed run
 /// sees the same pictures in the same order.
+///
+/// Square pictures of the right size that the data set has in memory ([`Pictures::bytes`]) become values without a copy
+/// in between. Others are kept in memory once they are scaled, as many as fit into 256 MiB.
 pub struct Loader {
     shared: Arc<Shared>,
     split: Split,
@@ -74,8 +88,8 @@ impl Loader {
     /// A loader of `pictures`.
     ///
     /// # Errors
-    /// If a size is 0, the normalisation does not have the pictures' channels, the split names a picture that does not
-    /// exist, or there are fewer training pictures than a batch.
+    /// If a size is 0, the normalisation does not have the pictures' channels, the augmentation is out of its range, the
+    /// split names a picture that does not exist or one twice, or there are fewer training pictures than a batch.
     pub fn new(pictures: Arc<dyn Pictures>, split: Split, config: LoaderConfig) -> Result<Loader> {
         for (what, got) in [
             ("image size", config.image_size),
@@ -87,13 +101,8 @@ impl Loader {
             }
         }
         config.normalisation.check(pictures.n_channels())?;
-        if let Some(idx) = split.train.iter().chain(&split.valid).find(|&&idx| idx >= pictures.len()) {
-            return Err(Error::BadSetting {
-                what: "picture index in the split",
-                got: idx.to_string(),
-                expected: format!("below {}", pictures.len()),
-            });
-        }
+        config.augmentation.check(config.image_size)?;
+        split.check(pictures.len())?;
         if config.batch_size > split.train.len() {
             return Err(Error::BadSetting {
                 what: "batch size",
@@ -108,17 +117,32 @@ impl Loader {
 
     /// The batches of a training epoch: shuffled by (seed, epoch), the last partial batch dropped.
     pub fn train_epoch(&self, epoch: usize) -> Batches {
-        let Shared { config, .. } = &*self.shared;
+        self.train_epoch_from(epoch, 0)
+    }
+
+    /// The batches of a training epoch but the first `n_skipped`, which are not prepared; none if there are no more.
+    /// For a fit that begins inside an epoch.
+    pub fn train_epoch_from(&self, epoch: usize, n_skipped: usize) -> Batches {
+        let config = self.config();
         let train = &self.split.train;
-        let order = permutation(train.len(), &mut stream(config.seed, Purpose::Shuffle, epoch as u64, 0));
-        let batches = order.chunks_exact(config.batch_size);
+        let seed = config.order_seed.unwrap_or(config.seed);
+        let order = permutation(train.len(), &mut stream(seed, Purpose::Shuffle, epoch as u64, 0));
+        let batches = order.chunks_exact(config.batch_size).skip(n_skipped);
         self.start(batches.map(|batch| batch.iter().map(|&place| train[place]).collect()).collect(), Some(epoch))
     }
 
     /// The batches of the validation pictures: all of them, in the split's order, the middle square of each.
     pub fn valid(&self) -> Batches {
-        let batches = self.split.valid.chunks(self.shared.config.valid_batch_size);
-        self.start(batches.map(<[usize]>::to_vec).collect(), None)
+        self.start(self.in_order(&self.split.valid), None)
+    }
+
+    /// The batches of the test pictures, as [`valid`](Self::valid) gives those for validation; none if there are none.
+    pub fn test(&self) -> Batches {
+        self.start(self.in_order(&self.split.test), None)
+    }
+
+    fn in_order(&self, part: &[usize]) -> Plan {
+        part.chunks(self.config().valid_batch_size).map(<[usize]>::to_vec).collect()
     }
 
     /// Batches in a training epoch.
@@ -131,12 +155,17 @@ impl Loader {
         self.split.valid.len().div_ceil(self.shared.config.valid_batch_size)
     }
 
+    /// Batches in a pass over the test pictures.
+    pub fn n_test_batches(&self) -> usize {
+        self.split.test.len().div_ceil(self.shared.config.valid_batch_size)
+    }
+
     /// The pictures.
     pub fn pictures(&self) -> &Arc<dyn Pictures> {
         &self.shared.pictures
     }
 
-    /// Which pictures train and which validate.
+    /// Which pictures train, validate and test.
     pub fn split(&self) -> &Split {
         &self.split
     }
@@ -146,13 +175,13 @@ impl Loader {
         &self.shared.config
     }
 
-    /// Prepares the batches of `plan` on a thread; `epoch`: None for validation.
+    /// Prepares the batches of `plan` on a thread; `epoch`: None for validation and test.
     fn start(&self, plan: Plan, epoch: Option<usize>) -> Batches {
         let n_left = plan.len();
         let (sender, receiver) = sync_channel(self.shared.config.n_ahead.max(1));
         let shared = Arc::clone(&self.shared);
         let prepare = move || {
-            let mut workbench = Workbench { resizer: Resizer::new(shared.config.image_size), bytes: Vec::new() };
+            let mut workbench = shared.workbench();
             for batch in plan {
                 let prepared = shared.prepare(&batch, epoch, &mut workbench);
                 let failed = prepared.is_err();
@@ -175,6 +204,7 @@ impl Loader {
 struct Workbench {
     resizer: Resizer,
     bytes: Vec<u8>,
+    resized: Vec<u8>,
 }
 
 /// A batch before it becomes tensors.
@@ -184,30 +214,74 @@ struct Prepared {
 }
 
 impl Shared {
+    fn workbench(&self) -> Workbench {
+        let resizer = Resizer::new(self.config.image_size);
+        Workbench { resizer, bytes: Vec::new(), resized: vec![0; self.picture_len()] }
+    }
+
     fn prepare(&self, batch: &[usize], epoch: Option<usize>, workbench: &mut Workbench) -> Result<Prepared> {
-        let n_bytes = self.picture_len();
-        let mut x = vec![0.0; batch.len() * n_bytes];
+        let n_values = self.picture_len();
+        let mut x = vec![0.0; batch.len() * n_values];
         let mut y = Vec::with_capacity(batch.len());
-        let mut resized = vec![0; n_bytes];
-        for (&idx, x) in batch.iter().zip(x.chunks_exact_mut(n_bytes)) {
+        for (&idx, x) in batch.iter().zip(x.chunks_exact_mut(n_values)) {
             let info = self.pictures.info(idx);
             y.push(info.label);
-            let u = epoch.map_or((0.5, 0.5), |epoch| training_draw(self.config.seed, epoch, idx));
-            let square = Square::largest(info.width, info.height, u);
-            let same_every_time = epoch.is_none() || info.width == info.height;
-            if let Some(kept) = self.kept.find(idx).filter(|_| same_every_time) {
-                normalise(&self.tables, kept, x);
-                continue;
-            }
-            self.pictures.read(idx, &mut workbench.bytes)?;
-            let Workbench { resizer, bytes } = workbench;
-            resizer.resize(bytes, info.width, self.pictures.n_channels(), square, &mut resized);
-            normalise(&self.tables, &resized, x);
-            if same_every_time {
-                self.kept.keep(idx, &resized);
-            }
+            let bytes = self.resized(idx, info, epoch, workbench)?;
+            self.values(idx, epoch, bytes, x);
         }
         Ok(Prepared { x, y })
+    }
+
+    /// The square of picture `idx` that is shown in `epoch`, scaled: from memory where it is there.
+    fn resized<'a>(
+        &'a self,
+        idx: usize,
+        info: PictureInfo<'_>,
+        epoch: Option<usize>,
+        workbench: &'a mut Workbench,
+    ) -> Result<&'a [u8]> {
+        let size = self.config.image_size;
+        if info.width == size
+            && info.height == size
+            && let Some(bytes) = self.pictures.bytes(idx)
+        {
+            return Ok(bytes);
+        }
+        let same_every_time = epoch.is_none() || info.width == info.height;
+        if same_every_time && let Some(kept) = self.kept.find(idx) {
+            return Ok(kept);
+        }
+        let Workbench { resizer, bytes, resized } = workbench;
+        let bytes = match self.pictures.bytes(idx) {
+            Some(bytes) => bytes,
+            None => {
+                self.pictures.read(idx, bytes)?;
+                bytes
+            }
+        };
+        let u = epoch.map_or((0.5, 0.5), |epoch| training_draw(self.augmentation_seed(), epoch, idx));
+        let square = Square::largest(info.width, info.height, u);
+        resizer.resize(bytes, info.width, self.pictures.n_channels(), square, resized);
+        if same_every_time {
+            self.kept.keep(idx, resized);
+        }
+        Ok(resized)
+    }
+
+    /// The values of a scaled picture; in training changed as its draw says.
+    fn values(&self, idx: usize, epoch: Option<usize>, bytes: &[u8], x: &mut [f32]) {
+        let augmentation = &self.config.augmentation;
+        match epoch.filter(|_| !augmentation.is_none()) {
+            None => normalise(&self.tables, bytes, x),
+            Some(epoch) => {
+                let change = augmentation.draw(self.augmentation_seed(), epoch, idx);
+                augmentation.normalise(change, &self.tables, bytes, self.config.image_size, x);
+            }
+        }
+    }
+
+    fn augmentation_seed(&self) -> u64 {
+        self.config.augmentation_seed.unwrap_or(self.config.seed)
     }
 
     /// Bytes of a resized picture, which is also its number of values.

@@ -81,7 +81,7 @@ fn values_are_cropped_resized_and_normalised() {
         (2, Normalisation::unit(2)),
     ] {
         let set = pictures(20, n_channels);
-        let split = Split { train: (0..10).collect(), valid: (10..20).collect() };
+        let split = Split { train: (0..10).collect(), valid: (10..20).collect(), test: vec![] };
         let config = LoaderConfig { normalisation: normalisation.clone(), ..config(10) };
         let loader = Loader::new(Arc::new(set.clone()), split, config).unwrap();
         let (x, y) = content(loader.valid());
@@ -179,7 +179,7 @@ impl Pictures for Treacherous {
 fn treacherous(fails_at: usize, panics: bool) -> (Loader, Arc<AtomicUsize>) {
     let n_read = Arc::new(AtomicUsize::new(0));
     let set = Treacherous { inner: pictures(100, 3), n_read: Arc::clone(&n_read), fails_at, panics };
-    let split = Split { train: (0..50).collect(), valid: (50..100).collect() };
+    let split = Split { train: (0..50).collect(), valid: (50..100).collect(), test: vec![] };
     (Loader::new(Arc::new(set), split, config(10)).unwrap(), n_read)
 }
 

@@ -7,7 +7,8 @@
 //! the number of threads.
 //!
 //! A data set is anything that implements [`Pictures`]: [`CachedPictures`], which [`open_pets`] and [`open_folder`] make
-//! from archives or folders, or [`MemoryPictures`]. A [`Split`] says which of them train, and a [`Loader`] makes batches.
+//! from archives or folders, [`UniformPictures`], which [`open_idx`] and [`open_cifar`] make of MNIST and CIFAR, or
+//! [`MemoryPictures`]. A [`Split`] says which of them train, and a [`Loader`] makes batches.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -45,6 +46,8 @@
 mod archive;
 mod augment;
 mod cache;
+mod checked;
+mod cifar;
 mod crop;
 mod decode;
 #[cfg(feature = "digits")]
@@ -52,9 +55,11 @@ pub mod digits;
 #[cfg(feature = "download")]
 pub mod download;
 mod error;
+mod idx;
 mod jpeg;
 mod layout;
 mod loader;
+mod mnist;
 mod normalise;
 mod open;
 mod pets;
@@ -64,13 +69,17 @@ mod resize;
 mod source;
 mod split;
 pub mod toy_pets;
+mod uniform;
 
 pub use augment::{Augmentation, Change, Fill};
 pub use cache::cache_dir;
+pub use checked::{Checked, OpenedFile};
+pub use cifar::{CIFAR_10_CLASSES, CIFAR_100_CLASSES, CifarSet, open_cifar};
 pub use crop::{Square, training_draw};
 pub use decode::{Decoded, Format, MAX_PIXELS, decode};
 pub use error::{Damaged, Error, Result};
 pub use loader::{Batches, Loader, LoaderConfig};
+pub use mnist::{FASHION_CLASSES, IdxFiles, IdxSet, open_idx};
 pub use normalise::Normalisation;
 pub use open::{
     CachedPictures, DamagedPolicy, Misnamed, OpenOptions, Progress, Summary, open_folder, open_pets, open_pets_breeds,
@@ -80,3 +89,4 @@ pub use pictures::{MemoryPictures, Picture, PictureInfo, Pictures};
 pub use resize::Resizer;
 pub use source::Source;
 pub use split::{Part, Split, SplitRule};
+pub use uniform::UniformPictures;

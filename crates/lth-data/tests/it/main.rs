@@ -3,6 +3,7 @@
 mod archives;
 mod batches;
 mod caching;
+mod cifar;
 #[cfg(feature = "digits")]
 mod digits;
 #[cfg(feature = "download")]
@@ -11,5 +12,7 @@ mod folders;
 mod golden;
 #[cfg(feature = "download")]
 mod http;
+mod mnist;
 mod support;
 mod toy_pets;
+mod training;

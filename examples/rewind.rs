@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use lth_criteria::Random;
-use lth_data::digits::{Digits, SIDE, WHITE};
-use lth_data::{Loader, LoaderConfig, MemoryPictures, Normalisation, Picture, Split};
+use lth_data::digits::{Digits, SIDE};
+use lth_data::{Loader, LoaderConfig, Normalisation, Pictures, Split};
 use lth_nn::{LeNet, LeNetConfig, Setup};
 use lth_schedule::{Moment, Schedule, Sparsity, SparsitySchedule, Window};
 use lth_ticket::{Notice, Pruning, PruningConfig, Rewind, layer_records};
@@ -85,17 +85,8 @@ fn main() -> Result<()> {
 
 /// The digits, four fifths to train on.
 fn digits() -> Result<Loader> {
-    let digits = Digits::load()?;
-    let picture = |index: usize| Picture {
-        name: format!("digit {index:04}"),
-        label: digits.labels[index],
-        width: SIDE,
-        height: SIDE,
-        bytes: digits.pixels[index * SIDE * SIDE..][..SIDE * SIDE].iter().map(|value| value * (255 / WHITE)).collect(),
-    };
-    let classes = (0..10).map(|digit| digit.to_string()).collect();
-    let pictures = MemoryPictures::new(1, classes, (0..digits.len()).map(picture).collect())?;
-    let split = Split::random(digits.len(), 0.2, SEED)?;
+    let pictures = Digits::load()?.pictures()?;
+    let split = Split::random(pictures.len(), 0.2, SEED)?;
     let config = LoaderConfig { normalisation: Normalisation::unit(1), ..LoaderConfig::new(SIDE, 32, SEED) };
     Ok(Loader::new(Arc::new(pictures), split, config)?)
 }

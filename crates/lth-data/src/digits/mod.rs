@@ -22,6 +22,8 @@ use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use crate::{MemoryPictures, Picture};
+
 /// Pixels in a row and rows in a picture.
 pub const SIDE: usize = 8;
 /// Pixels in a picture.
@@ -97,6 +99,28 @@ impl Digits {
     /// The pixels of one picture, row by row; `None` beyond the last.
     pub fn picture(&self, index: usize) -> Option<&[u8]> {
         self.pixels.chunks_exact(PIXELS).nth(index)
+    }
+
+    /// The pictures for a [`Loader`](crate::Loader): grey, 8×8, in UCI's order, named `digit 0000` and so on. A pixel's 0
+    /// to 16 becomes a byte of 0 to 240.
+    ///
+    /// # Errors
+    /// If there are more labels than pictures, or a label is no digit.
+    pub fn pictures(&self) -> crate::Result<MemoryPictures> {
+        let picture = |(index, &label): (usize, &u32)| Picture {
+            name: format!("digit {index:04}"),
+            label,
+            width: SIDE,
+            height: SIDE,
+            bytes: self
+                .picture(index)
+                .unwrap_or_default()
+                .iter()
+                .map(|pixel| pixel.saturating_mul(u8::MAX / WHITE))
+                .collect(),
+        };
+        let classes = (0..CLASSES).map(|digit| digit.to_string()).collect();
+        MemoryPictures::new(1, classes, self.labels.iter().enumerate().map(picture).collect())
     }
 
     /// Shuffles by `seed` and splits: `(the rest, the first share)`, the share rounded down.

@@ -62,6 +62,7 @@ mod loader;
 mod mnist;
 mod normalise;
 mod open;
+mod parted;
 mod pets;
 mod pictures;
 mod random;
@@ -84,6 +85,7 @@ pub use normalise::Normalisation;
 pub use open::{
     CachedPictures, DamagedPolicy, Misnamed, OpenOptions, Progress, Summary, open_folder, open_pets, open_pets_breeds,
 };
+pub use parted::{PartedPictures, open_parted_folders};
 pub use pets::{ListCheck, PETS_CLASSES, pets_breed, pets_label};
 pub use pictures::{MemoryPictures, Picture, PictureInfo, Pictures};
 pub use resize::Resizer;

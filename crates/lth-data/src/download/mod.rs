@@ -33,6 +33,7 @@ mod error;
 mod hub;
 mod mirror;
 mod options;
+mod published;
 mod resource;
 mod transfer;
 
@@ -41,4 +42,5 @@ pub use error::{Attempt, Cause, Error, Result};
 pub use hub::Hub;
 pub use mirror::{Mirror, Sums, public};
 pub use options::{Event, Options, Proxies};
+pub use published::{cifar_10, cifar_100, fashion_mnist, mnist};
 pub use resource::{Check, Resource, pets, resnet18_weights};

@@ -8,7 +8,8 @@
 //!
 //! A data set is anything that implements [`Pictures`]: [`CachedPictures`], which [`open_pets`] and [`open_folder`] make
 //! from archives or folders, [`UniformPictures`], which [`open_idx`] and [`open_cifar`] make of MNIST and CIFAR, or
-//! [`MemoryPictures`]. A [`Split`] says which of them train, and a [`Loader`] makes batches.
+//! [`MemoryPictures`]. A [`Split`] says which of them train, and a [`Loader`] makes batches. A [`DatasetSpec`] says all of
+//! that as plain data, and opens it.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -49,6 +50,7 @@ mod cache;
 mod checked;
 mod cifar;
 mod crop;
+mod dataset;
 mod decode;
 #[cfg(feature = "digits")]
 pub mod digits;
@@ -77,6 +79,7 @@ pub use cache::cache_dir;
 pub use checked::{Checked, OpenedFile};
 pub use cifar::{CIFAR_10_CLASSES, CIFAR_100_CLASSES, CifarSet, open_cifar};
 pub use crop::{Square, training_draw};
+pub use dataset::{DataSource, Dataset, DatasetName, DatasetSpec, Opening, Provenance};
 pub use decode::{Decoded, Format, MAX_PIXELS, decode};
 pub use error::{Damaged, Error, Result};
 pub use loader::{Batches, Loader, LoaderConfig};

@@ -4,6 +4,7 @@ mod archives;
 mod batches;
 mod caching;
 mod cifar;
+mod datasets;
 #[cfg(feature = "digits")]
 mod digits;
 #[cfg(feature = "download")]

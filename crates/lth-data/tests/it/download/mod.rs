@@ -2,6 +2,7 @@
 
 mod hostile;
 mod processes;
+mod published;
 mod sources;
 mod transfer;
 

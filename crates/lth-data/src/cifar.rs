@@ -226,7 +226,7 @@ impl Part {
         let n_labels = set.labels().len();
         let record = n_labels + PICTURE;
         let n = bytes.len() / record;
-        if n == 0 || bytes.len() % record != 0 {
+        if n == 0 || !bytes.len().is_multiple_of(record) {
             let expected = format!("a whole number of records of {record}, at least one");
             return Err(bad("length", format!("{} bytes", bytes.len()), expected));
         }

@@ -79,7 +79,7 @@ impl IdxFiles {
             let (packed, plain): (Vec<&PathBuf>, Vec<_>) =
                 paths.iter().filter(is_it).partition(|path| name(path).ends_with(".gz"));
             match (&plain[..], &packed[..]) {
-                ([path], _) | ([], [path]) => Ok(path.to_path_buf()),
+                ([path], _) | ([], [path]) => Ok((*path).clone()),
                 ([], []) => Err(Error::NoPictures { place: place.into(), expected }),
                 _ => Err(Error::DuplicatePicture { name: expected.into(), place: place.into() }),
             }

@@ -1,4 +1,4 @@
-//! Tails and quantiles of the normal and of Student's t distribution.
+//! Tails and quantiles of the normal and of Student's t distribution, and the tail of a fair coin.
 
 /// z with P(|Z| < z) = `confidence`; `None` for a confidence outside (0, 1).
 pub(super) fn normal_two_sided(confidence: f64) -> Option<f64> {
@@ -41,6 +41,20 @@ pub(super) fn student_t_tail(t: f64, degrees_of_freedom: f64) -> f64 {
         (1.0 / (1.0 + square), square / (1.0 + square))
     };
     incomplete_beta(x, complement, degrees_of_freedom / 2.0, 0.5)
+}
+
+/// P(T ≥ t).
+pub(super) fn student_t_above(t: f64, degrees_of_freedom: f64) -> f64 {
+    let half = student_t_tail(t, degrees_of_freedom) / 2.0;
+    if t > 0.0 { half } else { 1.0 - half }
+}
+
+/// P(X ≤ k) for the heads X of `n` throws of a fair coin, k < n or n = 0.
+pub(super) fn binomial_half_tail(k: u64, n: u64) -> f64 {
+    if k >= n {
+        return 1.0;
+    }
+    incomplete_beta(0.5, 0.5, (n - k) as f64, k as f64 + 1.0)
 }
 
 /// z with P(Z > z) = `tail`, for tail in (0, ½].
@@ -187,7 +201,7 @@ fn ln_gamma(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
+    use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal, StudentsT};
 
     use super::*;
 
@@ -220,6 +234,20 @@ mod tests {
             let oracle = 2.0 * StudentsT::new(0.0, 1.0, free).unwrap().sf(t);
             let tail = student_t_tail(t, free);
             prop_assert!((tail - oracle).abs() <= 1e-10 * oracle + 1e-15, "{tail} and {oracle}");
+        }
+
+        #[test]
+        fn one_tail_agrees_with_statrs(t in -40.0_f64..40.0, free in 1.0_f64..200.0) {
+            let oracle = StudentsT::new(0.0, 1.0, free).unwrap().sf(t);
+            prop_assert!((student_t_above(t, free) - oracle).abs() <= 1e-10 * oracle + 1e-15);
+        }
+
+        #[test]
+        fn coin_agrees_with_statrs(n in 1_u64..3000, share in 0.0_f64..1.0) {
+            let k = (share * n as f64) as u64;
+            let oracle = Binomial::new(0.5, n).unwrap().cdf(k);
+            let tail = binomial_half_tail(k, n);
+            prop_assert!((tail - oracle).abs() <= 1e-9 * oracle + 1e-300, "{tail} and {oracle}");
         }
 
         #[test]

@@ -5,3 +5,4 @@ mod fixture;
 mod reporting;
 mod round_trip;
 mod storing;
+mod verdicts;

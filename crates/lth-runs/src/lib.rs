@@ -66,7 +66,9 @@ mod record;
 mod store;
 mod summary;
 
+pub mod figure;
 pub mod lines;
+pub mod page;
 pub mod published;
 pub mod report;
 pub mod statistics;

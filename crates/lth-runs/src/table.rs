@@ -39,6 +39,16 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// Titles of the columns and where their cells stand.
+    pub fn columns(&self) -> &[(String, Align)] {
+        &self.columns
+    }
+
+    /// Rows of plain text, each with a cell for every column.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()

@@ -39,7 +39,7 @@
 //! };
 //! let dataset = DatasetRecord {
 //!     name: "digits".into(), source: "embedded".into(), checked: Checked::Made, files: vec![], mirror: None,
-//!     checksum: None, n_train: 1437, n_valid: 360, skipped: vec![], odd: vec![], left_out: vec![],
+//!     checksum: None, n_train: 1437, n_valid: 360, n_test: 0, skipped: vec![], odd: vec![], left_out: vec![],
 //!     contradicted: vec![], classes: vec![],
 //! };
 //! let summary = dir.finish(&Summary {
@@ -66,6 +66,7 @@ mod record;
 mod store;
 mod summary;
 
+pub mod experiment;
 pub mod figure;
 pub mod lines;
 pub mod page;
@@ -76,6 +77,7 @@ pub mod table;
 
 pub use comparison::{Comparison, Control, Figures, TicketComparison, epochs_in_all, figures_by_name};
 pub use error::Error;
+pub use experiment::Address;
 pub use file::write_atomic;
 pub use metrics::{MetricRecord, Metrics, read_metrics};
 pub use record::{EpochRecord, FileRecord, LayerRecord, Role, RunRecord};

@@ -71,6 +71,9 @@ pub struct FileRecord {
     pub sha256: String,
     /// Its length.
     pub bytes: u64,
+    /// SHA-256 of what it holds whatever its header says, as tickets have it; absent for other files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
 }
 
 /// What a run is in the comparison of a dense network A with tickets B.

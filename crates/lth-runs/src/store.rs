@@ -291,7 +291,7 @@ impl Drop for RunDir {
 }
 
 /// The folders of `path` that are not there, the inmost first.
-fn absent(path: &Path) -> Vec<PathBuf> {
+pub(crate) fn absent(path: &Path) -> Vec<PathBuf> {
     let folders = path.ancestors().filter(|folder| !folder.as_os_str().is_empty());
     folders.take_while(|folder| !folder.exists()).map(Path::to_path_buf).collect()
 }
@@ -333,7 +333,7 @@ fn contents(path: &Path) -> Result<Option<String>, Error> {
     Ok(names.first().map(|name| format!("`{name}`")))
 }
 
-fn remove(path: &Path) -> Result<(), Error> {
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         _ => Ok(()),
@@ -341,7 +341,7 @@ fn remove(path: &Path) -> Result<(), Error> {
 }
 
 /// Locks the folder itself, so that nothing is left behind by a lock. A file system that cannot lock goes without.
-fn lock(path: &Path) -> Result<Option<File>, Error> {
+pub(crate) fn lock(path: &Path) -> Result<Option<File>, Error> {
     if !cfg!(unix) {
         return Ok(None);
     }

@@ -89,6 +89,9 @@ pub struct DatasetRecord {
     pub n_train: u64,
     /// Validation pictures.
     pub n_valid: u64,
+    /// Test pictures.
+    #[serde(default)]
+    pub n_test: u64,
     /// Damaged pictures that were left out, by name.
     #[serde(default)]
     pub skipped: Vec<String>,

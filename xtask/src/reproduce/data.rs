@@ -241,6 +241,7 @@ fn record(settings: &Settings) -> DatasetRecord {
         checksum: None,
         n_train: 0,
         n_valid: 0,
+        n_test: 0,
         skipped: Vec::new(),
         odd: Vec::new(),
         left_out: Vec::new(),

@@ -323,7 +323,7 @@ struct Written {
 
 fn file_record(name: String, path: &Path) -> Result<FileRecord> {
     let (sha256, bytes) = system::sha256(path).data()?;
-    Ok(FileRecord { path: name, sha256, bytes })
+    Ok(FileRecord { path: name, sha256, bytes, content: None })
 }
 
 fn blame(error: lth_train::Error) -> Failure {

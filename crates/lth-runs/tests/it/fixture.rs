@@ -29,6 +29,7 @@ pub(crate) fn run(name: &str, role: Role, seed: u64, sparsity: f64, n_epochs: us
         path: format!("tickets/{name}-seed{seed}.{stage}.safetensors"),
         sha256: format!("{:064x}", 7 + seed),
         bytes: 46_830_571,
+        content: None,
     };
     let pruned = sparsity > 0.0;
     RunRecord {
@@ -89,6 +90,7 @@ pub(crate) fn summary(seeds: &[u64], controls: bool) -> Summary {
             checksum: None,
             n_train: 1600,
             n_valid: 400,
+            n_test: 0,
             skipped: Vec::new(),
             odd: Vec::new(),
             left_out: Vec::new(),

@@ -1,0 +1,335 @@
+//! The folder of an experiment.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Address, ExperimentRecord, FitRecord, Measurement, Summary};
+use crate::Error;
+use crate::file::write_atomic;
+use crate::store::{Existing, absent, is_plain, lock, remove};
+
+const EXPERIMENT: &str = "experiment.json";
+const SUMMARY: &str = "summary.json";
+const METRICS: &str = "metrics.jsonl";
+const RECORD: &str = "record.json";
+/// What is written at the folder's top, the manifest last: a removal that is cut short can be done again.
+const OURS: [&str; 5] = [SUMMARY, METRICS, "report.md", "report.html", EXPERIMENT];
+
+/// The folder that an experiment writes into, and goes on in: what is there is not done again. While it is held, no other
+/// process can write there (on Unix).
+///
+/// ```text
+/// runs/imp-5f0c1a2b/
+///   experiment.json                        which experiment: its kind, identity and configuration
+///   metrics.jsonl                          one line for each measurement, as it is made
+///   fits/ticket/level-03/seed-42/          a fit, by its address
+///     record.json                          last of its files: a fit with a record is whole
+///     ticket.safetensors, …                what it left
+///   summary.json, report.md, report.html   brought up to date after every fit
+/// ```
+/// Files appear whole or not at all, but for `metrics.jsonl`, which grows by whole lines. Folders that were made and never
+/// written to go away with this value.
+#[derive(Debug)]
+pub struct ExperimentDir {
+    path: PathBuf,
+    /// Folders made by us, the inmost first, while nothing is written.
+    made: Vec<PathBuf>,
+    experiment: ExperimentRecord,
+    /// What the first write begins with.
+    begins: Begin,
+    lock: Option<File>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// The manifest is there already.
+    Goes,
+    /// It is written.
+    Writes,
+    /// What another experiment left goes, then it is written.
+    Replaces,
+}
+
+/// One line of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricLine {
+    /// The fit.
+    pub fit: Address,
+    /// Its figures.
+    #[serde(flatten)]
+    pub at: Measurement,
+}
+
+impl ExperimentDir {
+    /// The folder `path` for `experiment`, made with its parents if it is not there. One that holds the same experiment is
+    /// gone on with; its configuration may have come to have more seeds, levels and arms.
+    ///
+    /// With [`Existing::Replace`], what another experiment wrote goes when this one writes its first file, by the other's
+    /// own lists: a file that no experiment wrote stays.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`] if it holds another experiment or anything else, [`Error::NotAFolder`], [`Error::Busy`],
+    /// [`Error::Damaged`] if its manifest cannot be read, [`Error::Io`].
+    pub fn open(path: impl Into<PathBuf>, experiment: ExperimentRecord, existing: Existing) -> Result<Self, Error> {
+        let path = path.into();
+        let made = absent(&path);
+        if !made.is_empty() {
+            std::fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+        }
+        if !path.is_dir() {
+            return Err(Error::NotAFolder { path });
+        }
+        let lock = lock(&path)?;
+        let there = match read(&path.join(EXPERIMENT)) {
+            Ok(there) => Some(there),
+            Err(Error::Absent { .. }) => None,
+            // An unreadable manifest may be replaced.
+            Err(_) if existing == Existing::Replace => None,
+            Err(error) => return Err(error),
+        };
+        let is_same = there.as_ref().is_some_and(|there: &ExperimentRecord| there.identity == experiment.identity);
+        let begins = match there {
+            Some(there) if is_same && there == experiment => Begin::Goes,
+            Some(_) if is_same => Begin::Writes,
+            other => match (existing, holds(&path, other.as_ref())?) {
+                (_, None) => Begin::Writes,
+                (Existing::Refuse, Some(holds)) => return Err(Error::Occupied { path, holds }),
+                (Existing::Replace, Some(_)) => Begin::Replaces,
+            },
+        };
+        let dir = Self { path, made, experiment, begins, lock };
+        if dir.begins != Begin::Replaces {
+            dir.cut_half_lines()?;
+        }
+        Ok(dir)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The record of a fit; `None` if the fit has not ended.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] or [`Error::Invalid`] if it cannot be read or is another fit's, [`Error::Io`].
+    pub fn record(&self, address: &Address) -> Result<Option<FitRecord>, Error> {
+        if self.begins == Begin::Replaces {
+            return Ok(None);
+        }
+        let path = self.path.join(address.folder()).join(RECORD);
+        let record: FitRecord = match read(&path) {
+            Err(Error::Absent { .. }) => return Ok(None),
+            other => other?,
+        };
+        record.validate()?;
+        if record.address != *address {
+            let reason = format!("it is the record of {}, expected that of {address}", record.address);
+            return Err(Error::Damaged { path, line: None, reason });
+        }
+        Ok(Some(record))
+    }
+
+    /// The path of the fit's file `name` ("ticket.safetensors"), its folder made, and the name relative to the
+    /// experiment's folder.
+    ///
+    /// # Errors
+    /// [`Error::FileName`] for a name that leaves the fit's folder or is the record's; [`Error::Io`].
+    pub fn prepare_file(&mut self, address: &Address, name: &str) -> Result<(PathBuf, String), Error> {
+        if !is_plain(name) || name.contains('/') || name == RECORD {
+            let reason = "expected a file name that is not the record's, without `/`, `\\` and `:`, not beginning with a dot";
+            return Err(Error::FileName { name: name.into(), reason });
+        }
+        self.begin()?;
+        let folder = self.path.join(address.folder());
+        std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        Ok((folder.join(name), format!("{}/{name}", address.folder())))
+    }
+
+    /// Writes a fit's record, by which the fit is whole.
+    ///
+    /// # Errors
+    /// As [`FitRecord::validate`]; [`Error::Io`].
+    pub fn write_record(&mut self, record: &FitRecord) -> Result<(), Error> {
+        record.validate()?;
+        self.begin()?;
+        let folder = self.path.join(record.address.folder());
+        std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        write(&folder.join(RECORD), record)
+    }
+
+    /// Removes a fit's record, so that it is done again; its other files are overwritten then.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn forget(&mut self, address: &Address) -> Result<(), Error> {
+        remove(&self.path.join(address.folder()).join(RECORD))
+    }
+
+    /// Adds one line to `metrics.jsonl` and flushes it to the disk.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if a figure is not finite or out of range, [`Error::Io`]; the file then ends with its last whole
+    /// line.
+    pub fn append(&mut self, line: &MetricLine) -> Result<(), Error> {
+        let invalid = |reason: String| Error::Invalid { record: format!("fit {}, step {}", line.fit, line.at.step), reason };
+        if let Some(reason) = line.at.problem() {
+            return Err(invalid(reason));
+        }
+        let text = serde_json::to_string(line).map_err(|error| invalid(error.to_string()))? + "\n";
+        self.begin()?;
+        let path = self.path.join(METRICS);
+        let mut file =
+            OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))?;
+        let length = file.metadata().map_err(Error::io("read", &path))?.len();
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(|error| {
+            // A full disk: take back the half that was written, so that a later line is not glued to it.
+            let _ = file.set_len(length);
+            Error::io("write", &path)(error)
+        })
+    }
+
+    /// Writes `summary.json`, and each of `reports` (a name and its text) made from it; returns the summary as a reader
+    /// will find it.
+    ///
+    /// # Errors
+    /// As [`Summary::write`] and [`Summary::read`].
+    pub fn finish(
+        &mut self,
+        summary: &Summary,
+        reports: impl FnOnce(&Summary) -> Vec<(&'static str, String)>,
+    ) -> Result<Summary, Error> {
+        let text = summary.to_json()?;
+        self.begin()?;
+        let path = self.path.join(SUMMARY);
+        write_atomic(&path, |file| file.write_all(text.as_bytes()))?;
+        let read = Summary::read(&path)?;
+        for (name, text) in reports(&read) {
+            write_atomic(&self.path.join(name), |file| file.write_all(text.as_bytes()))?;
+        }
+        Ok(read)
+    }
+
+    /// The `summary.json` in it; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// As [`Summary::read`].
+    pub fn summary(&self) -> Result<Option<Summary>, Error> {
+        if self.begins == Begin::Replaces {
+            return Ok(None);
+        }
+        match Summary::read(&self.path.join(SUMMARY)) {
+            Err(Error::Absent { .. }) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    /// Before the first write.
+    fn begin(&mut self) -> Result<(), Error> {
+        self.made.clear();
+        if self.begins == Begin::Replaces {
+            self.clear()?;
+        }
+        if self.begins != Begin::Goes {
+            write(&self.path.join(EXPERIMENT), &self.experiment)?;
+            self.begins = Begin::Goes;
+        }
+        Ok(())
+    }
+
+    /// Removes what an experiment wrote here, by its records; folders go if they are empty then.
+    fn clear(&self) -> Result<(), Error> {
+        for folder in self.fit_folders() {
+            if let Ok(record) = read::<FitRecord>(&folder.join(RECORD)) {
+                for file in record.files.values().filter(|file| is_plain(&file.path)) {
+                    let path = self.path.join(&file.path);
+                    // Through a link in between, the file would lie in another folder.
+                    if path.parent() == Some(&folder) && !folder.is_symlink() {
+                        remove(&path)?;
+                    }
+                }
+            }
+            remove(&folder.join(RECORD))?;
+            for emptied in folder.ancestors().take_while(|above| *above != self.path) {
+                if std::fs::remove_dir(emptied).is_err() {
+                    break;
+                }
+            }
+        }
+        OURS.iter().try_for_each(|name| remove(&self.path.join(name)))
+    }
+
+    /// The folders of fits that have a record.
+    fn fit_folders(&self) -> Vec<PathBuf> {
+        let mut folders = vec![self.path.join("fits")];
+        for _ in 0..3 {
+            let below = |folder: &PathBuf| {
+                let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+                entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect::<Vec<_>>()
+            };
+            folders = folders.iter().flat_map(below).collect();
+        }
+        folders.sort();
+        folders.retain(|folder| folder.join(RECORD).is_file());
+        folders
+    }
+
+    /// Takes away a last line of `metrics.jsonl` that a killed process left without an end.
+    fn cut_half_lines(&self) -> Result<(), Error> {
+        let path = self.path.join(METRICS);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(Error::io("read", &path))?,
+        };
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        if whole == bytes.len() {
+            return Ok(());
+        }
+        let opened = OpenOptions::new().write(true).open(&path);
+        opened.and_then(|file| file.set_len(whole as u64)).map_err(Error::io("write", &path))
+    }
+}
+
+impl Drop for ExperimentDir {
+    fn drop(&mut self) {
+        // Each succeeds only if it is empty.
+        self.made.iter().all(|folder| std::fs::remove_dir(folder).is_ok());
+        if let Some(lock) = &self.lock {
+            // Closing alone would leave it locked for as long as a process being started holds a copy of the handle.
+            let _ = lock.unlock();
+        }
+    }
+}
+
+/// What a folder holds that is not this experiment.
+fn holds(path: &Path, experiment: Option<&ExperimentRecord>) -> Result<Option<String>, Error> {
+    if let Some(other) = experiment {
+        return Ok(Some(format!("another experiment (`{}`, {})", other.name, &other.identity[..other.identity.len().min(8)])));
+    }
+    let entries = std::fs::read_dir(path).map_err(Error::io("read", path))?;
+    let mut names: Vec<String> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    Ok(names.first().map(|name| format!("`{name}`")))
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::Invalid { record: path.display().to_string(), reason: error.to_string() })?;
+    text.push('\n');
+    write_atomic(path, |file| file.write_all(text.as_bytes()))
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let bytes = std::fs::read(path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => Error::Absent { what: "record", path: path.into() },
+        _ => Error::Io { action: "read", path: path.into(), source },
+    })?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::Damaged {
+        path: path.into(),
+        line: (error.line() > 0).then(|| error.line()),
+        reason: error.to_string(),
+    })
+}

@@ -74,6 +74,11 @@ impl<'a> Builder<'a> {
         Ok(parameter)
     }
 
+    /// `values` in the element type and on the device of the parameters, but none of them.
+    pub(crate) fn constant(&self, values: &Tensor) -> Result<Tensor, Error> {
+        Ok(values.to_dtype(self.setup.dtype)?.to_device(&self.setup.device)?)
+    }
+
     fn path(&self, name: &dyn std::fmt::Display) -> String {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
     }

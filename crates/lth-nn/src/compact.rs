@@ -9,7 +9,8 @@ use candle_core::Tensor;
 use lth_train::{Network, Parameters};
 
 use crate::{
-    ConvNet, ConvNetConfig, Error, Head, LeNet, LeNetConfig, Part, ResNet, ResNetConfig, ResNetWidths, Setup, Weights,
+    ConvNet, ConvNetConfig, Error, Head, LeNet, LeNetConfig, Part, ResNet, ResNetConfig, ResNetWidths, Setup, Shortcut,
+    Vgg, VggConfig, Weights,
 };
 
 /// Channels that live and die together, as plain data: the outputs of one layer, or a residual stream.
@@ -73,41 +74,47 @@ impl Stream {
 }
 
 impl ResNet {
-    /// The channels of such a network: four residual streams (the first runs through the stem, too), what is between the
-    /// two convolutions of each block, and what is between the linear layers of fastai's head.
+    /// The channels of such a network: its residual streams (the first runs through the stem, too, unless a projection
+    /// leads into it), what is between the convolutions of each block, and what is between the linear layers of fastai's
+    /// head.
+    ///
+    /// Where inputs are padded ([`Shortcut::Padding`]) the residual streams are left out, so that nothing is cut of them: a
+    /// channel of one is another channel of the next, which no list of tensors says.
     pub fn streams(config: &ResNetConfig) -> Vec<Stream> {
         let mut streams = Vec::new();
+        let mut residual = Vec::new();
+        let mut stream = Stream::new("stem").convolution("conv1", "bn1");
+        let last = config.block.n_convolutions();
         for (stage_idx, &n_blocks) in config.blocks.iter().enumerate() {
             let stage = format!("layer{}", stage_idx + 1);
-            let mut stream = match stage_idx {
-                0 => Stream::new(&stage).convolution("conv1", "bn1"),
-                _ => Stream::new(&stage)
-                    .convolution(&format!("{stage}.0.downsample.0"), &format!("{stage}.0.downsample.1")),
-            };
             for block_idx in 0..n_blocks {
                 let block = format!("{stage}.{block_idx}");
-                let (conv1, conv2) = (format!("{block}.conv1"), format!("{block}.conv2"));
-                // The first block of a later stage reads the stage before.
-                if stage_idx == 0 || block_idx > 0 {
-                    stream = stream.read_by(&conv1);
+                let conv = |idx: usize| format!("{block}.conv{idx}");
+                stream = stream.read_by(&conv(1));
+                if block_idx == 0 && config.shortcut_into(stage_idx).is_some() {
+                    let projection = format!("{block}.downsample.0");
+                    residual.push(stream.read_by(&projection));
+                    stream = Stream::new(&stage).convolution(&projection, &format!("{block}.downsample.1"));
                 }
-                stream = stream.convolution(&conv2, &format!("{block}.bn2"));
-                streams.push(Stream::new(&conv1).convolution(&conv1, &format!("{block}.bn1")).read_by(&conv2));
-            }
-            if stage_idx + 1 < config.blocks.len() {
-                let next = format!("layer{}.0", stage_idx + 2);
-                stream = stream.read_by(&format!("{next}.conv1")).read_by(&format!("{next}.downsample.0"));
-            } else {
-                match config.head {
-                    Head::Fc => stream = stream.read_by("fc"),
-                    Head::Fastai => {
-                        let twice = |name: &str| Place { copies: 2, ..Place::new(name) };
-                        stream.norms.push(twice("head.2"));
-                        stream.consumers.push(twice("head.4.weight"));
-                        streams.push(Stream::new("head.4").convolution("head.4", "head.6").read_by("head.8"));
-                    }
+                for idx in 1..last {
+                    let inner = Stream::new(&conv(idx)).convolution(&conv(idx), &format!("{block}.bn{idx}"));
+                    streams.push(inner.read_by(&conv(idx + 1)));
                 }
+                stream = stream.convolution(&conv(last), &format!("{block}.bn{last}"));
             }
+            stream.name = stage;
+        }
+        match config.head {
+            Head::Fc => stream = stream.read_by("fc"),
+            Head::Fastai => {
+                let twice = |name: &str| Place { copies: 2, ..Place::new(name) };
+                stream.norms.push(twice("head.2"));
+                stream.consumers.push(twice("head.4.weight"));
+                streams.push(Stream::new("head.4").convolution("head.4", "head.6").read_by("head.8"));
+            }
+        }
+        if config.shortcut == Shortcut::Projection {
+            streams.append(&mut residual);
             streams.push(stream);
         }
         streams
@@ -120,20 +127,53 @@ impl ResNet {
         tensors: &BTreeMap<String, Tensor>,
         setup: &Setup,
     ) -> Result<Self, Error> {
-        let mut streams = [0; 4];
+        let last = config.block.n_convolutions();
+        let mut streams = Vec::new();
         let mut inner = Vec::new();
-        for (stage_idx, (stream, &n_blocks)) in streams.iter_mut().zip(&config.blocks).enumerate() {
+        for (stage_idx, &n_blocks) in config.blocks.iter().enumerate() {
             let stage = stage_idx + 1;
-            *stream = outputs(tensors, &format!("layer{stage}.0.conv2.weight"))?;
+            streams.push(outputs(tensors, &format!("layer{stage}.0.conv{last}.weight"))?);
             for block_idx in 0..n_blocks {
-                inner.push(outputs(tensors, &format!("layer{stage}.{block_idx}.conv1.weight"))?);
+                for idx in 1..last {
+                    inner.push(outputs(tensors, &format!("layer{stage}.{block_idx}.conv{idx}.weight"))?);
+                }
             }
         }
         let hidden = match config.head {
             Head::Fc => 0,
             Head::Fastai => outputs(tensors, "head.4.weight")?,
         };
-        let network = Self::with_widths(config, &ResNetWidths { streams, inner, hidden }, setup)?;
+        let widths = ResNetWidths { stem: outputs(tensors, "conv1.weight")?, streams, inner, hidden };
+        let network = Self::with_widths(config, &widths, setup)?;
+        load(tensors, network.parameters())?;
+        Ok(network)
+    }
+}
+
+impl Vgg {
+    /// The channels of such a network: the outputs of each convolution.
+    pub fn streams(config: &VggConfig) -> Vec<Stream> {
+        let indices = config.indices().concat();
+        let layer = |(n, idx): (usize, &usize)| {
+            let conv = format!("features.{idx}");
+            let stream = Stream::new(&conv).convolution(&conv, &format!("features.{}", idx + 1));
+            match indices.get(n + 1) {
+                Some(next) => stream.read_by(&format!("features.{next}")),
+                None => stream.read_by("classifier"),
+            }
+        };
+        indices.iter().enumerate().map(layer).collect()
+    }
+
+    /// The network that these tensors belong to: as wide as they are, with their values.
+    /// # Errors
+    /// If a name is missing or unknown, or a shape does not fit its neighbours.
+    pub fn from_tensors(config: &VggConfig, tensors: &BTreeMap<String, Tensor>, setup: &Setup) -> Result<Self, Error> {
+        let stage = |indices: Vec<usize>| {
+            indices.iter().map(|idx| outputs(tensors, &format!("features.{idx}.weight"))).collect()
+        };
+        let widths = config.indices().into_iter().map(stage).collect::<Result<Vec<Vec<usize>>, Error>>()?;
+        let network = Self::with_widths(config, &widths, setup)?;
         load(tensors, network.parameters())?;
         Ok(network)
     }
@@ -239,11 +279,15 @@ mod tests {
     fn every_tensor_is_described_once() -> Result<(), Error> {
         let setup = Setup::new(0);
         for head in [Head::Fc, Head::Fastai] {
-            for config in [ResNetConfig::resnet18(3, head), ResNetConfig::resnet34(3, head)] {
+            let cifar = ResNetConfig { head, ..ResNetConfig::cifar(3, Shortcut::Projection, 3) };
+            let imagenet = [ResNetConfig::resnet18, ResNetConfig::resnet34, ResNetConfig::resnet50];
+            for config in imagenet.map(|config| config(3, head)).into_iter().chain([cifar]) {
                 let last = if head == Head::Fc { "fc.weight" } else { "head.8.weight" };
                 check(&ResNet::streams(&config), &ResNet::new(&config, &setup)?, "conv1.weight", last);
             }
         }
+        let config = VggConfig::new(crate::VggDepth::Thirteen, 3);
+        check(&Vgg::streams(&config), &Vgg::new(&config, &setup)?, "features.0.weight", "classifier.weight");
         let config = LeNetConfig { inputs: 16, ..LeNetConfig::default() };
         check(&LeNet::streams(), &LeNet::new(&config, &setup)?, "fc1.weight", "fc3.weight");
         for depth in [crate::ConvNetDepth::Two, crate::ConvNetDepth::Four, crate::ConvNetDepth::Six] {

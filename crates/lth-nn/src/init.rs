@@ -26,6 +26,13 @@ pub enum Init {
         /// The bound.
         bound: f64,
     },
+    /// Uniform in (low, high).
+    Between {
+        /// The lower bound.
+        low: f64,
+        /// The upper bound.
+        high: f64,
+    },
     /// Normal around 0.
     Normal {
         /// The standard deviation.
@@ -59,7 +66,7 @@ impl Init {
     /// PyTorch's `kaiming_normal_` as torchvision's ResNets call it, `mode='fan_out', nonlinearity='relu'`.
     pub const RESNET: Self = Self::KaimingNormal { fan: Fan::Out, gain: std::f64::consts::SQRT_2 };
 
-    /// PyTorch's `kaiming_normal_` with its defaults, as fastai initialises a head.
+    /// PyTorch's `kaiming_normal_` with its defaults: fastai's heads, open_lth's networks, and He et al. 2015.
     pub const FASTAI: Self = Self::KaimingNormal { fan: Fan::In, gain: std::f64::consts::SQRT_2 };
 
     /// What PyTorch gives the bias of a new layer with `fan_in` inputs per output.
@@ -76,6 +83,11 @@ impl Init {
         let (draw, scale): (fn(&mut ChaCha8Rng) -> f64, f64) = match self {
             Self::Constant(value) => (|_| 1., value),
             Self::Uniform { bound } => (random::centred, bound),
+            Self::Between { low, high } => {
+                let mut stream = random::stream(seed, "init", name, 0);
+                let draw = || low + (high - low) * random::uniform(&mut stream);
+                return std::iter::repeat_with(draw).take(shape.iter().product()).collect();
+            }
             Self::Normal { std } => (random::normal, std),
             Self::KaimingNormal { fan: mode, gain } => (random::normal, gain / libm::sqrt(fan(mode))),
             Self::KaimingUniform { fan: mode, gain } => (random::centred, bound * gain / libm::sqrt(fan(mode))),
@@ -115,6 +127,7 @@ mod tests {
         for (init, expected) in [
             (Init::Normal { std: 0.01 }, 0.01),
             (Init::Uniform { bound: 0.3 }, 0.3 / 3f64.sqrt()),
+            (Init::Between { low: -0.2, high: 0.4 }, 0.3 / 3f64.sqrt()),
             (Init::RESNET, sqrt_2 / (64f64 * 9.).sqrt()),
             (Init::FASTAI, sqrt_2 / (32f64 * 9.).sqrt()),
             (Init::TORCH, 1. / (3f64 * 32. * 9.).sqrt()),
@@ -131,6 +144,13 @@ mod tests {
         let bound = 1. / (32f64 * 9.).sqrt();
         let largest = Init::TORCH.values(&SHAPE, 1, "w").into_iter().fold(0., |m: f64, v| m.max(v.abs()));
         assert!(largest <= bound && largest > 0.99 * bound, "{largest}, bound {bound}");
+    }
+
+    #[test]
+    fn values_between_bounds_lie_between_them() {
+        let values = Init::Between { low: 0.25, high: 0.5 }.values(&SHAPE, 1, "w");
+        let (low, high) = values.iter().fold((1f64, 0f64), |(low, high), &v| (low.min(v), high.max(v)));
+        assert!((0.25..0.251).contains(&low) && (0.499..0.5).contains(&high), "{low} to {high}");
     }
 
     #[test]

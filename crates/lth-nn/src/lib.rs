@@ -55,8 +55,8 @@ pub use error::Error;
 pub use init::{Fan, Init};
 pub use layers::{After, BatchNorm, Conv2d, Conv2dConfig, Dropout, Linear, Patterns, Sparse};
 pub use networks::{
-    ConvNet, ConvNetConfig, ConvNetDepth, FastaiHead, Freeze, Head, LeNet, LeNetConfig, ResNet, ResNetConfig,
-    ResNetWidths, TappedNetwork, Vgg, VggConfig, VggDepth,
+    BlockKind, ConvNet, ConvNetConfig, ConvNetDepth, FastaiHead, Freeze, Head, InitScheme, LeNet, LeNetConfig,
+    NamedNetwork, ResNet, ResNetConfig, ResNetWidths, Shortcut, Stem, TappedNetwork, Vgg, VggConfig, VggDepth,
 };
 pub use packed::PackedNetwork;
 pub use seeded::seeded_builder;

@@ -48,11 +48,11 @@ pub(crate) enum Step {
     Linear(PackedLinear),
 }
 
-/// `second(first(x)) + around(x)`; the second convolution has the ReLU.
+/// `last(inner(x)) + around(x)`; the last convolution has the ReLU.
 #[derive(Clone, Debug)]
 pub(crate) struct PackedBlock {
-    pub(crate) first: PackedConv2d,
-    pub(crate) second: PackedConv2d,
+    pub(crate) inner: Vec<PackedConv2d>,
+    pub(crate) last: PackedConv2d,
     pub(crate) around: Option<PackedConv2d>,
 }
 
@@ -90,8 +90,11 @@ impl Step {
             Self::MaxPool(params) => lth_kernels::max_pool2d(x, &Pool2dParams { layout, ..*params }),
             Self::Residual(block) => {
                 let around = block.around.as_ref().map(|conv| conv.with_layout(layout).forward(x, None)).transpose()?;
-                let inner = block.first.with_layout(layout).forward(x, None)?;
-                block.second.with_layout(layout).forward(&inner, Some(around.as_ref().unwrap_or(x)))
+                let mut inner = x.clone();
+                for conv in &block.inner {
+                    inner = conv.with_layout(layout).forward(&inner, None)?;
+                }
+                block.last.with_layout(layout).forward(&inner, Some(around.as_ref().unwrap_or(x)))
             }
             Self::Average => lth_kernels::global_avg_pool(x, layout),
             Self::MaxAndAverage => {

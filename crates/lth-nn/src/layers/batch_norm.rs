@@ -43,12 +43,19 @@ impl BatchNorm {
     /// A new layer at the builder's prefix with scale 1 and the given initial shift (0 in PyTorch, 1e-3 in fastai's heads).
     /// # Errors  if a name is taken or a tensor cannot be made.
     pub fn new(builder: &mut Builder<'_>, channels: usize, bias: f64) -> Result<Self, Error> {
-        let mut parameter = |leaf, value, role| builder.parameter(leaf, &[channels], Init::Constant(value), role);
+        Self::with_scale(builder, channels, Init::Constant(1.), bias)
+    }
+
+    /// A new layer whose scales are drawn, such as open_lth's.
+    /// # Errors
+    /// If a name is taken or a tensor cannot be made.
+    pub fn with_scale(builder: &mut Builder<'_>, channels: usize, scale: Init, bias: f64) -> Result<Self, Error> {
+        let mut parameter = |leaf, init, role| builder.parameter(leaf, &[channels], init, role);
         Ok(Self {
-            weight: parameter("weight", 1., Role::Norm)?,
-            bias: parameter("bias", bias, Role::Norm)?,
-            running_mean: parameter("running_mean", 0., Role::Buffer)?,
-            running_var: parameter("running_var", 1., Role::Buffer)?,
+            weight: parameter("weight", scale, Role::Norm)?,
+            bias: parameter("bias", Init::Constant(bias), Role::Norm)?,
+            running_mean: parameter("running_mean", Init::Constant(0.), Role::Buffer)?,
+            running_var: parameter("running_var", Init::Constant(1.), Role::Buffer)?,
             name: builder.prefix().to_owned(),
         })
     }

@@ -5,7 +5,7 @@ use lth_kernels::{Layout, Pool2dParams};
 use lth_train::{Network, Parameters, Pass};
 
 use super::lenet::{dense_forward, dense_layers, dense_packed};
-use super::{TappedNetwork, check_classes, check_images};
+use super::{Freeze, TappedNetwork, check_classes, check_images};
 use crate::packed::{PackedNetwork, Step};
 use crate::{Builder, Context, Conv2d, Conv2dConfig, Error, Init, Linear, Patterns, Setup, Sparse, Tap};
 
@@ -49,6 +49,13 @@ impl ConvNetConfig {
     /// For CIFAR-10: 3×32×32 inputs, 10 classes.
     pub fn cifar10(depth: ConvNetDepth) -> Self {
         Self { depth, input: (3, 32, 32), classes: 10 }
+    }
+
+    /// Values that enter the first linear layer.
+    pub(crate) fn n_features(&self) -> usize {
+        let (_, height, width) = self.input;
+        let last = self.depth.widths().last().copied().unwrap_or(0);
+        last * (height >> self.n_pairs()) * (width >> self.n_pairs())
     }
 
     pub(crate) fn n_pairs(&self) -> usize {
@@ -100,6 +107,11 @@ impl ConvNet {
         }
         let dense = dense_layers(&mut root, &[inputs * height * width, dense[0], dense[1], config.classes])?;
         Ok(Self { input: config.input, pairs, dense, parameters })
+    }
+
+    /// Sets which parameters train; the head is the last layer, `fc3`.
+    pub fn freeze(&self, freeze: Freeze) {
+        freeze.apply(&self.parameters, "fc3");
     }
 
     /// The network for inference, with its weights and masks as they are now.

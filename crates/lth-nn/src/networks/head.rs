@@ -1,12 +1,15 @@
 //! What turns feature maps into logits.
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
+use super::InitScheme;
 use crate::packed::Step;
 use crate::{After, BatchNorm, Builder, Context, Dropout, Error, Init, Linear, Patterns, Sparse};
 
 /// Which head a network gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Head {
     /// torchvision's: the average over positions, then one linear layer `fc`. Other software loads it as it is.
     Fc,
@@ -21,6 +24,28 @@ impl Head {
             Self::Fc => "fc",
             Self::Fastai => "fastai",
         }
+    }
+
+    /// What the names of its parameters begin with.
+    pub(super) fn prefix(self) -> &'static str {
+        match self {
+            Self::Fc => "fc",
+            Self::Fastai => "head",
+        }
+    }
+
+    /// The weight that gives the logits.
+    pub(crate) fn output_weight(self) -> &'static str {
+        match self {
+            Self::Fc => "fc.weight",
+            Self::Fastai => "head.8.weight",
+        }
+    }
+}
+
+impl std::fmt::Display for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -85,6 +110,14 @@ impl Sparse for FastaiHead {
     }
 }
 
+/// How large a head is: feature maps, units of fastai's hidden layer, outputs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadSize {
+    pub(super) channels: usize,
+    pub(super) hidden: usize,
+    pub(super) classes: usize,
+}
+
 /// A head as built.
 #[derive(Clone, Debug)]
 pub(super) enum BuiltHead {
@@ -93,18 +126,21 @@ pub(super) enum BuiltHead {
 }
 
 impl BuiltHead {
-    pub(super) fn new(
-        root: &mut Builder<'_>,
-        head: Head,
-        [channels, hidden, classes]: [usize; 3],
-    ) -> Result<Self, Error> {
+    pub(super) fn new(root: &mut Builder<'_>, head: Head, size: HeadSize, init: InitScheme) -> Result<Self, Error> {
+        let HeadSize { channels, hidden, classes } = size;
+        let mut builder = root.at(head.prefix());
         Ok(match head {
-            Head::Fc => {
-                let bias = Some(Init::torch_bias(channels));
-                Self::Fc(Linear::new(&mut root.at("fc"), channels, classes, Init::TORCH, bias)?)
-            }
-            Head::Fastai => Self::Fastai(Box::new(FastaiHead::new(&mut root.at("head"), channels, hidden, classes)?)),
+            Head::Fc => Self::Fc(init.output(&mut builder, channels, classes)?),
+            Head::Fastai => Self::Fastai(Box::new(FastaiHead::new(&mut builder, channels, hidden, classes)?)),
         })
+    }
+
+    /// What its names begin with.
+    pub(super) fn prefix(&self) -> &'static str {
+        match self {
+            Self::Fc(_) => Head::Fc.prefix(),
+            Self::Fastai(_) => Head::Fastai.prefix(),
+        }
     }
 
     pub(super) fn forward(&self, x: &Tensor, context: &mut Context<'_>) -> candle_core::Result<Tensor> {

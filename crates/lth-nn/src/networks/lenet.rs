@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use lth_kernels::Layout;
 use lth_train::{Network, Parameters, Pass};
 
-use super::{TappedNetwork, check_classes};
+use super::{Freeze, TappedNetwork, check_classes};
 use crate::packed::{PackedNetwork, Step};
 use crate::{Builder, Context, Error, Init, Linear, Patterns, Setup, Sparse, Tap};
 
@@ -44,6 +44,11 @@ impl LeNet {
         let mut root = Builder::new(setup, &mut parameters);
         let layers = dense_layers(&mut root, &[config.inputs, config.hidden.0, config.hidden.1, config.classes])?;
         Ok(Self { layers, parameters })
+    }
+
+    /// Sets which parameters train; the head is the last layer, `fc3`.
+    pub fn freeze(&self, freeze: Freeze) {
+        freeze.apply(&self.parameters, "fc3");
     }
 
     /// The network for inference, with its weights and masks as they are now.

@@ -4,11 +4,9 @@ use candle_core::Tensor;
 use lth_kernels::{Layout, Pool2dParams};
 use lth_train::{Network, Parameters, Pass};
 
-use super::{TappedNetwork, check_classes, check_images};
+use super::{Freeze, InitScheme, TappedNetwork, check_classes, check_images};
 use crate::packed::{PackedNetwork, Step};
-use crate::{
-    After, BatchNorm, Builder, Context, Conv2d, Conv2dConfig, Error, Init, Linear, Patterns, Setup, Sparse, Tap,
-};
+use crate::{After, BatchNorm, Builder, Context, Conv2d, Error, Linear, Patterns, Setup, Sparse, Tap};
 
 /// Between stages.
 const POOL: Pool2dParams = Pool2dParams { kernel: (2, 2), stride: (2, 2), padding: (0, 0), layout: Layout::Nchw };
@@ -28,7 +26,7 @@ pub enum VggDepth {
 
 impl VggDepth {
     /// Convolutions of each of the five stages.
-    fn stages(self) -> [usize; 5] {
+    pub(crate) fn stages(self) -> [usize; 5] {
         match self {
             Self::Eleven => [1, 1, 2, 2, 2],
             Self::Thirteen => [2, 2, 2, 2, 2],
@@ -43,55 +41,87 @@ impl VggDepth {
 pub struct VggConfig {
     /// How many layers.
     pub depth: VggDepth,
+    /// Channels of the input, 3 for colours.
+    pub channels: usize,
+    /// Initial values.
+    pub init: InitScheme,
     /// Number of classes.
     pub classes: usize,
+}
+
+impl VggConfig {
+    /// For colours, started as [`InitScheme::OpenLth`].
+    pub fn new(depth: VggDepth, classes: usize) -> Self {
+        Self { depth, channels: 3, init: InitScheme::OpenLth, classes }
+    }
+
+    /// Outputs of each convolution, by stage: 64, 128, 256, 512, 512.
+    fn widths(&self) -> Vec<Vec<usize>> {
+        self.depth.stages().into_iter().zip([64, 128, 256, 512, 512]).map(|(n, width)| vec![width; n]).collect()
+    }
+
+    /// The number in torchvision's name `features.<number>` of each convolution, by stage; its norm has the next.
+    pub(crate) fn indices(&self) -> Vec<Vec<usize>> {
+        let mut idx = 0;
+        let mut stage = |n_convolutions| {
+            let first = idx;
+            idx += 3 * n_convolutions + 1; // convolution, norm, ReLU; the pooling
+            (0..n_convolutions).map(|n| first + 3 * n).collect()
+        };
+        self.depth.stages().into_iter().map(&mut stage).collect()
+    }
 }
 
 /// A VGG with batch norm as the lottery-ticket literature trains it, for pictures of at least 16×16: 3×3 convolutions
 /// with batch norm and ReLU in five stages, 2×2 max pooling between them, the average over positions, one linear layer.
 ///
 /// Convolutions and norms have the names of torchvision's `vgg11_bn` to `vgg19_bn` (`features.0`, `features.1`, …).
-/// Differs from torchvision: no bias before a norm, no pooling after the last stage, and `classifier` is one layer, as
-/// in open_lth. Source: Simonyan & Zisserman 2015; Frankle & Carbin 2019, §4.
+/// Differs from torchvision: no bias before a norm (open_lth has one; the norm takes it away again), no pooling after the
+/// last stage, and `classifier` is one layer, as in open_lth. Source: Simonyan & Zisserman 2015; Frankle & Carbin 2019, §4;
+/// open_lth's `cifar_vgg_16`.
 #[derive(Clone, Debug)]
 pub struct Vgg {
     stages: Vec<Vec<(Conv2d, BatchNorm)>>,
     classifier: Linear,
+    channels: usize,
     parameters: Parameters,
 }
 
 impl Vgg {
-    /// A new network; convolutions start Kaiming normal (fan out), the classifier with PyTorch's default.
-    /// # Errors  if there are no classes.
+    /// A new network.
+    /// # Errors
+    /// If there are no classes or no channels.
     pub fn new(config: &VggConfig, setup: &Setup) -> Result<Self, Error> {
-        check_classes(config.classes)?;
+        Self::with_widths(config, &config.widths(), setup)
+    }
+
+    /// A new network with these outputs of its convolutions, by stage.
+    pub(crate) fn with_widths(config: &VggConfig, widths: &[Vec<usize>], setup: &Setup) -> Result<Self, Error> {
+        let VggConfig { channels, init, classes, .. } = *config;
+        check_classes(classes)?;
+        if channels == 0 {
+            return Err(Error::Config { what: "number of channels", got: "0".to_owned(), expected: "at least 1" });
+        }
         let mut parameters = Parameters::new();
         let mut root = Builder::new(setup, &mut parameters);
+        let mut inputs = channels;
         let mut stages = Vec::new();
-        let (mut inputs, mut idx) = (3, 0);
-        for (n_convolutions, outputs) in config.depth.stages().into_iter().zip([64, 128, 256, 512, 512]) {
+        for (indices, widths) in config.indices().iter().zip(widths) {
             let mut stage = Vec::new();
-            for _ in 0..n_convolutions {
-                let conv = Conv2dConfig {
-                    inputs,
-                    outputs,
-                    kernel: 3,
-                    stride: 1,
-                    padding: 1,
-                    weight: Init::RESNET,
-                    bias: None,
-                };
-                let conv = Conv2d::new(&mut root.at(format!("features.{idx}")), &conv)?;
-                stage.push((conv, BatchNorm::new(&mut root.at(format!("features.{}", idx + 1)), outputs, 0.)?));
+            for (idx, &outputs) in indices.iter().zip(widths) {
+                let conv = init.conv(&mut root.at(format!("features.{idx}")), [inputs, outputs], 3, 1)?;
+                stage.push((conv, init.norm(&mut root.at(format!("features.{}", idx + 1)), outputs)?));
                 inputs = outputs;
-                idx += 3; // convolution, norm, ReLU
             }
             stages.push(stage);
-            idx += 1; // pooling
         }
-        let bias = Some(Init::torch_bias(inputs));
-        let classifier = Linear::new(&mut root.at("classifier"), inputs, config.classes, Init::TORCH, bias)?;
-        Ok(Self { stages, classifier, parameters })
+        let classifier = init.output(&mut root.at("classifier"), inputs, classes)?;
+        Ok(Self { stages, classifier, channels, parameters })
+    }
+
+    /// Sets which parameters train; the head is the classifier.
+    pub fn freeze(&self, freeze: Freeze) {
+        freeze.apply(&self.parameters, "classifier");
     }
 
     /// The network for inference, with its weights and masks as they are now.
@@ -111,7 +141,7 @@ impl Vgg {
     }
 
     fn run(&self, x: &Tensor, pass: &Pass, tap: Option<Tap<'_>>) -> candle_core::Result<Tensor> {
-        let n = check_images(x, 3)?;
+        let n = check_images(x, self.channels)?;
         let layout = Layout::for_batch(n, x.device());
         let mut context = Context::new(pass, layout, tap);
         let mut x = lth_kernels::to_layout(x, Layout::Nchw, layout)?;

@@ -41,7 +41,7 @@ fn every_network_computes_what_its_evaluation_pass_does() -> Result<()> {
         check(ResNet::new(&config, &setup)?, ResNet::packed, [3, 32, 32])?;
     }
     check(LeNet::new(&LeNetConfig::default(), &setup)?, LeNet::packed, [1, 28, 28])?;
-    check(Vgg::new(&VggConfig { depth: VggDepth::Eleven, classes: 3 }, &setup)?, Vgg::packed, [3, 16, 24])?;
+    check(Vgg::new(&VggConfig::new(VggDepth::Eleven, 3), &setup)?, Vgg::packed, [3, 16, 24])?;
     let config = ConvNetConfig { depth: ConvNetDepth::Four, input: (3, 16, 12), classes: 3 };
     check(ConvNet::new(&config, &setup)?, ConvNet::packed, [3, 16, 12])
 }

@@ -202,14 +202,14 @@ fn the_small_networks_have_the_papers_sizes() -> Result<()> {
         let network = ConvNet::new(&ConvNetConfig::cifar10(depth), &setup)?;
         assert_eq!(weights(network.parameters()), expected, "{depth:?}");
     }
-    let vgg = Vgg::new(&VggConfig { depth: VggDepth::Nineteen, classes: 10 }, &setup)?;
+    let vgg = Vgg::new(&VggConfig::new(VggDepth::Nineteen, 10), &setup)?;
     assert_eq!(weights(vgg.parameters()), 20_024_000);
     Ok(())
 }
 
 #[test]
 fn vgg_has_torchvisions_feature_names() -> Result<()> {
-    let vgg = Vgg::new(&VggConfig { depth: VggDepth::Eleven, classes: 10 }, &Setup::new(0))?;
+    let vgg = Vgg::new(&VggConfig::new(VggDepth::Eleven, 10), &Setup::new(0))?;
     let mut convolutions: Vec<_> = vgg.parameters().prunable(&[4]).map(|(name, _)| name.to_owned()).collect();
     convolutions.sort_by_key(|name| name.split('.').nth(1).and_then(|idx| idx.parse::<usize>().ok()));
     // torchvision.models.vgg11_bn
@@ -224,7 +224,7 @@ fn the_small_networks_compute_the_same_in_both_layouts() -> Result<()> {
     let setup = Setup::new(3);
     let convolutional =
         ConvNet::new(&ConvNetConfig { depth: ConvNetDepth::Four, input: (1, 12, 9), classes: 4 }, &setup)?;
-    let vgg = Vgg::new(&VggConfig { depth: VggDepth::Eleven, classes: 4 }, &setup)?;
+    let vgg = Vgg::new(&VggConfig::new(VggDepth::Eleven, 4), &setup)?;
     let networks: [(&dyn TappedNetwork, [usize; 3]); 2] = [(&convolutional, [1, 12, 9]), (&vgg, [3, 16, 20])];
     for (network, [c, h, w]) in networks {
         // Biases away from 0, so that they count.
@@ -285,7 +285,7 @@ fn what_cannot_be_built_or_fed_is_refused() -> Result<()> {
         too_small.err().as_deref(),
         Some("input shape is (3, 32, 7), expected large enough for a pooling per pair")
     );
-    let config = ResNetConfig { blocks: [2, 0, 2, 2], ..ResNetConfig::resnet18(2, Head::Fc) };
+    let config = ResNetConfig { blocks: vec![2, 0, 2, 2], ..ResNetConfig::resnet18(2, Head::Fc) };
     assert!(matches!(ResNet::new(&config, &setup), Err(Error::Config { what: "blocks of the stages", .. })));
 
     let resnet = ResNet::new(&ResNetConfig::resnet18(2, Head::Fc), &setup)?;

@@ -75,7 +75,7 @@ fn a_masked_resnet_computes_what_the_dense_one_does_with_zeros() -> Result<()> {
 fn masked_small_networks_compute_what_the_dense_ones_do_with_zeros() -> Result<()> {
     let setup = Setup::new(0);
     check(&mut LeNet::new(&LeNetConfig::default(), &setup)?, &input("x", &[5, 1, 28, 28])?)?;
-    let mut vgg = Vgg::new(&VggConfig { depth: VggDepth::Eleven, classes: 3 }, &setup)?;
+    let mut vgg = Vgg::new(&VggConfig::new(VggDepth::Eleven, 3), &setup)?;
     let config = ConvNetConfig { depth: ConvNetDepth::Four, input: (3, 16, 12), classes: 3 };
     let mut convolutional = ConvNet::new(&config, &setup)?;
     for n in [3, 16] {

@@ -18,7 +18,7 @@ fn input(shape: &[usize]) -> Result<Tensor> {
 
 /// A network whose norms have seen data: running statistics, scales and shifts are none of them the initial ones.
 fn trained(head: Head, blocks: [usize; 4]) -> Result<ResNet> {
-    let config = ResNetConfig { blocks, ..ResNetConfig::resnet18(7, head) };
+    let config = ResNetConfig { blocks: blocks.to_vec(), ..ResNetConfig::resnet18(7, head) };
     let network = ResNet::new(&config, &Setup::new(3))?;
     for (name, parameter) in network.parameters().iter() {
         if parameter.var().rank() == 1 && parameter.is_trainable() {

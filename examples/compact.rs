@@ -107,7 +107,7 @@ fn distance(a: &Tensor, b: &Tensor) -> Result<f32> {
 
 #[cfg(test)]
 mod tests {
-    use lth_nn::{ConvNet, ConvNetConfig, ConvNetDepth, LeNet, LeNetConfig};
+    use lth_nn::{ConvNet, ConvNetConfig, ConvNetDepth, LeNet, LeNetConfig, NetworkSpec};
 
     use super::*;
 
@@ -195,6 +195,29 @@ mod tests {
         let sizes = check(&network, &LeNet::streams(), &masks, &x, |small| LeNet::from_tensors(small, &Setup::new(0)))?;
         let values = |a: usize, b: usize| 64 * a + a + a * b + b + b * 10 + 10;
         assert_eq!(sizes, (values(300, 100), values(150, 50)));
+        Ok(())
+    }
+
+    #[test]
+    fn networks_by_name_compute_the_same_without_their_pruned_filters() -> Result<()> {
+        for (name, side, share) in [
+            // Where inputs are padded, only what is between two convolutions of a block can go.
+            ("resnet-20", 16, 0.6),
+            ("resnet-20-b", 16, 0.3),
+            ("resnet-18-cifar", 16, 0.3),
+            ("resnet-50", 33, 0.3),
+            ("vgg-13", 16, 0.3),
+        ] {
+            let spec = NetworkSpec::new(name.parse()?, 5, [3, side, side]);
+            let network = spec.build(&Setup::new(1))?;
+            unsettle(network.parameters())?;
+            let streams = spec.streams()?;
+            let masks = prune(network.parameters(), &streams, 4, Granularity::Filter)?;
+            let x = wave(&[3, 3, side, side], 0.5)?;
+            let rebuild = |small: &BTreeMap<String, Tensor>| spec.from_tensors(small, &Setup::new(0));
+            let (before, after) = check(&network, &streams, &masks, &x, rebuild)?;
+            assert!((after as f64) < share * before as f64, "{name}: {after} of {before}");
+        }
         Ok(())
     }
 

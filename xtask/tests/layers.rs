@@ -13,7 +13,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("lth-data", &[]),
     ("lth-runs", &[]),
     ("lth-train", &["lth-kernels"]),
-    ("lth-nn", &["lth-kernels", "lth-train"]),
+    ("lth-nn", &["lth-kernels", "lth-schedule", "lth-train"]),
     ("lth-ticket", &["lth-criteria", "lth-mask", "lth-runs", "lth-schedule", "lth-train"]),
 ];
 

@@ -2,6 +2,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 
+use crate::NetworkName;
+
 /// What can go wrong while a network is built or its weights are read or written.
 ///
 /// Inside a forward pass, and in `set_masks`, it arrives as [`candle_core::Error::Wrapped`].
@@ -32,6 +34,28 @@ pub enum Error {
         got: String,
         /// What it may be.
         expected: &'static str,
+    },
+
+    /// No network has such a name.
+    #[error("network: name is `{got}`, expected one of {expected}")]
+    UnknownNetwork {
+        /// The name.
+        got: String,
+        /// The names that there are.
+        expected: String,
+    },
+
+    /// A network is asked for that cannot be.
+    #[error("network `{name}`: {field} is {got}, expected {expected}")]
+    NetworkSpec {
+        /// The network.
+        name: NetworkName,
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        got: String,
+        /// What it may be.
+        expected: String,
     },
 
     /// A file cannot be read or written.

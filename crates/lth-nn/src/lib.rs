@@ -1,8 +1,10 @@
 //! Networks that are trained, pruned and rewound: their weights are named as torchvision names them.
 //!
 //! candle's `candle_transformers::models::resnet` runs a ResNet but cannot train it: its batch norm knows evaluation
-//! only. Here are networks that train, from layers that train: [`ResNet`] (18 and 34) with torchvision's or fastai's
-//! [`Head`], [`LeNet`] (300-100), [`ConvNet`] (Conv-2, 4, 6) and [`Vgg`]. Each is an [`lth_train::Network`]:
+//! only. Here are networks that train, from layers that train: [`ResNet`] (18, 34 and 50; 20 to 110 layers for CIFAR) with
+//! torchvision's or fastai's [`Head`], [`LeNet`] (300-100), [`ConvNet`] (Conv-2, 4, 6) and [`Vgg`]. A [`NetworkSpec`] is any
+//! of them as data, by [`NetworkName`]; it starts as its paper says, and [`Recipe`] has the paper's settings. Each is an
+//! [`lth_train::Network`]:
 //!
 //! * Every tensor has a name; stock checkpoints of torchvision load as they are ([`Weights`]), and what is saved here
 //!   loads there.
@@ -45,6 +47,7 @@ mod networks;
 mod packed;
 mod random;
 mod seeded;
+mod spec;
 pub mod transformer;
 mod weights;
 
@@ -60,4 +63,5 @@ pub use networks::{
 };
 pub use packed::PackedNetwork;
 pub use seeded::seeded_builder;
+pub use spec::{NetworkName, NetworkSpec, PruningScope, Recipe, RecipeOptimizer, ResNetDepth};
 pub use weights::{LoadReport, Part, Skipped, Weights};

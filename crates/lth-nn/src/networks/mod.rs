@@ -37,7 +37,7 @@ impl<N: TappedNetwork + ?Sized> TappedNetwork for Box<N> {
     }
 }
 
-/// All networks of this crate behind one face.
+/// A network that a name stands for ([`NetworkSpec`](crate::NetworkSpec)): all of this crate, behind one face.
 pub trait NamedNetwork: TappedNetwork + std::fmt::Debug + Send + Sync {
     /// The network for inference, with its weights and masks as they are now.
     /// # Errors

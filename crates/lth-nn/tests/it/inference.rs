@@ -9,6 +9,7 @@ use lth_nn::{
 use lth_train::{Network, Pass};
 
 use crate::named::{Result, fill, input, relative_error};
+use crate::papers::one_of_each_kind;
 use crate::sparse::masks;
 
 /// Dense and masked, batch by batch, the packed network must compute what an evaluation pass computes.
@@ -44,6 +45,15 @@ fn every_network_computes_what_its_evaluation_pass_does() -> Result<()> {
     check(Vgg::new(&VggConfig::new(VggDepth::Eleven, 3), &setup)?, Vgg::packed, [3, 16, 24])?;
     let config = ConvNetConfig { depth: ConvNetDepth::Four, input: (3, 16, 12), classes: 3 };
     check(ConvNet::new(&config, &setup)?, ConvNet::packed, [3, 16, 12])
+}
+
+#[test]
+fn every_kind_of_network_packed_computes_what_its_evaluation_pass_does() -> Result<()> {
+    for spec in one_of_each_kind()? {
+        let shape = [spec.input[0], spec.input[1], spec.input[2]];
+        check(spec.build(&Setup::new(0))?, |network| network.packed(), shape)?;
+    }
+    Ok(())
 }
 
 #[test]

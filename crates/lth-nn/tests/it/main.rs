@@ -5,6 +5,7 @@ mod golden;
 mod inference;
 mod named;
 mod networks;
+mod papers;
 mod randomness;
 mod sparse;
 mod transformer;

@@ -11,6 +11,7 @@ use lth_nn::{
 use lth_train::{Network, Pass};
 
 use crate::named::{Result, fill, input, relative_error};
+use crate::papers::one_of_each_kind;
 
 /// Keeps about a tenth of every weight, spread irregularly.
 pub(crate) fn masks(network: &dyn Network) -> Result<BTreeMap<String, Tensor>> {
@@ -81,6 +82,17 @@ fn masked_small_networks_compute_what_the_dense_ones_do_with_zeros() -> Result<(
     for n in [3, 16] {
         check(&mut vgg, &input("x", &[n, 3, 16, 24])?)?;
         check(&mut convolutional, &input("x", &[n, 3, 16, 12])?)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_kind_of_network_masked_computes_what_the_dense_one_does_with_zeros() -> Result<()> {
+    for spec in one_of_each_kind()? {
+        let mut network = spec.build(&Setup::new(0))?;
+        for n in [3, 16] {
+            check(&mut network, &input("x", &[n, spec.input[0], spec.input[1], spec.input[2]])?)?;
+        }
     }
     Ok(())
 }

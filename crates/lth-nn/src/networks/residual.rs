@@ -65,7 +65,7 @@ pub(super) struct Block {
 #[derive(Clone, Debug)]
 enum Around {
     Identity,
-    Projection(Conv2d, BatchNorm),
+    Projection(Box<(Conv2d, BatchNorm)>),
     Padding(PaddedInput),
 }
 
@@ -104,7 +104,7 @@ impl Block {
             Some(Shortcut::Projection) => {
                 let mut builder = builder.at("downsample");
                 let conv = init.conv(&mut builder.at(0), [inputs, outputs], 1, stride)?;
-                Around::Projection(conv, init.norm(&mut builder.at(1), outputs)?)
+                Around::Projection(Box::new((conv, init.norm(&mut builder.at(1), outputs)?)))
             }
         };
         Ok(Self { inner: layers, last, around })
@@ -119,7 +119,10 @@ impl Block {
         let y = conv.forward(&y, context)?;
         let around = match &self.around {
             Around::Identity => x.clone(),
-            Around::Projection(conv, norm) => norm.forward(&conv.forward(x, context)?, After::default(), context)?,
+            Around::Projection(way) => {
+                let (conv, norm) = &**way;
+                norm.forward(&conv.forward(x, context)?, After::default(), context)?
+            }
             Around::Padding(padded) => padded.forward(x, context)?,
         };
         norm.forward(&y, After { residual: Some(&around), ..After::RELU }, context)
@@ -132,7 +135,7 @@ impl Block {
             last: layer(&self.last)?,
             around: match &self.around {
                 Around::Identity => None,
-                Around::Projection(conv, norm) => Some(conv.packed(Some(norm), false)?),
+                Around::Projection(way) => Some(way.0.packed(Some(&way.1), false)?),
                 Around::Padding(padded) => Some(padded.packed()?),
             },
         })
@@ -143,8 +146,8 @@ impl Sparse for Block {
     fn set_patterns(&mut self, patterns: &Patterns) {
         self.inner.iter_mut().for_each(|(conv, _)| conv.set_patterns(patterns));
         self.last.0.set_patterns(patterns);
-        if let Around::Projection(conv, _) = &mut self.around {
-            conv.set_patterns(patterns);
+        if let Around::Projection(way) = &mut self.around {
+            way.0.set_patterns(patterns);
         }
     }
 }

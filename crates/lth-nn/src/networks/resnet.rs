@@ -106,8 +106,8 @@ impl ResNetConfig {
 
     fn check(&self, widths: &ResNetWidths) -> Result<(), Error> {
         check_classes(self.classes)?;
-        let counts = [self.channels, self.width].into_iter().chain(self.blocks.iter().copied());
-        if self.blocks.is_empty() || counts.into_iter().any(|count| count == 0) {
+        let mut counts = [self.channels, self.width].into_iter().chain(self.blocks.iter().copied());
+        if self.blocks.is_empty() || counts.any(|count| count == 0) {
             let got = format!("{:?} with {} channels of {} inputs", self.blocks, self.width, self.channels);
             return Err(Error::Config { what: "blocks of the stages", got, expected: "at least 1 each" });
         }

@@ -52,7 +52,7 @@ pub struct NetworkSpec {
     pub head: Option<Head>,
     /// Number of outputs: classes, as a rule.
     pub n_outputs: usize,
-    /// Shape of one input: [channels, height, width], or [features] for a network of linear layers.
+    /// Shape of one input: `[channels, height, width]`, or `[features]` for a network of linear layers.
     pub input: Vec<usize>,
 }
 

@@ -1,4 +1,4 @@
-use crate::Moment;
+use crate::{Moment, TrainingLength};
 
 /// What can be wrong with a sparsity, a schedule or a window.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -55,13 +55,11 @@ pub enum Error {
         end: Moment,
     },
     /// A moment after the end of the training.
-    #[error("moment {moment} lies after the end of {epochs} epochs of {iterations_per_epoch} iterations")]
+    #[error("moment {moment} lies after the end of {length}")]
     AfterEnd {
         /// The moment.
         moment: Moment,
-        /// Length of the training in epochs.
-        epochs: u32,
-        /// Length of an epoch in iterations.
-        iterations_per_epoch: u32,
+        /// Length of the training.
+        length: TrainingLength,
     },
 }

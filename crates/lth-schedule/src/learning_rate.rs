@@ -18,7 +18,7 @@
 
 use std::f64::consts::PI;
 
-use crate::Error;
+use crate::{Error, Moment, Step, TrainingLength};
 
 /// The same rate throughout, as fastai's `fit`.
 pub fn constant(rate: f64) -> impl Fn(f64) -> f64 + Clone + Send + Sync + 'static {
@@ -138,6 +138,33 @@ pub fn linear_warm_up<F: Fn(f64) -> f64>(warm_up: f64, then: F) -> Result<impl F
         let scale = if progress < warm_up { inside(progress) / warm_up } else { 1.0 };
         scale * then(progress)
     })
+}
+
+/// [`step`] with milestones and a [`linear_warm_up`] given in steps of a training of a known length, as papers give them.
+///
+/// # Errors
+/// As `step`, and if a milestone or the warm-up lies after the end of the training.
+///
+/// ```
+/// use lth_schedule::{Step, TrainingLength, learning_rate::step_at};
+///
+/// // He et al. 2016 for ResNets on CIFAR-10: 0.1, divided by 10 at 32,000 and 48,000 of 64,000 iterations.
+/// let at = |iteration| Step { epoch: 0, iteration };
+/// let length = TrainingLength::until(at(64_000), 391)?;
+/// let rate = step_at(0.1, 0.1, [at(32_000), at(48_000)], at(400), length)?;
+/// assert!((rate(0.6) - 0.01).abs() < 1e-12);
+/// # Ok::<(), lth_schedule::Error>(())
+/// ```
+pub fn step_at(
+    rate: f64,
+    factor: f64,
+    milestones: impl IntoIterator<Item = Step>,
+    warm_up: Step,
+    length: TrainingLength,
+) -> Result<impl Fn(f64) -> f64, Error> {
+    let fraction = |step| Ok::<_, Error>(Moment::Step(step).iterations(length)? / length.iterations() as f64);
+    let milestones = milestones.into_iter().map(fraction).collect::<Result<Vec<_>, _>>()?;
+    linear_warm_up(fraction(warm_up)?, step(rate, factor, milestones)?)
 }
 
 /// Half a cosine wave from the first to the second value until `rise`, another to the third after it.

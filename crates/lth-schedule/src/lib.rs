@@ -23,12 +23,14 @@
 //! ```
 //!
 //! Iterative pruning in rounds asks by level instead of by iteration: [`PruningRate`] and, by layer type,
-//! [`PruningRates`]. Learning rates are plain functions in [`learning_rate`].
+//! [`PruningRates`]. Learning rates are plain functions in [`learning_rate`], and [`LearningRate`] is one that is written
+//! down.
 
 mod error;
 mod levels;
 mod own;
 mod points;
+mod rate;
 mod schedule;
 mod sparsity;
 mod sparsity_schedule;
@@ -43,6 +45,7 @@ pub use error::Error;
 pub use levels::{LayerType, PruningRate, PruningRates};
 pub use own::{Curve, OwnCurve};
 pub use points::Points;
+pub use rate::{LearningRate, RatePlan, RateShape};
 pub use schedule::{Exponent, Logistic, Schedule};
 pub use sparsity::Sparsity;
 pub use sparsity_schedule::{SparsityPlan, SparsitySchedule};

@@ -117,11 +117,12 @@ impl From<Step> for String {
     }
 }
 
-/// How long a training is: epochs and iterations (batches) per epoch, both at least 1.
+/// How long a training is: epochs and iterations (batches) per epoch, both at least 1; the last epoch need not be whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TrainingLength {
     epochs: u32,
     iterations_per_epoch: u32,
+    iterations: u64,
 }
 
 impl TrainingLength {
@@ -133,12 +134,26 @@ impl TrainingLength {
         let parameter = match (epochs, iterations_per_epoch) {
             (0, _) => "epochs",
             (_, 0) => "iterations per epoch",
-            _ => return Ok(TrainingLength { epochs, iterations_per_epoch }),
+            _ => {
+                let iterations = u64::from(epochs) * u64::from(iterations_per_epoch);
+                return Ok(TrainingLength { epochs, iterations_per_epoch, iterations });
+            }
         };
         Err(Error::Parameter { parameter, got: "0".to_owned(), expected: "at least 1" })
     }
 
-    /// Number of epochs.
+    /// The length of a training that ends at `end`, which may lie inside an epoch.
+    ///
+    /// # Errors
+    /// If it ends where it starts, or an epoch has no iterations, or its epochs do not fit in 32 bits.
+    pub fn until(end: Step, iterations_per_epoch: u32) -> Result<Self, Error> {
+        let iterations = end.iterations(iterations_per_epoch);
+        let last = Step::from_iterations(iterations.saturating_sub(1), iterations_per_epoch)?;
+        let epochs = if iterations == 0 { 0 } else { last.epoch.saturating_add(1) };
+        Ok(TrainingLength { iterations, ..TrainingLength::new(epochs, iterations_per_epoch)? })
+    }
+
+    /// Number of epochs; one that the training does not come to the end of counts.
     pub fn epochs(self) -> u32 {
         self.epochs
     }
@@ -150,7 +165,17 @@ impl TrainingLength {
 
     /// Number of iterations in all.
     pub fn iterations(self) -> u64 {
-        u64::from(self.epochs) * u64::from(self.iterations_per_epoch)
+        self.iterations
+    }
+}
+
+impl fmt::Display for TrainingLength {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let per_epoch = self.iterations_per_epoch;
+        match self.iterations % u64::from(per_epoch) {
+            0 => write!(f, "{} epochs of {per_epoch} iterations", self.epochs),
+            rest => write!(f, "{} epochs of {per_epoch} iterations and {rest} more", self.epochs - 1),
+        }
     }
 }
 
@@ -189,5 +214,15 @@ mod tests {
         assert_eq!(TrainingLength::new(0, 5).unwrap_err().to_string(), "epochs is 0, expected at least 1");
         assert!(TrainingLength::new(5, 0).is_err());
         assert_eq!(TrainingLength::new(4, 92).unwrap().iterations(), 368);
+        assert!(TrainingLength::until(Step::START, 5).is_err());
+        assert!(TrainingLength::until(Step::epoch(3), 0).is_err());
+    }
+
+    #[test]
+    fn a_length_may_end_inside_an_epoch() {
+        let length = TrainingLength::until(Step { epoch: 0, iteration: 50_000 }, 917).unwrap();
+        assert_eq!((length.epochs(), length.iterations()), (55, 50_000));
+        assert_eq!(length.to_string(), "54 epochs of 917 iterations and 482 more");
+        assert_eq!(TrainingLength::until(Step::epoch(4), 92).unwrap(), TrainingLength::new(4, 92).unwrap());
     }
 }

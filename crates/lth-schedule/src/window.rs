@@ -40,11 +40,7 @@ impl Moment {
             Moment::Step(step) => step.iterations(length.iterations_per_epoch()) as f64,
         };
         if iterations > total {
-            return Err(Error::AfterEnd {
-                moment: self,
-                epochs: length.epochs(),
-                iterations_per_epoch: length.iterations_per_epoch(),
-            });
+            return Err(Error::AfterEnd { moment: self, length });
         }
         Ok(iterations)
     }

@@ -14,7 +14,7 @@ use lth_schedule::{Moment, Schedule, Sparsity, SparsitySchedule, Window};
 use lth_ticket::{
     DatasetInfo, NetworkInfo, Pruning, PruningConfig, PruningInfo, Rewind, Stage, Ticket, TicketHeader, masks_path,
 };
-use lth_train::{Data, FitConfig, Network, Optimizer, OptimizerConfig, Trainer, evaluate};
+use lth_train::{Classification, Data, FitConfig, Network, Optimizer, OptimizerConfig, Trainer, evaluate};
 
 const SEED: u64 = 42;
 
@@ -95,12 +95,12 @@ fn main() -> Result<()> {
     // Train it: a new network takes the weights and the masks, and keeps what is pruned at 0.
     let network = LeNet::new(&config, &Setup::new(SEED))?;
     Weights { tensors: read.tensors, ..Weights::default() }.load_into(network.parameters(), Part::All)?;
-    let before = evaluate(&network, valid())?;
+    let before = evaluate(&network, &Classification::default(), valid())?.accuracy().unwrap_or(0.);
     let mut trainer = Trainer::new(network, Optimizer::new(OptimizerConfig::adam()), SEED);
     trainer.set_masks(read.masks.to_tensors(&Device::Cpu)?)?;
-    let history = trainer.fit(&FitConfig::new(6), &data, &mut [])?;
-    let after = history.last().map_or(0., |epoch| epoch.accuracy);
-    println!("accuracy of the ticket: {:.1} % before training, {:.1} % after", 100. * before.accuracy, 100. * after);
+    let fitted = trainer.fit(&FitConfig::new(6), &data, &mut [])?;
+    let after = fitted.last().and_then(|epoch| epoch.accuracy()).unwrap_or(0.);
+    println!("accuracy of the ticket: {:.1} % before training, {:.1} % after", 100. * before, 100. * after);
 
     // Damage it: one flipped bit is found.
     let mut bytes = std::fs::read(&path)?;

@@ -11,7 +11,7 @@ use lth_criteria::{Checked, Criterion, Error, Inputs, LargeFinal, NamedInputs, R
 use lth_data::digits::Digits;
 use lth_mask::{MaskSet, Selection, select};
 use lth_nn::{LeNet, LeNetConfig, Setup};
-use lth_train::{Data, FitConfig, Network, Optimizer, OptimizerConfig, Trainer, evaluate};
+use lth_train::{Classification, Data, FitConfig, Network, Optimizer, OptimizerConfig, Trainer, evaluate};
 
 /// How much a weight matters beside the others of its row and of its column: |w| / Σ row + |w| / Σ column.
 ///
@@ -57,7 +57,10 @@ fn main() -> Result<()> {
     let weights: BTreeMap<String, Tensor> =
         parameters.prunable(&[2]).map(|(name, weight)| (name.to_owned(), weight.var().as_tensor().clone())).collect();
 
-    let accuracy = || Ok::<_, lth_train::Error>(100. * evaluate(trainer.network(), batches())?.accuracy);
+    let accuracy = || -> Result<f64, lth_train::Error> {
+        let evaluation = evaluate(trainer.network(), &Classification::default(), batches())?;
+        Ok(100. * evaluation.accuracy().unwrap_or(f64::NAN))
+    };
     println!("LeNet-300-100 on digits: {:.1} % right. Pruned without training afterwards:\n", accuracy()?);
     println!("sparsity   large_final   relative_importance   weights kept by both of those by either");
     let criteria: [&dyn Criterion; 2] = [&LargeFinal, &RelativeImportance];

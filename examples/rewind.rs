@@ -13,7 +13,7 @@ use lth_data::{Loader, LoaderConfig, Normalisation, Pictures, Split};
 use lth_nn::{LeNet, LeNetConfig, Setup};
 use lth_schedule::{Moment, Schedule, Sparsity, SparsitySchedule, Window};
 use lth_ticket::{Notice, Pruning, PruningConfig, Rewind, layer_records};
-use lth_train::{Data, EpochMetrics, FitConfig, Hook, Network, Optimizer, OptimizerConfig, Trainer};
+use lth_train::{Data, FitConfig, Hook, Network, Optimizer, OptimizerConfig, Record, Trainer};
 
 const SEED: u64 = 42;
 const SPARSITY_PERCENT: f64 = 80.;
@@ -76,7 +76,7 @@ fn main() -> Result<()> {
 
     println!("\nValidation accuracy on {} digits after 10 epochs:\n", loader.split().valid.len());
     for (what, result) in [("dense", &dense), ("the ticket", &ticket), ("random mask", &random)] {
-        println!("   {what:12} {:5.1} %   loss {:.3}", 100. * result.accuracy, result.valid_loss);
+        println!("   {what:12} {:5.1} %   loss {:.3}", accuracy(result), result.valid_loss.unwrap_or(f64::NAN));
     }
     println!("\nThe ticket trained with {} of {n_weights} weights.", n_weights - zeros(&trainer)?);
     println!("One seed and few digits: the order of the three is the lesson, their digits are not.");
@@ -92,26 +92,27 @@ fn digits() -> Result<Loader> {
 }
 
 /// Trains, prints an epoch a line, and gives the last one's figures.
-fn fit(
-    trainer: &mut Trainer<LeNet>,
-    loader: &Loader,
-    n_epochs: usize,
-    hooks: &mut [&mut dyn Hook],
-) -> Result<EpochMetrics> {
+fn fit(trainer: &mut Trainer<LeNet>, loader: &Loader, n_epochs: usize, hooks: &mut [&mut dyn Hook]) -> Result<Record> {
     let data = Data {
         train: |epoch| loader.train_epoch(epoch as usize),
         n_train_batches: loader.n_train_batches(),
         valid: || loader.valid(),
     };
-    let history = trainer.fit(&FitConfig::new(n_epochs), &data, hooks)?;
-    for epoch in &history {
-        let EpochMetrics { epoch, train_loss, valid_loss, accuracy, .. } = epoch;
+    let fitted = trainer.fit(&FitConfig::new(n_epochs), &data, hooks)?;
+    for record in &fitted.history {
+        let Record { epoch, train_loss, valid_loss, .. } = record;
         println!(
-            "   epoch {epoch:2}   loss {train_loss:.3} (validation {valid_loss:.3})   accuracy {:5.1} %",
-            100. * accuracy
+            "   epoch {epoch:2}   loss {train_loss:.3} (validation {:.3})   accuracy {:5.1} %",
+            valid_loss.unwrap_or(f64::NAN),
+            accuracy(record)
         );
     }
-    history.last().copied().ok_or_else(|| anyhow::anyhow!("no epoch was asked for"))
+    fitted.last().cloned().ok_or_else(|| anyhow::anyhow!("no epoch was asked for"))
+}
+
+/// In percent.
+fn accuracy(record: &Record) -> f64 {
+    100. * record.accuracy().unwrap_or(f64::NAN)
 }
 
 fn zeros(trainer: &Trainer<LeNet>) -> Result<usize> {

@@ -16,7 +16,7 @@ use lth_nn::transformer::{AttentionConfig, LayerNorm, MultiHeadAttention, layer_
 use lth_schedule::{Moment, Schedule, Sparsity, SparsitySchedule, Window};
 use lth_ticket::{Pruning, PruningConfig, layer_records};
 use lth_train::{
-    Data, EpochMetrics, FitConfig, Hook, ModuleNetwork, Network, Optimizer, OptimizerConfig, Trainer, Verdict,
+    Data, FitConfig, Hook, ModuleNetwork, Network, Optimizer, OptimizerConfig, Record, Trainer, Verdict,
     check_gradients,
 };
 
@@ -152,7 +152,7 @@ fn fine_tuned() -> Result<(f64, f64)> {
     let (zeros, weights) = layers.iter().fold((0, 0), |(z, w), layer| (z + layer.zeros, w + layer.weights));
     let sparsity = zeros as f64 / weights as f64;
     println!("Sparsity: {:.1} % of {weights} weights are exactly 0.", 100.0 * sparsity);
-    Ok((sparsity, last.accuracy))
+    Ok((sparsity, last.accuracy().context("the fit validates")?))
 }
 
 /// Trains on batches in the data's order, prints an epoch a line, and gives the last one's figures.
@@ -161,7 +161,7 @@ fn fit(
     (train, valid): (&(Tensor, Tensor), &(Tensor, Tensor)),
     n_epochs: usize,
     hooks: &mut [&mut dyn Hook],
-) -> Result<EpochMetrics> {
+) -> Result<Record> {
     let n_train_batches = train.1.dim(0)? / BATCH;
     let batch = |at: usize| {
         Ok::<_, candle_core::Error>((train.0.narrow(0, at * BATCH, BATCH)?, train.1.narrow(0, at * BATCH, BATCH)?))
@@ -172,14 +172,17 @@ fn fit(
         valid: || std::iter::once(Ok::<_, candle_core::Error>(valid.clone())),
     };
     let config = FitConfig { learning_rate: &|progress| 4e-3 * (1.0 - progress), ..FitConfig::new(n_epochs) };
-    let history = trainer.fit(&config, &data, hooks)?;
-    for EpochMetrics { epoch, train_loss, valid_loss, accuracy, .. } in &history {
+    let fitted = trainer.fit(&config, &data, hooks)?;
+    for record in &fitted.history {
+        let (loss, accuracy) = (record.valid_loss.unwrap_or(f64::NAN), record.accuracy().unwrap_or(f64::NAN));
         println!(
-            "   epoch {epoch:2}   loss {train_loss:.3} (validation {valid_loss:.3})   accuracy {:5.1} %",
+            "   epoch {:2}   loss {:.3} (validation {loss:.3})   accuracy {:5.1} %",
+            record.epoch,
+            record.train_loss,
             100.0 * accuracy
         );
     }
-    history.last().copied().context("no epoch was asked for")
+    fitted.last().cloned().context("no epoch was asked for")
 }
 
 #[cfg(test)]

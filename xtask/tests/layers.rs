@@ -12,7 +12,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("lth-kernels", &[]),
     ("lth-data", &[]),
     ("lth-runs", &[]),
-    ("lth-train", &["lth-kernels"]),
+    ("lth-train", &["lth-kernels", "lth-schedule"]),
     ("lth-nn", &["lth-kernels", "lth-schedule", "lth-train"]),
     ("lth-ticket", &["lth-criteria", "lth-mask", "lth-runs", "lth-schedule", "lth-train"]),
 ];

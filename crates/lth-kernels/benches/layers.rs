@@ -3,7 +3,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lth_kernels::optim::{AdamStep, adam_step};
+use lth_kernels::optim::{AdamStep, Decay, adam_step};
 use lth_kernels::{
     BatchNormParams, Layout, Pool2dParams, batch_norm_train, cross_entropy, global_avg_pool, max_pool2d, relu,
     to_layout,
@@ -64,7 +64,8 @@ fn layers(c: &mut Criterion) {
     let gradient = filled(&[n]).expect("a gradient");
     let bits = (0..n).map(|i| u8::from(i % 10 == 0)).collect();
     let mask = Tensor::from_vec(bits, n, &Device::Cpu).expect("a mask");
-    let step = AdamStep { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-5, weight_decay: 0.01, step: 10 };
+    let decay = Decay::Decoupled;
+    let step = AdamStep { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-5, weight_decay: 0.01, decay, step: 10 };
     let mut group = c.benchmark_group("adam, resnet18");
     group.sample_size(20).throughput(Throughput::Elements(n as u64));
     for (name, mask) in [("dense", None), ("masked", Some(&mask))] {

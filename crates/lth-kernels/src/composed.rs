@@ -180,11 +180,14 @@ pub(crate) fn batch_norm_eval(
     finish(y, residual, with_relu)
 }
 
-/// The mean of `-log softmax(logits)[target]`.
-pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+/// The mean of `-log softmax(logits)[target]`, the target's share of which `smoothing` is spread over all classes.
+pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
     let shifted = logits.broadcast_sub(&logits.detach().max_keepdim(1)?)?;
     let log_sum = shifted.exp()?.sum_keepdim(1)?.log()?;
-    let chosen = shifted.gather(&targets.contiguous()?.unsqueeze(1)?, 1)?;
+    let mut chosen = shifted.gather(&targets.contiguous()?.unsqueeze(1)?, 1)?;
+    if smoothing > 0.0 {
+        chosen = ((chosen * (1.0 - smoothing))? + (shifted.mean_keepdim(1)? * smoothing)?)?;
+    }
     (log_sum - chosen)?.mean_all()
 }
 
@@ -257,15 +260,19 @@ pub(crate) fn adam_step(
     mask: Option<&Tensor>,
     step: &AdamStep,
 ) -> Result<()> {
-    let AdamStep { lr, beta1, beta2, eps, weight_decay, step } = *step;
-    let grad = &operand(grad)?;
+    let AdamStep { lr, beta1, beta2, eps, weight_decay, decay, step } = *step;
+    let (grad, shrink) = match decay {
+        Decay::Decoupled => (operand(grad)?, 1.0 - lr * weight_decay),
+        Decay::Coupled => ((operand(grad)? + (operand(p)? * weight_decay)?)?, 1.0),
+    };
+    let grad = &grad;
     let new_m = ((operand(m)? * beta1)? + (grad * (1.0 - beta1))?)?;
     let new_v = ((operand(v)? * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?;
     let correct1 = 1.0 - beta1.powf(step as f64);
     let correct2 = 1.0 - beta2.powf(step as f64);
     let denominator = ((&new_v / correct2)?.sqrt()? + eps)?;
     let update = ((&new_m * (lr / correct1))? / denominator)?;
-    let new_p = ((operand(p)? * (1.0 - lr * weight_decay))? - update)?;
+    let new_p = ((operand(p)? * shrink)? - update)?;
     store(p, &new_p, mask)?;
     store(m, &new_m, mask)?;
     store(v, &new_v, mask)
@@ -350,11 +357,13 @@ mod tests {
         }
         let targets = Tensor::new(&[3u32, 0, 41], &Device::Cpu)?;
         let flat = |x: &Tensor| x.flatten_from(1);
-        check(
-            "cross entropy",
-            of(&|x| cross_entropy(&flat(x)?, &targets))?,
-            of(&|x| crate::cross_entropy(&flat(x)?, &targets))?,
-        );
+        for smoothing in [0.0, 0.1] {
+            check(
+                "cross entropy",
+                of(&|x| cross_entropy(&flat(x)?, &targets, smoothing))?,
+                of(&|x| crate::smoothed_cross_entropy(&flat(x)?, &targets, smoothing))?,
+            );
+        }
         Ok(())
     }
 

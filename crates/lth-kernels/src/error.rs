@@ -42,6 +42,12 @@ pub enum Error {
         /// The type found.
         got: DType,
     },
+    /// A share of the targets that is no fraction.
+    #[error("cross_entropy: label smoothing is {got}, expected a number in [0, 1]")]
+    Smoothing {
+        /// The value.
+        got: f64,
+    },
     /// A stride, kernel size, dilation or number of groups is zero.
     #[error("{op}: {parameter} is 0, expected at least 1")]
     Zero {

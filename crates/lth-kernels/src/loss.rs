@@ -13,12 +13,26 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 /// # Errors
 /// If a shape or type does not fit, the batch is empty, or a target is no class.
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+    smoothed_cross_entropy(logits, targets, 0.0)
+}
+
+/// [`cross_entropy`] with targets of which `smoothing` is spread evenly over all classes, a scalar: (1 − ε) · CE + ε times
+/// the mean over the classes of `-log softmax(logits)`. With `smoothing` 0 it is `cross_entropy` to the last bit.
+///
+/// # Errors
+/// As `cross_entropy`, and if `smoothing` is outside [0, 1].
+///
+/// Source: Szegedy et al. 2016, "Rethinking the Inception Architecture", §7; PyTorch's `CrossEntropyLoss(label_smoothing)`.
+pub fn smoothed_cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
     let op = "cross_entropy";
+    if !(0.0..=1.0).contains(&smoothing) {
+        return Err(Error::Smoothing { got: smoothing }.into());
+    }
     expect_rank(op, "logits", logits, 2)?;
     let (n, classes) = logits.dims2()?;
     expect_shape(op, "targets", targets, &[n])?;
     if is_half(logits) {
-        return cross_entropy(&widened(logits)?, targets)?.to_dtype(logits.dtype());
+        return smoothed_cross_entropy(&widened(logits)?, targets, smoothing)?.to_dtype(logits.dtype());
     }
     if n * classes == 0 {
         let got = logits.dims().to_vec();
@@ -36,15 +50,16 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     }
     if has_kernels(logits) {
         let targets = values.into_iter().map(|t| t as usize).collect();
-        return crate::tape::apply1(&logits.contiguous()?, CrossEntropy { targets, classes });
+        return crate::tape::apply1(&logits.contiguous()?, CrossEntropy { targets, classes, smoothing });
     }
-    composed::cross_entropy(logits, targets)
+    composed::cross_entropy(logits, targets, smoothing)
 }
 
 /// Sums are f64 throughout: a batch's loss is a few thousand values, and exact to the last bit.
 struct CrossEntropy {
     targets: Vec<usize>,
     classes: usize,
+    smoothing: f64,
 }
 
 /// The largest logit and the logarithm of the sum of exponentials of the differences from it.
@@ -63,8 +78,14 @@ impl CrossEntropy {
         for_each(n, 32 * logits.len(), |i| {
             let row = &logits[i * self.classes..(i + 1) * self.classes];
             let (top, log_sum) = log_sum(row);
+            let mut chosen = row[self.targets[i]].wide() - top;
+            // Without smoothing an infinite logit of another class would make 0 · ∞ of it.
+            if self.smoothing > 0.0 {
+                let mean = row.iter().map(|v| v.wide() - top).sum::<f64>() / self.classes as f64;
+                chosen = (1.0 - self.smoothing) * chosen + self.smoothing * mean;
+            }
             // SAFETY: each sample is handled by one call.
-            unsafe { out.set(i, log_sum - (row[self.targets[i]].wide() - top)) };
+            unsafe { out.set(i, log_sum - chosen) };
         });
         T::of(losses.iter().sum::<f64>() / n as f64)
     }
@@ -72,6 +93,7 @@ impl CrossEntropy {
     fn backward<T: Real>(&self, logits: &[T], gradient: T) -> Vec<T> {
         let n = self.targets.len();
         let factor = gradient.wide() / n as f64;
+        let (own, spread) = (1.0 - self.smoothing, self.smoothing / self.classes as f64);
         let mut dx = vec![T::ZERO; logits.len()];
         let out = Shared::new(&mut dx);
         for_each(n, 32 * logits.len(), |i| {
@@ -82,7 +104,7 @@ impl CrossEntropy {
             let dx = unsafe { out.part(at) };
             for (class, (dx, v)) in dx.iter_mut().zip(row).enumerate() {
                 let probability = (v.wide() - top - log_sum).exp();
-                let hit = f64::from(u8::from(class == self.targets[i]));
+                let hit = own * f64::from(u8::from(class == self.targets[i])) + spread;
                 *dx = T::of((probability - hit) * factor);
             }
         });

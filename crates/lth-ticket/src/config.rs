@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use lth_criteria::{Criterion, LargeFinal};
 use lth_mask::{Connections, Selection};
 use lth_schedule::SparsitySchedule;
+use serde::{Deserialize, Serialize};
 
 use crate::Rewind;
 
@@ -25,8 +26,10 @@ pub struct PruningConfig {
     pub rewind: Option<Rewind>,
     /// Ranks of the weights to prune: 4 for convolutions, 2 for linear layers.
     pub ranks: Vec<usize>,
-    /// Batches over which gradients are averaged before a cut. Training goes on through them, so that with more than one
-    /// the weights have moved between the first and the last.
+    /// Whether what was pruned stays pruned.
+    pub regrowth: Regrowth,
+    /// Optimiser steps (batches, unless the fit accumulates) over which gradients are averaged before a cut. Training goes
+    /// on through them, so that with more than one the weights have moved between the first and the last.
     pub gradient_batches: NonZeroU32,
     /// The network's channels, so that pruning a filter prunes all that belongs to it: the bias and the norms' scales and
     /// shifts of every channel that is always zero are pruned as well, and compaction is then exact.
@@ -34,6 +37,19 @@ pub struct PruningConfig {
     /// `None`: where whole outputs are pruned (filters, rows, blocks of rows, heads, layers) the layer's own bias goes with
     /// them, but not with groups of one's own; which norm follows which layer is not known.
     pub connections: Option<Connections>,
+}
+
+/// Whether a pruned weight can come back at a later cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Regrowth {
+    /// No: masks are nested while the sparsity rises.
+    #[default]
+    Nested,
+    /// Yes: every cut chooses among all weights, to the exact count (pruned weights are all 0, a tie which the quantile rule
+    /// would keep whole). A criterion by gradients then sees those of pruned weights, too, of the batches that it collects;
+    /// by one of weights alone, what is 0 hardly comes back.
+    Free,
 }
 
 impl PruningConfig {
@@ -48,6 +64,7 @@ impl PruningConfig {
             schedule,
             rewind: None,
             ranks: vec![2, 3, 4, 5],
+            regrowth: Regrowth::Nested,
             gradient_batches: NonZeroU32::MIN,
             connections: None,
         }

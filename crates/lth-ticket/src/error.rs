@@ -36,6 +36,18 @@ pub enum Error {
         rewind_epoch: u64,
     },
 
+    /// Weights cannot go back to before the fit.
+    #[error(
+        "the fit begins at step {from} of the training, after the start of epoch {rewind_epoch} to which the weights are \
+         rewound: begin it there or earlier, or rewind to a later epoch"
+    )]
+    RewindBeforeSpan {
+        /// Where the fit begins.
+        from: lth_schedule::Step,
+        /// Epoch to rewind to.
+        rewind_epoch: u64,
+    },
+
     /// Rewinding before every batch leaves nothing that could be learnt.
     #[error(
         "the schedule `{schedule}` changes the sparsity before every batch, and each change rewinds the weights: give it \

@@ -6,28 +6,28 @@ use serde_json::{Value, json};
 
 use crate::{Error, PruningConfig};
 
-/// The length of a fit.
+/// The training that a fit is of, or a part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Length {
-    pub(crate) n_epochs: usize,
+    pub(crate) n_iterations: u64,
     pub(crate) n_batches: usize,
 }
 
 impl Length {
     pub(crate) fn of(fit: &Fit<'_>) -> Self {
-        Self { n_epochs: fit.n_epochs(), n_batches: fit.n_batches() }
+        Self { n_iterations: fit.n_iterations() as u64, n_batches: fit.n_batches() }
     }
 
     /// # Errors
-    /// If the fit is of another length than the one that was saved.
+    /// If the training is of another length than the one that was saved.
     pub(crate) fn check(self, fit: &Fit<'_>) -> Result<(), Error> {
         let here = Self::of(fit);
         if here == self {
             return Ok(());
         }
-        let text = |length: Self| format!("{} epochs of {} batches", length.n_epochs, length.n_batches);
-        Err(Error::State(format!("it is from a fit of {}, this one has {}", text(self), text(here))))
+        let text = |length: Self| format!("{} batches with {} an epoch", length.n_iterations, length.n_batches);
+        Err(Error::State(format!("it is from a training of {}, this one has {}", text(self), text(here))))
     }
 }
 
@@ -41,6 +41,7 @@ pub(crate) fn of(config: &PruningConfig) -> Result<Value, serde_json::Error> {
         "ranks": serde_json::to_value(&config.ranks)?,
         "gradient_batches": config.gradient_batches.get(),
         "connections": serde_json::to_value(&config.connections)?,
+        "regrowth": serde_json::to_value(config.regrowth)?,
     }))
 }
 

@@ -55,7 +55,7 @@ mod reset;
 mod stream;
 mod target;
 
-pub use config::PruningConfig;
+pub use config::{PruningConfig, Regrowth};
 pub use error::Error;
 pub use file::{Ticket, masks_path};
 pub use header::{DatasetInfo, NetworkInfo, PruningInfo, Stage, TicketHeader};

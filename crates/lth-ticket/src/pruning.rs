@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use candle_core::{DType, Device, Tensor};
 use lth_criteria::{Input, NamedInputs, score_all};
 use lth_mask::{Mask, MaskSet, ThresholdRule, matches, select_within};
-use lth_schedule::{Sparsity, SparsityPlan, SparsitySchedule, TrainingLength};
+use lth_schedule::{Sparsity, SparsityPlan, SparsitySchedule, Step, TrainingLength};
 use lth_train::{BoxError, Event, Fit, Hook, HookState, Parameters};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,17 +15,21 @@ use crate::identity::{self, Length};
 use crate::reset::layer;
 use crate::stream::silenced;
 use crate::target::Target;
-use crate::{Error, Extent, Notice, PruningConfig};
+use crate::{Error, Extent, Notice, PruningConfig, Regrowth};
 
 /// Prunes by a [`PruningConfig`]. It keeps its masks in force after the fit: the next fit goes on with them. The hook
 /// itself starts every fit anew.
 ///
 /// As in fasterai, the sparsity is asked for before every batch and before validation, and masks are computed anew when
 /// it has changed. DIFFERENCE: fasterai of 2021 computes them at every batch; from masked weights and the same sparsity
-/// the same masks come out, so that is time lost. Masks are nested while the sparsity rises. Where it falls, as many
+/// the same masks come out, so that is time lost. Masks are nested while the sparsity rises, unless the configuration lets
+/// weights come back ([`Regrowth`]). Where it falls, as many
 /// weights come back as the exact count says, whatever the rule: pruned weights are all 0, and the quantile rule would
 /// keep every one of them. Before its window a schedule asks for its starting sparsity, and that is cut before the
 /// first batch.
+///
+/// The schedule goes over the whole training, of which a fit may be a span; a hook whose fit begins inside cuts to the
+/// sparsity of that moment at once.
 ///
 /// Several hooks may prune one network in one fit, each under a name of its own ([`Pruning::with_name`]).
 pub struct Pruning<'a> {
@@ -34,8 +38,10 @@ pub struct Pruning<'a> {
     notify: Option<Notify<'a>>,
     /// Between the first and the last event of a fit.
     plan: Option<SparsityPlan>,
-    /// The length of the fit that a loaded state is from, until it is compared.
+    /// The length of the training that a loaded state is from, until it is compared.
     loaded: Option<Length>,
+    /// From this batch on gradients may be for a cut after the fit's last one.
+    last_cut_from: usize,
     state: State,
 }
 
@@ -81,7 +87,15 @@ const NAME: &str = "pruning";
 impl<'a> Pruning<'a> {
     /// A hook that has pruned nothing yet.
     pub fn new(config: PruningConfig) -> Self {
-        Self { name: NAME.to_owned(), config, notify: None, plan: None, loaded: None, state: State::default() }
+        Self {
+            name: NAME.to_owned(),
+            config,
+            notify: None,
+            plan: None,
+            loaded: None,
+            last_cut_from: usize::MAX,
+            state: State::default(),
+        }
     }
 
     /// Calls `notify` at everything worth telling.
@@ -139,12 +153,15 @@ impl<'a> Pruning<'a> {
         let prunable: Vec<&str> = fit.parameters().prunable(&self.config.ranks).map(|(name, _)| name).collect();
         self.config.selection.check_patterns(prunable.into_iter())?;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let length = TrainingLength::new(count(fit.n_epochs()), count(fit.n_batches()))?;
+        let per_epoch = count(fit.n_batches());
+        let length = TrainingLength::until(Step::from_iterations(fit.n_iterations() as u64, per_epoch)?, per_epoch)?;
         let plan = self.config.schedule.plan(length)?;
         self.check_layers(length)?;
         self.check_rewind(fit, &plan)?;
         self.try_selection(fit, &plan)?;
         self.plan = Some(plan);
+        let (span, n_steps) = (fit.span(), self.config.gradient_batches.get() as usize);
+        self.last_cut_from = span.to.saturating_sub((n_steps + 1) * span.accumulate);
         Ok(())
     }
 
@@ -160,6 +177,10 @@ impl<'a> Pruning<'a> {
 
     fn check_rewind(&self, fit: &Fit<'_>, plan: &SparsityPlan) -> Result<(), Error> {
         let Some(rewind) = self.config.rewind else { return Ok(()) };
+        if rewind.epoch * fit.n_batches() < fit.span().from {
+            let from = Step::from_iterations(fit.span().from as u64, plan.length().iterations_per_epoch())?;
+            return Err(Error::RewindBeforeSpan { from, rewind_epoch: rewind.epoch as u64 });
+        }
         let schedule = &self.config.schedule;
         let start_epoch = match schedule.start {
             Sparsity::DENSE => (plan.span().start() / fit.n_batches() as f64).floor() as u64,
@@ -184,7 +205,7 @@ impl<'a> Pruning<'a> {
     fn try_selection(&self, fit: &Fit<'_>, plan: &SparsityPlan) -> Result<(), Error> {
         const AT_MOST: usize = 16;
         let mut targets: Vec<Target> = Vec::new();
-        for iteration in fit.iteration()..=fit.n_iterations() {
+        for iteration in fit.iteration()..=fit.span().to {
             let target = Target::at(plan, &self.config.selection, iteration as u64)?;
             if !target.is_dense() && targets.last() != Some(&target) {
                 targets.push(target);
@@ -270,6 +291,10 @@ impl<'a> Pruning<'a> {
     /// New masks, now or once there are gradients, if the schedule asks for another sparsity.
     fn update(&mut self, event: Event, fit: &mut Fit<'_>) -> Result<(), Error> {
         let Some(plan) = &self.plan else { return Ok(()) };
+        // Gradients of a step's first batches are of the weights and masks that they went through.
+        if !fit.span().begins_step(fit.iteration()) {
+            return Ok(());
+        }
         let target = Target::at(plan, &self.config.selection, fit.iteration() as u64)?;
         let is_in_force = match &self.state.progress.cut {
             Some(cut) => *cut == target,
@@ -288,7 +313,7 @@ impl<'a> Pruning<'a> {
                 self.state.collected.clear();
                 self.state.progress.cut_is_due = true;
             }
-        } else if fit.iteration() == fit.n_iterations() && self.state.collected.n_batches > 0 {
+        } else if fit.iteration() == fit.span().to && self.state.collected.n_batches > 0 {
             // No batch comes after this: by the gradients of the last ones.
             self.cut(fit, target, event)?;
         }
@@ -300,11 +325,12 @@ impl<'a> Pruning<'a> {
         let Some(plan) = &self.plan else { return Ok(()) };
         let selection = &self.config.selection;
         let wanted = self.config.gradient_batches.get();
-        let (iteration, end) = (fit.iteration(), fit.n_iterations());
+        let (iteration, end) = (fit.iteration(), fit.span().to);
+        let n_ahead = wanted as usize * fit.span().accumulate;
         let is_due = self.state.progress.cut_is_due;
         let target = Target::at(plan, selection, iteration as u64)?;
         // After the last batch a continuous schedule has one more sparsity to reach.
-        let is_last = iteration + wanted as usize >= end && Target::at(plan, selection, end as u64)? != target;
+        let is_last = iteration + n_ahead >= end && Target::at(plan, selection, end as u64)? != target;
         if !is_due && !is_last {
             return Ok(());
         }
@@ -390,6 +416,12 @@ impl<'a> Pruning<'a> {
             },
         )?;
         let mut selection = target.selection(&self.config.selection);
+        if self.config.regrowth == Regrowth::Free {
+            for (name, weight) in &weights {
+                before.insert(name, Mask::all_kept(weight.dims())?);
+            }
+            selection.rule = ThresholdRule::ExactCount;
+        }
         // Where less is asked for than before, weights come back. They are all 0, a tie that only a count cuts through.
         if let Some(cut) = &progress.cut {
             let asked_before = cut.selection(&self.config.selection).scope;
@@ -506,12 +538,18 @@ impl Hook for Pruning<'_> {
         Ok(self.handle(event, fit)?)
     }
 
+    fn needs_dense_gradients(&self, iteration: usize) -> bool {
+        self.config.regrowth == Regrowth::Free
+            && self.needs_gradients()
+            && (self.state.progress.cut_is_due || iteration >= self.last_cut_from)
+    }
+
     fn save(&self) -> Result<HookState, BoxError> {
         let tensors = self.state.tensors().into_iter().flat_map(|(kind, tensors)| {
             tensors.iter().map(move |(name, tensor)| Ok((format!("{kind}/{name}"), tensor.copy()?)))
         });
         let length = self.plan.as_ref().map(|plan| Length {
-            n_epochs: plan.length().epochs() as usize,
+            n_iterations: plan.length().iterations(),
             n_batches: plan.length().iterations_per_epoch() as usize,
         });
         let n_collected = self.state.collected.n_batches;

@@ -11,7 +11,7 @@ use crate::Error;
 /// To when kept weights go back, and when they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rewind {
-    /// The start of this epoch of the fit; 0 is the start of the fit ("reset").
+    /// The start of this epoch of the training; 0 is the start of the training ("reset").
     pub epoch: usize,
     /// Which tensors go back, and at which moment.
     pub rule: ResetRule,

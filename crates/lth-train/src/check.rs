@@ -9,6 +9,9 @@ use std::fmt;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 
+use lth_schedule::Step;
+
+use crate::parameters::first_not_finite;
 use crate::{Error, Network, Parameter, Pass, Role};
 
 /// The steps of the finite differences, as shares of a parameter's length; each is tried with its half.
@@ -121,7 +124,11 @@ fn backward(network: &(impl Network + ?Sized), (x, target): &(Tensor, Tensor)) -
     let loss = lth_kernels::cross_entropy(&logits, target)?;
     let value = loss.to_scalar::<f64>()?;
     if !value.is_finite() {
-        return Err(Error::LossNotFinite { loss: value, epoch: 0, batch: 0 });
+        return Err(Error::LossNotFinite {
+            loss: value,
+            step: Step::START,
+            parameter: first_not_finite(network.parameters())?,
+        });
     }
     Ok((lth_kernels::backward(&loss)?, value))
 }

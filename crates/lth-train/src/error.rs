@@ -1,6 +1,8 @@
 use std::fmt;
 
-use crate::GradientReport;
+use lth_schedule::Step;
+
+use crate::{Event, GradientReport};
 
 /// An error of somebody else's: a hook's or a data source's.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -15,16 +17,61 @@ pub enum Error {
 
     /// The training loss became infinite or NaN: the run cannot recover.
     #[error(
-        "training loss is {loss} in epoch {epoch}, batch {batch}: lower the learning rate or look for \
-         values that are not finite in the data and the starting weights"
+        "training loss is {loss} at step {step}: {}",
+        match parameter {
+            Some(name) => format!("`{name}` has values that are not finite; lower the learning rate, or clip gradients"),
+            None => "all parameters are finite; look for values that are not in the data, or lower the learning rate"
+                .to_owned(),
+        }
     )]
     LossNotFinite {
         /// The loss as computed.
         loss: f64,
-        /// Epoch of the fit, from 0.
-        epoch: usize,
-        /// Batch within the epoch, from 0.
-        batch: usize,
+        /// The step of the training before which it was computed.
+        step: Step,
+        /// The first parameter, in the order of names, with a value that is not finite.
+        parameter: Option<String>,
+    },
+
+    /// A gradient that was to be clipped is infinite or NaN, with a loss that is not.
+    #[error(
+        "the gradient of `{parameter}` is not finite at step {step}: lower the learning rate, or look for an operator whose \
+         backward pass divides by 0"
+    )]
+    GradientNotFinite {
+        /// The first such parameter, in the order of names.
+        parameter: String,
+        /// The step of the training.
+        step: Step,
+    },
+
+    /// A setting of a fit is out of its range.
+    #[error("{what} is {got}, expected {expected}")]
+    Setting {
+        /// Which.
+        what: &'static str,
+        /// Its value.
+        got: String,
+        /// What it may be.
+        expected: String,
+    },
+
+    /// A hook asked for something at a moment at which it has no effect.
+    #[error("a hook can {what} at {expected:?}, not at {event:?}")]
+    NotNow {
+        /// What it wanted.
+        what: &'static str,
+        /// When it did.
+        event: Event,
+        /// When it may.
+        expected: &'static [Event],
+    },
+
+    /// What a task gave as the loss of a batch is no number.
+    #[error("the task's loss has shape {got:?}, expected a scalar: the mean over the batch's examples")]
+    LossShape {
+        /// Its shape.
+        got: Vec<usize>,
     },
 
     /// A parameter that the operation needs is not there.
@@ -97,18 +144,19 @@ pub enum Error {
         names: Vec<String>,
     },
 
-    /// What the network gives for a batch is nothing that this trainer has a loss for.
-    #[error(
-        "the network gives {logits:?} for targets {targets:?} of {dtype:?}: fits and evaluations are of classes, with logits \
-         [N, classes] and targets [N] of u32 or i64. {hint}"
-    )]
+    /// What the network gives for a batch does not fit the task.
+    #[error("the network gives {outputs:?} for targets {targets:?} of {dtype:?}: a {task} needs {expected}. {hint}")]
     Task {
+        /// The task.
+        task: &'static str,
         /// Shape of the network's output.
-        logits: Vec<usize>,
+        outputs: Vec<usize>,
         /// Shape of the targets.
         targets: Vec<usize>,
         /// Type of the targets.
         dtype: candle_core::DType,
+        /// What fits.
+        expected: &'static str,
         /// What to do.
         hint: &'static str,
     },
@@ -125,7 +173,7 @@ pub enum Error {
     /// The data promised more batches than they delivered, so that schedules over the whole fit would be wrong.
     #[error("epoch {epoch} has {got} training batches, expected {expected}")]
     BatchCount {
-        /// Epoch of the fit, from 0.
+        /// Epoch of the training, from 0.
         epoch: usize,
         /// Batches delivered (counting stops one past the promise).
         got: usize,

@@ -5,9 +5,13 @@
 //!
 //! * [`Network`]: a forward pass plus [`Parameters`], the network's tensors under sorted names. [`ModuleNetwork`] makes
 //!   one of any candle `ModuleT` and its `VarMap`.
-//! * [`Optimizer`]: fastai's Adam and SGD with momentum, which can be saved and which keep a pruned weight at exactly 0.
-//! * [`Trainer`]: the loop. It announces [`Event`]s to [`Hook`]s and keeps every mask applied after every step.
-//! * [`evaluate`]: loss and accuracy over a whole data set.
+//! * [`Optimizer`]: Adam, AdamW and SGD with momentum, by fastai's rules and by PyTorch's, which can be saved and which keep
+//!   a pruned weight at exactly 0.
+//! * [`Task`]: from a batch of any type to a loss and named metrics; [`Classification`] and [`Regression`] are there.
+//! * [`Trainer`]: the loop over any span of a training ([`FitConfig`]). It announces [`Event`]s to [`Hook`]s, keeps every
+//!   mask applied after every step, and ends with its history and the reason ([`Fitted`]).
+//! * [`EarlyStopping`]: the hook that stops a fit which no longer gets better.
+//! * [`evaluate`]: loss and metrics over a whole data set.
 //! * [`check_gradients`]: whether a network's gradients are right, by finite differences.
 //!
 //! # Operators of candle's with a wrong backward pass, or none
@@ -24,8 +28,8 @@
 //!
 //! # Models of your own
 //! A fit begins with what goes wrong silently elsewhere, and refuses it by name: parameters that no gradient reaches,
-//! noise that cannot be seeded (candle's dropout), variables that joined the `VarMap` later, outputs that are no logits of
-//! classes. Initial values of a plain `VarBuilder` differ in every run on a CPU; `lth_nn::seeded_builder` gives the same
+//! noise that cannot be seeded (candle's dropout), variables that joined the `VarMap` later, outputs that do not fit the
+//! task. Initial values of a plain `VarBuilder` differ in every run on a CPU; `lth_nn::seeded_builder` gives the same
 //! for a seed.
 //!
 //! In cargo's `dev` profile dependencies are not optimised and training is many times slower. Put
@@ -55,29 +59,38 @@
 //!
 //! let optimizer = Optimizer::new(OptimizerConfig::adam());
 //! let mut trainer = Trainer::new(network, optimizer, 42);
-//! let history = trainer.fit(&FitConfig { learning_rate: &|_| 0.1, ..FitConfig::new(100) }, &data, &mut [])?;
-//! assert_eq!(history.last().map(|epoch| epoch.accuracy), Some(1.0));
+//! let fitted = trainer.fit(&FitConfig { learning_rate: &|_| 0.1, ..FitConfig::new(100) }, &data, &mut [])?;
+//! assert_eq!(fitted.last().and_then(|epoch| epoch.accuracy()), Some(1.0));
 //! # Ok(()) }
 //! ```
 
 mod check;
+mod clip;
+mod early_stopping;
 mod error;
 mod evaluate;
+mod fit;
 mod hook;
 mod network;
 mod optimizer;
 mod parameters;
+mod run;
 mod safetensors_file;
 mod state;
+mod task;
 mod trainer;
 
 pub use check::{CheckedGradient, GradientReport, Verdict, check_gradients};
+pub use clip::Clip;
+pub use early_stopping::EarlyStopping;
 pub use error::{BoxError, Error, without_backtrace};
 pub use evaluate::{Evaluation, evaluate};
+pub use fit::{Data, End, FitConfig, FitSpan, Fitted, Record, Validate, WriteState};
 pub use hook::{Event, Fit, Hook, HookState};
 pub use network::{ModuleNetwork, Network, Pass};
-pub use optimizer::{Optimizer, OptimizerConfig};
+pub use optimizer::{Decays, Optimizer, OptimizerConfig};
 pub use parameters::{Parameter, Parameters, Role};
 pub use safetensors_file::{open_safetensors, save_safetensors, write_safetensors};
 pub use state::{Counters, Position, Smooth, State};
-pub use trainer::{Data, EpochMetrics, FitConfig, Trainer, WriteState};
+pub use task::{ACCURACY, BatchEvaluation, Classification, MEAN_ABSOLUTE_ERROR, Regression, Task};
+pub use trainer::Trainer;

@@ -20,26 +20,29 @@ pub struct Pass {
     pub track: bool,
     /// The run's seed.
     pub seed: u64,
-    /// Optimiser steps taken in the run before this pass.
+    /// Training batches of the run before this pass.
     pub step: u64,
+    /// Whether gradients are wanted of pruned weights, too: layers then compute with their zeros instead of around them.
+    pub dense_gradients: bool,
 }
 
 impl Pass {
     /// A training pass, to be followed by a backward pass.
     pub fn train(seed: u64, step: u64) -> Self {
-        Self { train: true, track: true, seed, step }
+        Self { train: true, track: true, seed, step, dense_gradients: false }
     }
 
     /// An evaluation pass that keeps no graph.
     pub fn eval() -> Self {
-        Self { train: false, track: false, seed: 0, step: 0 }
+        Self { train: false, track: false, seed: 0, step: 0, dense_gradients: false }
     }
 }
 
 /// A network that can be trained, pruned and saved.
 pub trait Network {
     /// The output for a batch `x`; logits `[N, classes]` for the losses of this crate.
-    /// # Errors  if the input's shape does not fit or candle fails.
+    /// # Errors
+    /// If the input's shape does not fit or candle fails.
     fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor>;
 
     /// All parameters and buffers.

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::parameters::check_shape;
 use crate::{Error, Parameters, Role};
 
-/// Which optimiser, and its constants. Weight decay never touches [`Role::Norm`] and [`Role::Bias`], as in fastai.
+/// Which optimiser, and its constants.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OptimizerConfig {
-    /// Adam with decoupled weight decay, applied before the step (fastai's `Adam`; Loshchilov & Hutter 2019).
+    /// Adam (Kingma & Ba 2015), with decoupled weight decay that of Loshchilov & Hutter 2019.
     Adam {
         /// Decay of the mean of gradients.
         beta1: f64,
@@ -24,8 +24,15 @@ pub enum OptimizerConfig {
         beta2: f64,
         /// Added to the root after bias correction.
         eps: f64,
-        /// Per-step decay is the learning rate times this.
+        /// Strength of the decay.
         weight_decay: f64,
+        /// `true`: `w *= 1 − lr·wd` before the step (fastai's `Adam`, PyTorch's `AdamW`); `false`: `wd·w` is added to the
+        /// gradient (PyTorch's `Adam`).
+        #[serde(default = "yes")]
+        decoupled: bool,
+        /// What decays.
+        #[serde(default)]
+        decays: Decays,
     },
     /// Stochastic gradient descent with momentum, without dampening.
     Sgd {
@@ -35,18 +42,70 @@ pub enum OptimizerConfig {
         weight_decay: f64,
         /// `true`: fastai's rule, `w *= 1 − lr·wd` before the step; `false`: PyTorch's, `wd·w` is added to the gradient.
         decoupled: bool,
+        /// Whether the step looks ahead: along gradient + momentum · buffer.
+        #[serde(default)]
+        nesterov: bool,
+        /// What decays.
+        #[serde(default)]
+        decays: Decays,
     },
 }
 
+/// Which parameters weight decay touches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decays {
+    /// [`Role::Weight`] and [`Role::Embedding`], as in fastai: not biases, and not the scales and shifts of norms.
+    #[default]
+    Weights,
+    /// Every parameter, as in PyTorch where parameters are not grouped.
+    All,
+}
+
+// serde wants a function.
+fn yes() -> bool {
+    true
+}
+
 impl OptimizerConfig {
-    /// fastai's Adam: betas 0.9 and 0.99, eps 1e-5, weight decay 0.01.
+    /// fastai's Adam: betas 0.9 and 0.99, eps 1e-5, decoupled weight decay 0.01 of weights and embeddings.
     pub fn adam() -> Self {
-        Self::Adam { beta1: 0.9, beta2: 0.99, eps: 1e-5, weight_decay: 0.01 }
+        let decays = Decays::Weights;
+        Self::Adam { beta1: 0.9, beta2: 0.99, eps: 1e-5, weight_decay: 0.01, decoupled: true, decays }
     }
 
-    /// PyTorch's SGD with momentum 0.9 and no weight decay.
+    /// PyTorch's `Adam`, and the papers': betas 0.9 and 0.999, eps 1e-8, no weight decay; a decay given to it is added to
+    /// the gradient of every parameter.
+    pub fn torch_adam() -> Self {
+        let decays = Decays::All;
+        Self::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, decoupled: false, decays }
+    }
+
+    /// PyTorch's `AdamW`: betas 0.9 and 0.999, eps 1e-8, decoupled weight decay 0.01 of every parameter.
+    pub fn torch_adamw() -> Self {
+        let decays = Decays::All;
+        Self::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, decoupled: true, decays }
+    }
+
+    /// PyTorch's `SGD` with momentum 0.9 and no weight decay; a decay given to it is added to the gradient of every
+    /// parameter.
     pub fn sgd() -> Self {
-        Self::Sgd { momentum: 0.9, weight_decay: 0., decoupled: false }
+        let decays = Decays::All;
+        Self::Sgd { momentum: 0.9, weight_decay: 0.0, decoupled: false, nesterov: false, decays }
+    }
+
+    /// [`OptimizerConfig::sgd`] with Nesterov's look ahead.
+    pub fn nesterov() -> Self {
+        let decays = Decays::All;
+        Self::Sgd { momentum: 0.9, weight_decay: 0.0, decoupled: false, nesterov: true, decays }
+    }
+
+    /// The same with another strength of weight decay.
+    #[must_use]
+    pub fn with_weight_decay(mut self, strength: f64) -> Self {
+        let (Self::Adam { weight_decay, .. } | Self::Sgd { weight_decay, .. }) = &mut self;
+        *weight_decay = strength;
+        self
     }
 }
 
@@ -96,7 +155,8 @@ impl Optimizer {
 
     /// Moves every trainable parameter that has a gradient. A parameter with a mask (u8, 1 = keep) has exactly 0 at its
     /// pruned positions afterwards, in its value and in its averages.
-    /// # Errors  if a mask or gradient does not fit its parameter or candle fails.
+    /// # Errors
+    /// If a mask or gradient does not fit its parameter or candle fails.
     pub fn step(
         &mut self,
         learning_rate: f64,
@@ -104,12 +164,31 @@ impl Optimizer {
         gradients: &GradStore,
         masks: &BTreeMap<String, Tensor>,
     ) -> Result<(), Error> {
+        self.step_with_momentum(learning_rate, None, parameters, gradients, masks)
+    }
+
+    /// [`Optimizer::step`] with a momentum (Adam's beta1) of this step's own in place of the configuration's. Adam corrects
+    /// its bias by it, as fastai does.
+    /// # Errors
+    /// As `step`.
+    pub fn step_with_momentum(
+        &mut self,
+        learning_rate: f64,
+        momentum: Option<f64>,
+        parameters: &Parameters,
+        gradients: &GradStore,
+        masks: &BTreeMap<String, Tensor>,
+    ) -> Result<(), Error> {
         self.n_steps += 1;
-        lth_kernels::in_pool(|| self.move_all(learning_rate, parameters, gradients, masks))
+        let mut now = self.config;
+        let (OptimizerConfig::Adam { beta1: own, .. } | OptimizerConfig::Sgd { momentum: own, .. }) = &mut now;
+        *own = momentum.unwrap_or(*own);
+        lth_kernels::in_pool(|| self.move_all(now, learning_rate, parameters, gradients, masks))
     }
 
     fn move_all(
         &mut self,
+        config: OptimizerConfig,
         learning_rate: f64,
         parameters: &Parameters,
         gradients: &GradStore,
@@ -122,27 +201,27 @@ impl Optimizer {
             if let Some(mask) = mask {
                 check_shape("mask", name, mask, var)?;
             }
-            let decays = matches!(parameter.role(), Role::Weight | Role::Embedding);
             let averages = match self.averages.entry(name.to_owned()) {
                 Entry::Occupied(averages) => averages.into_mut(),
                 Entry::Vacant(place) => place.insert(Averages::zeros(var, self.config)?),
             };
             averages.n_steps += 1;
             let gradient = gradient.contiguous()?;
-            match (self.config, &averages.second) {
-                (OptimizerConfig::Adam { beta1, beta2, eps, weight_decay }, Some(second)) => {
-                    let weight_decay = if decays { weight_decay } else { 0. };
-                    let step = AdamStep { lr: learning_rate, beta1, beta2, eps, weight_decay, step: averages.n_steps };
+            let strength = |weight_decay, decays| match (decays, parameter.role()) {
+                (Decays::All, _) | (_, Role::Weight | Role::Embedding) => weight_decay,
+                _ => 0.0,
+            };
+            let rule = |decoupled| if decoupled { Decay::Decoupled } else { Decay::Coupled };
+            match (config, &averages.second) {
+                (OptimizerConfig::Adam { beta1, beta2, eps, weight_decay, decoupled, decays }, Some(second)) => {
+                    let (weight_decay, decay) = (strength(weight_decay, decays), rule(decoupled));
+                    let (lr, step) = (learning_rate, averages.n_steps);
+                    let step = AdamStep { lr, beta1, beta2, eps, weight_decay, decay, step };
                     adam_step(var, &gradient, &averages.first, second, mask, &step)?;
                 }
-                (OptimizerConfig::Sgd { momentum, weight_decay, decoupled }, None) => {
-                    let step = SgdStep {
-                        lr: learning_rate,
-                        momentum,
-                        weight_decay: if decays { weight_decay } else { 0. },
-                        decay: if decoupled { Decay::Decoupled } else { Decay::Coupled },
-                        nesterov: false,
-                    };
+                (OptimizerConfig::Sgd { momentum, weight_decay, decoupled, nesterov, decays }, None) => {
+                    let (weight_decay, decay) = (strength(weight_decay, decays), rule(decoupled));
+                    let step = SgdStep { lr: learning_rate, momentum, weight_decay, decay, nesterov };
                     sgd_step(var, &gradient, &averages.first, mask, &step)?;
                 }
                 _ => return Err(Error::State(format!("averages of `{name}` are another optimiser's"))),
@@ -153,7 +232,8 @@ impl Optimizer {
 
     /// Deep copies of all averages: `<parameter>/first`, `<parameter>/second`, and the steps that the parameter has taken,
     /// `<parameter>/steps` (i64, no dimension).
-    /// # Errors  if a tensor cannot be copied.
+    /// # Errors
+    /// If a tensor cannot be copied.
     pub fn tensors(&self) -> Result<BTreeMap<String, Tensor>, Error> {
         let mut tensors = BTreeMap::new();
         for (name, averages) in &self.averages {
@@ -168,7 +248,8 @@ impl Optimizer {
     }
 
     /// Takes up averages from [`Optimizer::tensors`] after `n_steps` steps, checked against the parameters.
-    /// # Errors  if a name or shape does not fit; the optimiser is then unchanged.
+    /// # Errors
+    /// If a name or shape does not fit; the optimiser is then unchanged.
     pub fn restore(
         &mut self,
         n_steps: u64,

@@ -86,7 +86,8 @@ impl Parameters {
     }
 
     /// The parameter called `name`.
-    /// # Errors  [`Error::NoParameter`] if there is none.
+    /// # Errors
+    /// [`Error::NoParameter`] if there is none.
     pub fn require(&self, name: &str) -> Result<&Parameter, Error> {
         self.get(name).ok_or_else(|| Error::no_parameter(name, self.names()))
     }
@@ -134,7 +135,8 @@ impl Parameters {
     /// A deep copy of every parameter for which `keep(name, parameter)` holds.
     ///
     /// Candle's `Tensor::clone` and `detach` share storage with the variable and follow it; these copies do not.
-    /// # Errors  if a tensor cannot be copied.
+    /// # Errors
+    /// If a tensor cannot be copied.
     pub fn snapshot(
         &self,
         keep: impl Fn(&str, &Parameter) -> bool,
@@ -147,7 +149,8 @@ impl Parameters {
 
     /// Sets every named parameter to the given values; parameters that are not named keep theirs. All names and shapes
     /// are checked first, so that an error leaves the network as it was.
-    /// # Errors  if a name is unknown, a shape differs, or candle fails.
+    /// # Errors
+    /// If a name is unknown, a shape differs, or candle fails.
     pub fn restore(&self, values: &BTreeMap<String, Tensor>) -> Result<(), Error> {
         for (name, value) in values {
             let var = self.require(name)?.var();
@@ -176,7 +179,8 @@ impl Parameters {
 
     /// Multiplies each named parameter by its mask (u8, 1 = keep), so that pruned weights are exactly 0. All are checked
     /// before any is changed.
-    /// # Errors  if a mask's parameter is unknown, a shape or dtype differs, or candle fails.
+    /// # Errors
+    /// If a mask's parameter is unknown, a shape or dtype differs, or candle fails.
     pub fn apply_masks(&self, masks: &BTreeMap<String, Tensor>) -> Result<(), Error> {
         self.check_masks(masks)?;
         for (name, mask) in masks {
@@ -187,6 +191,18 @@ impl Parameters {
         }
         Ok(())
     }
+}
+
+/// The first parameter, in the order of names, with a value that is not finite.
+pub(crate) fn first_not_finite(parameters: &Parameters) -> Result<Option<String>, Error> {
+    for (name, parameter) in parameters.iter() {
+        // In f64 the sum of what is finite stays so, but for f64 networks near its end.
+        let sum = parameter.var().as_detached_tensor().to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
+        if !sum.is_finite() {
+            return Ok(Some(name.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 pub(crate) fn check_shape(what: &'static str, name: &str, got: &Tensor, expected: &Tensor) -> Result<(), Error> {

@@ -1,13 +1,14 @@
 //! All that a resume needs, in one value.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::{EpochMetrics, Error, HookState, OptimizerConfig};
+use crate::{Clip, Error, FitSpan, HookState, OptimizerConfig, Record, Validate};
 
-/// The state of a [`Trainer`](crate::Trainer) between two epochs or two fits. What is not in it does not influence
+/// The state of a [`Trainer`](crate::Trainer) between two optimiser steps or two fits. What is not in it does not influence
 /// results; tensors are deep copies.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -29,8 +30,6 @@ pub struct State {
 pub struct Counters {
     /// The run's seed.
     pub seed: u64,
-    /// Optimiser steps taken in the run.
-    pub step: u64,
     /// The optimiser's constants.
     pub optimizer: OptimizerConfig,
     /// Steps taken by this optimiser.
@@ -39,36 +38,55 @@ pub struct Counters {
     pub position: Option<Position>,
 }
 
-/// Where a fit stands after an epoch, and which fit that is: it can only go on as the one that it was.
+/// Where a fit stands between two optimiser steps, and which fit that is: it can only go on as the one that it was.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
-    /// Epochs of the fit.
-    pub n_epochs: usize,
-    /// Training batches of an epoch.
-    pub n_batches: usize,
-    /// The epoch number that the data saw in the fit's first epoch.
+    /// The fit's part of the training.
+    pub span: FitSpan,
+    /// The epoch number that the data see in the training's epoch 0.
     pub first_epoch: u64,
+    /// When the fit validates.
+    pub validate: Validate,
+    /// The limit of its gradients.
+    pub clip: Option<Clip>,
     /// Parameters that are trained, by name; all others but buffers are frozen.
     pub trainable: Vec<String>,
-    /// Figures of the epochs that have ended; their number is the next epoch.
-    pub history: Vec<EpochMetrics>,
+    /// The next batch, counted from the start of the training; an optimiser step begins with it.
+    pub iteration: usize,
+    /// Records so far.
+    pub history: Vec<Record>,
     /// The smoothed training loss.
     pub smooth: Smooth,
+    /// Steps that hooks skipped.
+    pub n_skipped: u64,
+    /// Wall time of training since the last record.
+    pub train_time: Duration,
+    /// The part of it spent waiting for batches.
+    pub data_time: Duration,
 }
 
 impl Position {
     /// # Errors
     /// [`Error::State`] if `fit`, another position, is of another fit.
     pub(crate) fn check_same_fit(&self, fit: &Self) -> Result<(), Error> {
-        let length = |at: &Self| format!("{} epochs of {} batches", at.n_epochs, at.n_batches);
-        if (self.n_epochs, self.n_batches) != (fit.n_epochs, fit.n_batches) {
-            let (got, expected) = (length(self), length(fit));
-            return Err(Error::State(format!("it is from inside a fit of {got}, this one has {expected}")));
+        if self.span != fit.span {
+            return Err(Error::State(format!(
+                "it is from inside a fit over {}, this one is over {}",
+                self.span, fit.span
+            )));
         }
         if self.first_epoch != fit.first_epoch {
             let (got, expected) = (self.first_epoch, fit.first_epoch);
             return Err(Error::State(format!("its fit began with epoch {got} of the data, this one with {expected}")));
+        }
+        if self.validate != fit.validate {
+            let (got, expected) = (self.validate, fit.validate);
+            return Err(Error::State(format!("its fit validated {got:?}, this one {expected:?}")));
+        }
+        if self.clip != fit.clip {
+            let (got, expected) = (self.clip, fit.clip);
+            return Err(Error::State(format!("its fit clipped gradients by {got:?}, this one by {expected:?}")));
         }
         let only_in =
             |one: &Self, other: &Self| one.trainable.iter().find(|name| !other.trainable.contains(name)).cloned();

@@ -186,7 +186,7 @@ impl SeedRun<'_> {
         };
         let fitted = trainer.fit(&config, &data, &mut hooks);
         bar.finish_and_clear();
-        let history = fitted.map_err(blame)?;
+        let history = fitted.map_err(blame)?.history;
         let epochs = recorder.records;
 
         let layers = layer_records(trainer.network().parameters(), &PRUNED_RANKS).training()?;
@@ -381,11 +381,12 @@ impl Hook for Recorder<'_> {
             }
             Event::EpochEnd => {
                 let Some(epoch) = fit.history().last() else { return Ok(()) };
+                const UNVALIDATED: &str = "an epoch has no figures of a validation, expected loss and accuracy";
                 let record = EpochRecord {
                     epoch: epoch.epoch,
                     train_loss: epoch.train_loss,
-                    valid_loss: epoch.valid_loss,
-                    accuracy: epoch.accuracy,
+                    valid_loss: epoch.valid_loss.ok_or(UNVALIDATED)?,
+                    accuracy: epoch.accuracy().ok_or(UNVALIDATED)?,
                     seconds: epoch.train_time.as_secs_f64(),
                     valid_seconds: epoch.valid_time.as_secs_f64(),
                     sparsity: measured_sparsity(fit.parameters())?,

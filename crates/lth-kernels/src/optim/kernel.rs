@@ -19,10 +19,20 @@ fn flushed<T: Real>(v: T) -> T {
     if v < T::MIN_POSITIVE && v > neg_min { T::ZERO } else { v }
 }
 
+/// What the parameter is multiplied with, and its share in the gradient.
+fn shrink_and_pull(lr: f64, weight_decay: f64, decay: Decay) -> (f64, f64) {
+    match decay {
+        Decay::Decoupled => (1.0 - lr * weight_decay, 0.0),
+        Decay::Coupled => (1.0, weight_decay),
+    }
+}
+
 /// The constants of a step of Adam.
 #[derive(Clone, Copy)]
 struct Adam<T> {
     shrink: T,
+    /// Share of the parameter in the gradient.
+    pull: T,
     beta1: T,
     rest1: T,
     beta2: T,
@@ -42,7 +52,7 @@ multiversion! {
         let (m, v, grad, mask) = (&mut m[..n], &mut v[..n], &grad[..n], &mask[..if MASKED { n } else { 0 }]);
         for i in 0..n {
             let bit = if MASKED { mask[i] } else { 1 };
-            let g = grad[i];
+            let g = grad[i] + k.pull * p[i];
             let average = flushed(k.beta1 * m[i] + k.rest1 * g);
             let square = flushed(k.beta2 * v[i] + k.rest2 * (g * g));
             let root = (square * k.correct2).root() + k.eps;
@@ -55,10 +65,12 @@ multiversion! {
 
 /// One step of Adam over `[p, m, v]`.
 pub(super) fn adam<T: Real>([p, m, v]: [&mut [T]; 3], grad: &[T], mask: Option<&[u8]>, step: &AdamStep) {
-    let AdamStep { lr, beta1, beta2, eps, weight_decay, step } = *step;
+    let AdamStep { lr, beta1, beta2, eps, weight_decay, decay, step } = *step;
+    let (shrink, pull) = shrink_and_pull(lr, weight_decay, decay);
     let power = i32::try_from(step).unwrap_or(i32::MAX);
     let k = Adam {
-        shrink: T::of(1.0 - lr * weight_decay),
+        shrink: T::of(shrink),
+        pull: T::of(pull),
         beta1: T::of(beta1),
         rest1: T::of(1.0 - beta1),
         beta2: T::of(beta2),
@@ -110,10 +122,7 @@ multiversion! {
 /// One step of SGD over `[p, buf]`.
 pub(super) fn sgd<T: Real>([p, buf]: [&mut [T]; 2], grad: &[T], mask: Option<&[u8]>, step: &SgdStep) {
     let SgdStep { lr, momentum, weight_decay, decay, nesterov } = *step;
-    let (shrink, pull) = match decay {
-        Decay::Decoupled => (1.0 - lr * weight_decay, 0.0),
-        Decay::Coupled => (1.0, weight_decay),
-    };
+    let (shrink, pull) = shrink_and_pull(lr, weight_decay, decay);
     let (shrink, pull) = (T::of(shrink), T::of(pull));
     let k = Sgd { shrink, pull, momentum: T::of(momentum), lr: T::of(lr), nesterov };
     let len = p.len();
@@ -137,8 +146,8 @@ mod tests {
     fn every_instruction_set_gives_the_same_bits() {
         let wave = |k: f32| -> Vec<f32> { (0..1003).map(|i| (i as f32 * k).sin()).collect() };
         let mask: Vec<u8> = (0..1003).map(|i| u8::from(i % 7 != 0)).collect();
-        let adam_step = AdamStep { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-5, weight_decay: 0.01, step: 3 };
         let decay = Decay::Coupled;
+        let adam_step = AdamStep { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-5, weight_decay: 0.01, decay, step: 3 };
         let sgd_step = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.01, decay, nesterov: true };
         let mut seen: Vec<Vec<u32>> = Vec::new();
         for_each_isa(|_| {

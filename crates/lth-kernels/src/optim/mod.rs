@@ -11,9 +11,9 @@ use crate::real::{Real, has_kernels, slice, with_real, with_values};
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, Var};
 use std::cell::RefCell;
 
-/// A step of Adam with decoupled weight decay, in fastai's order: the parameter shrinks by
-/// `1 - lr * weight_decay` first, then moves by `lr` times the bias-corrected average over the
-/// root of the bias-corrected square average plus `eps`.
+/// A step of Adam. With decoupled weight decay it is fastai's and PyTorch's `AdamW`: the parameter shrinks by
+/// `1 - lr * weight_decay` first, then moves by `lr` times the bias-corrected average over the root of the bias-corrected
+/// square average plus `eps`. With coupled decay it is PyTorch's `Adam`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamStep {
     /// Learning rate.
@@ -24,8 +24,10 @@ pub struct AdamStep {
     pub beta2: f64,
     /// Added to the root.
     pub eps: f64,
-    /// Decoupled weight decay; 0 for none.
+    /// Weight decay; 0 for none.
     pub weight_decay: f64,
+    /// How weight decay enters.
+    pub decay: Decay,
     /// Number of this step, from 1: corrects the averages' bias.
     pub step: u64,
 }
@@ -33,10 +35,10 @@ pub struct AdamStep {
 /// How weight decay enters a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Decay {
-    /// The parameter shrinks by `1 - lr * weight_decay` before the step (fastai's SGD).
+    /// The parameter shrinks by `1 - lr * weight_decay` before the step (fastai's rule; PyTorch's `AdamW`).
     #[default]
     Decoupled,
-    /// `weight_decay * p` is added to the gradient (torch's SGD).
+    /// `weight_decay * p` is added to the gradient (PyTorch's `SGD` and `Adam`).
     Coupled,
 }
 

@@ -5,7 +5,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use lth_kernels::{
     BatchNormParams, Conv2dParams, Layout, Pattern, Pool2dParams, add_bias, batch_norm_eval, batch_norm_train,
-    batch_norm_train_max_pool, concat, conv2d, cross_entropy, linear, max_pool2d, multiply_by, relu, to_layout,
+    batch_norm_train_max_pool, concat, conv2d, cross_entropy, linear, max_pool2d, multiply_by, relu,
+    smoothed_cross_entropy, to_layout,
 };
 
 const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Chwn];
@@ -230,6 +231,31 @@ fn cross_entropy_is_the_formula_and_stable() -> Result<()> {
     let gradients = loss.backward()?;
     let dx = gradients.get(&huge).expect("tracked").to_vec2::<f32>()?;
     assert_eq!(dx, [[0.0, 0.0], [-0.5, 0.5]]);
+    Ok(())
+}
+
+#[test]
+fn label_smoothing_is_pytorchs_formula() -> Result<()> {
+    // PyTorch: the mean over the batch of −Σ q·log p with q = (1 − ε)·[class is the target] + ε / K.
+    let (targets, logits) = (Tensor::new(&[2u32, 0, 1], &Device::Cpu)?, noise(1, &[3, 4]));
+    let (rows, classes) = (logits.to_vec2::<f64>()?, targets.to_vec1::<u32>()?);
+    for smoothing in [0.0, 0.1, 1.0] {
+        let mut expected = 0.0;
+        for (row, target) in rows.iter().zip(&classes) {
+            let log_sum = row.iter().map(|v| v.exp()).sum::<f64>().ln();
+            for (class, logit) in row.iter().enumerate() {
+                let hit = f64::from(u8::from(class == *target as usize));
+                expected -= ((1.0 - smoothing) * hit + smoothing / 4.0) * (logit - log_sum) / 3.0;
+            }
+        }
+        let got = smoothed_cross_entropy(&logits, &targets, smoothing)?;
+        assert_close(&got, &Tensor::new(expected, &Device::Cpu)?, 1e-12);
+        assert_gradients(&[logits.clone()], |t| smoothed_cross_entropy(&t[0], &targets, smoothing));
+    }
+    let plain = cross_entropy(&logits, &targets)?.to_scalar::<f64>()?;
+    assert_eq!(smoothed_cross_entropy(&logits, &targets, 0.0)?.to_scalar::<f64>()?.to_bits(), plain.to_bits());
+    let message = smoothed_cross_entropy(&logits, &targets, 1.5).expect_err("no fraction").to_string();
+    assert!(message.contains("label smoothing is 1.5, expected a number in [0, 1]"), "{message}");
     Ok(())
 }
 

@@ -26,7 +26,7 @@ fn check(name: &str, step: impl Fn(&Var, &Tensor, &Var, &Var, u64) -> Result<()>
 const LRS: [(&str, f64); 2] = [("lr0.001", 0.001), ("lr0.05", 0.05)];
 
 fn adam(lr: f64, weight_decay: f64, step: u64) -> AdamStep {
-    AdamStep { lr, beta1: 0.9, beta2: 0.99, eps: 1e-5, weight_decay, step }
+    AdamStep { lr, beta1: 0.9, beta2: 0.99, eps: 1e-5, weight_decay, decay: Decay::Decoupled, step }
 }
 
 #[test]

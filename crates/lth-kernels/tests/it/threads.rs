@@ -2,7 +2,7 @@
 
 use crate::common::{noise32, values};
 use candle_core::{Device, Result, Tensor, Var};
-use lth_kernels::optim::{AdamStep, adam_step};
+use lth_kernels::optim::{AdamStep, Decay, adam_step};
 use lth_kernels::{
     BatchNormParams, Layout, Pool2dParams, avg_pool2d, batch_norm_train, batch_norm_train_max_pool, cross_entropy,
     global_avg_pool, global_max_pool, max_pool2d, relu, to_layout,
@@ -33,7 +33,8 @@ fn bits(layout: Layout) -> Result<Vec<u64>> {
         let gradient = gradients.get(var).expect("every variable has a gradient");
         let m = Var::from_tensor(&gradient.zeros_like()?)?;
         let v = Var::from_tensor(&gradient.zeros_like()?)?;
-        let step = AdamStep { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-5, weight_decay: 0.01, step: 1 };
+        let decay = Decay::Decoupled;
+        let step = AdamStep { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-5, weight_decay: 0.01, decay, step: 1 };
         adam_step(var, gradient, &m, &v, None, &step)?;
         all.extend([gradient.clone(), var.as_tensor().clone(), v.as_tensor().clone()]);
     }

@@ -140,7 +140,8 @@ proptest! {
             let (p, m, v) = (var(0, None)?, var(1, None)?, var(2, Some(&squares))?);
             let grad = exact(seed + 5, &[n]).to_dtype(dtype)?;
             if adam {
-                let step = AdamStep { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-3, weight_decay: 0.1, step: 3 };
+                let decay = Decay::Coupled;
+                let step = AdamStep { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-3, weight_decay: 0.1, decay, step: 3 };
                 adam_step(&p, &grad, &m, &v, mask.as_ref(), &step)?;
             } else {
                 let step = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.1, decay: Decay::Coupled, nesterov };

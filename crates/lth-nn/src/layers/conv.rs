@@ -37,7 +37,8 @@ pub struct Conv2d {
 
 impl Conv2d {
     /// A new layer at the builder's prefix.
-    /// # Errors  if a name is taken or a tensor cannot be made.
+    /// # Errors
+    /// If a name is taken or a tensor cannot be made.
     pub fn new(builder: &mut Builder<'_>, config: &Conv2dConfig) -> Result<Self, Error> {
         let Conv2dConfig { inputs, outputs, kernel, stride, padding, weight, bias } = *config;
         Ok(Self {
@@ -51,7 +52,8 @@ impl Conv2d {
     }
 
     /// The layer as inference computes it, together with the `norm` and the ReLU that follow it.
-    /// # Errors  if the values are not f32 or candle fails.
+    /// # Errors
+    /// If the values are not f32 or candle fails.
     pub(crate) fn packed(&self, norm: Option<&BatchNorm>, relu: bool) -> candle_core::Result<PackedConv2d> {
         let mut weight = self.weight.var().as_detached_tensor();
         let mut bias = self.bias.as_ref().map(|bias| bias.var().as_detached_tensor());
@@ -72,11 +74,13 @@ impl Conv2d {
     }
 
     /// The output for feature maps in the context's layout.
-    /// # Errors  if the input does not fit or candle fails.
+    /// # Errors
+    /// If the input does not fit or candle fails.
     pub fn forward(&self, x: &Tensor, context: &mut Context<'_>) -> candle_core::Result<Tensor> {
         context.show(&self.name, x)?;
         let weight = self.weight.tensor(&context.pass);
-        let y = lth_kernels::conv2d(x, &weight, self.pattern.as_ref(), &self.params(context.layout))
+        let pattern = self.pattern.as_ref().filter(|_| !context.pass.dense_gradients);
+        let y = lth_kernels::conv2d(x, &weight, pattern, &self.params(context.layout))
             .map_err(|error| error.context(format!("layer `{}`", self.name)))?;
         let Some(bias) = &self.bias else { return Ok(y) };
         let bias = bias.tensor(&context.pass);

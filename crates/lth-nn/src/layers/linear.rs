@@ -16,7 +16,8 @@ pub struct Linear {
 
 impl Linear {
     /// A new layer at the builder's prefix; without `bias` it has none.
-    /// # Errors  if a name is taken or a tensor cannot be made.
+    /// # Errors
+    /// If a name is taken or a tensor cannot be made.
     pub fn new(
         builder: &mut Builder<'_>,
         inputs: usize,
@@ -33,7 +34,8 @@ impl Linear {
     }
 
     /// The layer as inference computes it, together with the `norm` before it and the ReLU after it.
-    /// # Errors  if the values are not f32 or candle fails.
+    /// # Errors
+    /// If the values are not f32 or candle fails.
     pub(crate) fn packed(&self, norm: Option<&BatchNorm>, relu: bool) -> candle_core::Result<PackedLinear> {
         let mut weight = self.weight.var().as_detached_tensor();
         let mut bias = self.bias.as_ref().map(|bias| bias.var().as_detached_tensor());
@@ -50,12 +52,14 @@ impl Linear {
     }
 
     /// The output [N, outputs] for `x` [N, inputs].
-    /// # Errors  if the input does not fit or candle fails.
+    /// # Errors
+    /// If the input does not fit or candle fails.
     pub fn forward(&self, x: &Tensor, context: &mut Context<'_>) -> candle_core::Result<Tensor> {
         context.show(&self.name, x)?;
         let weight = self.weight.tensor(&context.pass);
         let bias = self.bias.as_ref().map(|bias| bias.tensor(&context.pass));
-        lth_kernels::linear(x, &weight, bias.as_ref(), self.pattern.as_ref())
+        let pattern = self.pattern.as_ref().filter(|_| !context.pass.dense_gradients);
+        lth_kernels::linear(x, &weight, bias.as_ref(), pattern)
             .map_err(|error| error.context(format!("layer `{}`", self.name)))
     }
 }

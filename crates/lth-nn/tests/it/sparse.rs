@@ -124,3 +124,49 @@ fn masks_that_do_not_fit_are_refused() -> Result<()> {
     refused("fc3.weight", &[100, 10], DType::U8, shape)?;
     refused("fc3.weight", &[10, 100], DType::F32, "mask for `fc3.weight` has type F32, expected U8")
 }
+
+/// The derivative of the dense network's loss along the gradient of pruned weights alone, by central differences.
+fn check_dense_gradients(network: &mut dyn Network, x: &Tensor) -> Result<()> {
+    fill(network)?;
+    let masks = masks(network)?;
+    network.parameters().apply_masks(&masks)?;
+    network.set_masks(&masks)?;
+    let targets = Tensor::arange(0, x.dim(0)? as u32, &Device::Cpu)?;
+    let loss = |network: &dyn Network, dense_gradients| -> Result<Tensor> {
+        let pass = Pass { train: false, dense_gradients, ..Pass::train(0, 0) };
+        Ok(lth_kernels::cross_entropy(&network.forward(x, &pass)?, &targets)?)
+    };
+    let (sparse, dense) = (loss(network, false)?, loss(network, true)?);
+    assert!(relative_error(&sparse, &dense)? < 1e-5);
+    let (sparse, dense) = (lth_kernels::backward(&sparse)?, lth_kernels::backward(&dense)?);
+    let weights = network.parameters().snapshot(|name, _| masks.contains_key(name))?;
+    network.set_masks(&BTreeMap::new())?;
+    for (name, start) in weights {
+        let var = network.parameters().require(&name)?.var();
+        let pruned = (1.0 - masks[&name].to_dtype(DType::F32)?)?;
+        let of = |store: &candle_core::backprop::GradStore| -> Result<Tensor> {
+            Ok((store.get(var).expect("every weight is used") * &pruned)?)
+        };
+        assert_eq!(of(&sparse)?.abs()?.max_all()?.to_scalar::<f32>()?, 0.0, "{name}: sparse operators leave them out");
+        let gradient = of(&dense)?;
+        let length = f64::from(gradient.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>()?);
+        assert!(length > 0.0, "{name}");
+        let step = 0.002 * f64::from(start.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>()?);
+        let at = |side: f64| -> Result<f64> {
+            var.set(&(&start + (&gradient * (side * step / length))?)?)?;
+            Ok(f64::from(loss(network, false)?.to_scalar::<f32>()?))
+        };
+        let measured = (at(1.0)? - at(-1.0)?) / (2.0 * step);
+        var.set(&start)?;
+        assert!((measured - length).abs() < 0.03 * length, "{name}: {length}, by finite differences {measured}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pass_gives_the_gradients_of_pruned_weights_where_it_is_asked_to() -> Result<()> {
+    let setup = Setup::new(0);
+    let config = ConvNetConfig { depth: ConvNetDepth::Two, input: (3, 16, 12), classes: 4 };
+    check_dense_gradients(&mut ConvNet::new(&config, &setup)?, &input("x", &[4, 3, 16, 12])?)?;
+    check_dense_gradients(&mut LeNet::new(&LeNetConfig::default(), &setup)?, &input("x", &[4, 1, 28, 28])?)
+}

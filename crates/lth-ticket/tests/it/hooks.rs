@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use candle_core::{Device, Tensor};
 use lth_criteria::{Criterion, NamedInputs, Snip, UpdatingMovement, score_all};
 use lth_mask::{MaskSet, Selection, select};
+use lth_schedule::Step;
 use lth_schedule::{Schedule, Sparsity, SparsitySchedule};
 use lth_ticket::{Extent, Pruning, PruningConfig, Rewind};
 use lth_train::{FitConfig, Network, Pass, State};
@@ -147,12 +148,13 @@ fn a_state_from_inside_another_fit_is_refused() -> Outcome {
                 trainer.network().parameters().require(name)?.set_trainable(false);
             }
             let before = LAYERS.map(|name| bits(trainer.network(), name));
-            let config = FitConfig { n_epochs, first_epoch, ..fit_config() };
+            let config = FitConfig { to: Step::epoch(n_epochs), first_epoch, ..fit_config() };
             let error = trainer.fit(&config, &data(), &mut [&mut hook(percent)]).expect_err("another fit");
             assert_eq!(before, LAYERS.map(|name| bits(trainer.network(), name)));
             Ok(error.to_string())
         };
-    let of_length = format!("it is from inside a fit of 4 epochs of {N_BATCHES} batches, this one has");
+    let of_length =
+        format!("it is from inside a fit over 0ep..4ep of 4ep with epochs of {N_BATCHES} batches, this one is over");
     for n_epochs in [1, 2, 6, 8] {
         let message = refused(n_epochs, 0, 80.0, None)?;
         assert!(message.contains(&of_length), "{message}");

@@ -8,7 +8,7 @@ use lth_schedule::{Schedule, Sparsity, SparsitySchedule};
 use lth_ticket::{Error, Notice, Pruning, PruningConfig, ResetRule, Rewind, layer_records};
 use lth_train::{BoxError, Event, Fit, FitConfig, Hook, Network, Role, State};
 
-use crate::support::{N_BATCHES, RANKS, bits, data, trainer};
+use crate::support::{RANKS, bits, data, trainer};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 const N_EPOCHS: usize = 4;
@@ -215,7 +215,6 @@ fn a_resumed_search_finds_the_same_ticket() -> Outcome {
             );
         }
     }
-    assert_eq!(whole.step(), (N_EPOCHS * N_BATCHES) as u64);
     Ok(())
 }
 

@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use lth_criteria::Movement;
+use candle_core::Tensor;
+use lth_criteria::{Checked, Criterion, Input, Inputs, Movement, Requirements};
 use lth_mask::{Granularity, Mask, Scope, Selection};
-use lth_schedule::{Schedule, Sparsity, SparsitySchedule};
-use lth_ticket::{Error, Notice, Pruning, PruningConfig, Rewind, layer_records};
-use lth_train::{BoxError, Event, Fit, FitConfig, Hook, Network};
+use lth_schedule::{Schedule, Sparsity, SparsitySchedule, Step, TrainingLength};
+use lth_ticket::{Error, Notice, Pruning, PruningConfig, Regrowth, Rewind, layer_records};
+use lth_train::{BoxError, End, Event, Fit, FitConfig, Hook, Network};
 
 use crate::support::{N_BATCHES, RANKS, data, trainer};
 
@@ -189,5 +190,133 @@ fn a_pattern_that_fits_no_weight_ends_the_fit_at_its_start() -> Outcome {
     let error = trainer().fit(&FitConfig::new(2), &data(), &mut [&mut Pruning::new(config)]);
     let error = error.err().map(|error| error.to_string()).unwrap_or_default();
     assert!(error.contains("keep_dense has `fc9`, which fits no tensor of `fc1.weight`"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn spans_prune_by_the_schedule_of_the_whole_training() -> Outcome {
+    // Three and a half epochs, in parts that end inside epochs.
+    let at = |iteration| Step { epoch: 0, iteration };
+    let (length, schedule) = (at(14), SparsitySchedule::to(percent(80.0), Schedule::Agp));
+    let plan = schedule.plan(TrainingLength::until(length, N_BATCHES as u32)?)?;
+    let (mut trainer, mut measured) = (trainer(), Measured::default());
+    for (from, to) in [(0, 3), (3, 9), (9, 14)] {
+        let mut pruning = Pruning::new(config(schedule.clone()));
+        let span = FitConfig { length: Some(length), ..FitConfig::span(at(from), at(to)) };
+        trainer.fit(&span, &data(), &mut [&mut pruning, &mut measured])?;
+    }
+    assert_eq!(measured.0.len(), 14);
+    for (iteration, at) in measured.0.iter().enumerate() {
+        let asked = plan.sparsity(iteration as u64).fraction();
+        assert!((at[ALL] - asked).abs() < 0.02, "batch {iteration}: asked {asked}, got {}", at[ALL]);
+    }
+    assert!((lth_mask::MaskSet::from_tensors(trainer.masks())?.sparsity() - 0.8).abs() < 0.01);
+    Ok(())
+}
+
+#[test]
+fn a_span_that_begins_after_what_it_rewinds_to_is_refused() -> Outcome {
+    let schedule =
+        SparsitySchedule { window: "2ep..end".parse()?, ..SparsitySchedule::to(percent(80.0), Schedule::OneShot) };
+    for (from, epoch, is_refused) in [(5, 1, true), (4, 1, false), (1, 0, true), (3, 1, false)] {
+        let config = PruningConfig { rewind: Some(Rewind::to_epoch(epoch)), ..config(schedule.clone()) };
+        let span = FitConfig::span(Step { epoch: 0, iteration: from }, Step::epoch(4));
+        let result = trainer().fit(&span, &data(), &mut [&mut Pruning::new(config)]);
+        assert_eq!(result.is_err(), is_refused, "from {from} to epoch {epoch}");
+        if let Err(error) = result {
+            assert!(error.to_string().contains("the fit begins at step 1"), "{error}");
+            assert!(error.to_string().contains(&format!("after the start of epoch {epoch} to which")), "{error}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_stopped_search_still_leaves_its_ticket() -> Outcome {
+    struct Stop;
+    impl Hook for Stop {
+        fn name(&self) -> &str {
+            "stop"
+        }
+
+        fn on(&mut self, event: Event, fit: &mut Fit<'_>) -> Result<(), BoxError> {
+            if (event, fit.iteration()) == (Event::AfterStep, 9) {
+                fit.stop("enough");
+            }
+            Ok(())
+        }
+    }
+    let mut trainer = trainer();
+    let initial = trainer.network().parameters().snapshot(|_, _| true)?;
+    let rewind = Some(Rewind { reset_end: true, ..Rewind::to_epoch(0) });
+    let schedule = SparsitySchedule::to(percent(50.0), Schedule::OneShot);
+    let mut pruning = Pruning::new(PruningConfig { rewind, ..config(schedule) });
+    let fitted = trainer.fit(&FitConfig::new(4), &data(), &mut [&mut pruning, &mut Stop])?;
+    assert_eq!(fitted.end, End::Stopped { by: "stop".to_owned(), reason: "enough".to_owned() });
+    for (name, start) in initial {
+        let expected = match trainer.masks().get(&name) {
+            Some(mask) => mask.where_cond(&start, &start.zeros_like()?)?,
+            None => start,
+        };
+        let now = trainer.network().parameters().require(&name)?.var().as_tensor().clone();
+        assert_eq!((now - expected)?.abs()?.max_all()?.to_scalar::<f32>()?, 0.0, "{name}");
+    }
+    Ok(())
+}
+
+/// |gradient|, by which a pruned weight can be worth more than a kept one.
+struct GradientSize;
+
+impl Criterion for GradientSize {
+    fn name(&self) -> &str {
+        "gradient_size"
+    }
+
+    fn requires(&self) -> Requirements {
+        Requirements::of(&[Input::Gradient])
+    }
+
+    fn score(&self, name: &str, inputs: &Inputs<'_>) -> Result<Tensor, lth_criteria::Error> {
+        let checked = Checked::new(self.name(), name, inputs);
+        checked.finish(&checked.like_weight(Input::Gradient)?.abs()?)
+    }
+}
+
+/// The masks after every step.
+#[derive(Default)]
+struct Masks(Vec<lth_mask::MaskSet>);
+
+impl Hook for Masks {
+    fn name(&self) -> &str {
+        "masks"
+    }
+
+    fn on(&mut self, event: Event, fit: &mut Fit<'_>) -> Result<(), BoxError> {
+        if matches!(event, Event::AfterStep | Event::FitEnd) && !fit.masks().is_empty() {
+            self.0.push(lth_mask::MaskSet::from_tensors(fit.masks())?);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn pruned_weights_come_back_only_where_masks_are_free() -> Outcome {
+    for regrowth in [Regrowth::Nested, Regrowth::Free] {
+        let schedule =
+            SparsitySchedule { every: NonZeroU32::new(3), ..SparsitySchedule::to(percent(60.0), Schedule::Linear) };
+        let config = PruningConfig { regrowth, criterion: Box::new(GradientSize), ..config(schedule) };
+        let (mut trainer, mut masks) = (trainer(), Masks::default());
+        trainer.fit(&FitConfig::new(4), &data(), &mut [&mut Pruning::new(config), &mut masks])?;
+        let mut n_back = 0;
+        for pair in masks.0.windows(2) {
+            for (name, now) in pair[1].iter() {
+                let before = pair[0].get(name).ok_or("a mask")?;
+                n_back += before.iter().zip(now.iter()).filter(|(before, now)| !before && *now).count();
+            }
+        }
+        assert_eq!(n_back > 0, regrowth == Regrowth::Free, "{regrowth:?}: {n_back} came back");
+        let last = masks.0.last().ok_or("masks")?;
+        assert!((last.sparsity() - 0.6).abs() < 0.01, "{regrowth:?}: {}", last.sparsity());
+    }
     Ok(())
 }

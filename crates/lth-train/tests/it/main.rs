@@ -1,5 +1,10 @@
 //! Tests of the trainer through its public interface.
 
 mod check;
+mod early_stopping;
+mod hooks;
 mod optimizer;
+mod span;
+mod task;
 mod trainer;
+mod validation;

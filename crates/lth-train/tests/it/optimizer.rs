@@ -3,14 +3,24 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var, safetensors};
-use lth_train::{Optimizer, OptimizerConfig, Parameter, Parameters, Role};
+use lth_train::{Decays, Optimizer, OptimizerConfig, Parameter, Parameters, Role};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
+fn golden() -> candle_core::Result<std::collections::HashMap<String, Tensor>> {
+    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+    let mut golden = safetensors::load(format!("{FOLDER}/optimizers.safetensors"), &Device::Cpu)?;
+    golden.extend(safetensors::load(format!("{FOLDER}/torch.safetensors"), &Device::Cpu)?);
+    Ok(golden)
+}
+
 /// Runs five steps with the golden gradients and compares every value after every step.
 fn check(name: &str, config: OptimizerConfig, role: Role) -> Outcome {
-    let golden =
-        safetensors::load(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/optimizers.safetensors"), &Device::Cpu)?;
+    check_with(name, config, role, |_| None)
+}
+
+fn check_with(name: &str, config: OptimizerConfig, role: Role, momentum: impl Fn(usize) -> Option<f64>) -> Outcome {
+    let golden = golden()?;
     for learning_rate in [0.001, 0.05] {
         let var = Var::from_tensor(&golden["start"])?;
         let mut parameters = Parameters::new();
@@ -19,7 +29,7 @@ fn check(name: &str, config: OptimizerConfig, role: Role) -> Outcome {
         for i in 0..5 {
             // A loss whose gradient is the golden one.
             let gradients = (var.as_tensor() * golden["grads"].get(i)?)?.sum_all()?.backward()?;
-            optimizer.step(learning_rate, &parameters, &gradients, &BTreeMap::new())?;
+            optimizer.step_with_momentum(learning_rate, momentum(i), &parameters, &gradients, &BTreeMap::new())?;
             let expected = golden[&format!("{name}_lr{learning_rate}")].get(i)?;
             let error = (var.as_tensor() - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
             assert!(error <= 1e-6, "{name}, rate {learning_rate}, step {i}: off by {error}");
@@ -41,15 +51,46 @@ fn norms_and_biases_are_not_decayed() -> Outcome {
 
 #[test]
 fn sgd_follows_torch_and_fastai() -> Outcome {
-    let (momentum, weight_decay) = (0.9, 0.01);
-    check("torch_sgd", OptimizerConfig::Sgd { momentum, weight_decay, decoupled: false }, Role::Weight)?;
-    check("fastai_sgd", OptimizerConfig::Sgd { momentum, weight_decay, decoupled: true }, Role::Weight)
+    let (momentum, weight_decay, nesterov, decays) = (0.9, 0.01, false, Decays::Weights);
+    let sgd = |decoupled| OptimizerConfig::Sgd { momentum, weight_decay, decoupled, nesterov, decays };
+    check("torch_sgd", sgd(false), Role::Weight)?;
+    check("fastai_sgd", sgd(true), Role::Weight)
+}
+
+#[test]
+fn adam_adamw_and_nesterov_follow_torch() -> Outcome {
+    check("adam", OptimizerConfig::torch_adam(), Role::Weight)?;
+    check("adam_coupled", OptimizerConfig::torch_adam().with_weight_decay(0.01), Role::Weight)?;
+    check("adamw", OptimizerConfig::torch_adamw(), Role::Weight)?;
+    check("sgd_nesterov", OptimizerConfig::nesterov().with_weight_decay(0.01), Role::Weight)
+}
+
+#[test]
+fn pytorchs_rules_decay_norms_and_biases_too() -> Outcome {
+    for role in [Role::Norm, Role::Bias] {
+        check("adam_coupled", OptimizerConfig::torch_adam().with_weight_decay(0.01), role)?;
+        check("sgd_nesterov", OptimizerConfig::nesterov().with_weight_decay(0.01), role)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_momentum_that_changes_follows_torch() -> Outcome {
+    check_with("sgd_changing_momentum", OptimizerConfig::sgd(), Role::Weight, |i| Some(0.95 - 0.02 * i as f64))
+}
+
+#[test]
+fn a_configuration_written_before_there_were_more_rules_is_read_as_what_it_was() -> Outcome {
+    let old = r#"{"name":"adam","beta1":0.9,"beta2":0.99,"eps":1e-5,"weight_decay":0.01}"#;
+    assert_eq!(serde_json::from_str::<OptimizerConfig>(old)?, OptimizerConfig::adam());
+    Ok(())
 }
 
 #[test]
 fn pruned_weights_stay_zero_under_momentum_and_decay() -> Outcome {
     let mask = Tensor::new(&[1u8, 0, 1, 0], &Device::Cpu)?;
-    for config in [OptimizerConfig::adam(), OptimizerConfig::sgd()] {
+    let torch = OptimizerConfig::torch_adam().with_weight_decay(0.1);
+    for config in [OptimizerConfig::adam(), OptimizerConfig::sgd(), OptimizerConfig::nesterov(), torch] {
         let var = Var::new(&[1f32, -2., 3., 4.], &Device::Cpu)?;
         let mut parameters = Parameters::new();
         parameters.insert("p", Parameter::new(var.clone(), Role::Weight));
@@ -104,7 +145,14 @@ fn a_weight_thawed_late_takes_a_first_step_of_one_learning_rate() -> Outcome {
     parameters.insert("early", Parameter::new(early.clone(), Role::Bias));
     parameters.insert("late", Parameter::new(late.clone(), Role::Bias));
     parameters.require("late")?.set_trainable(false);
-    let config = OptimizerConfig::Adam { beta1: 0.9, beta2: 0.999, eps: 0.0, weight_decay: 0.0 };
+    let config = OptimizerConfig::Adam {
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 0.0,
+        weight_decay: 0.0,
+        decoupled: true,
+        decays: Decays::Weights,
+    };
     let mut optimizer = Optimizer::new(config);
     let step = |optimizer: &mut Optimizer| -> Outcome {
         let gradients = ((early.as_tensor() * 3.0)? + (late.as_tensor() * 3.0)?)?.sum_all()?.backward()?;

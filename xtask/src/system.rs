@@ -1,30 +1,8 @@
 //! What the machine says of itself and of its files.
 
-use std::io::Read;
-use std::path::Path;
-
-use sha2::{Digest, Sha256};
-
 /// Cores that this process may use.
 pub(crate) fn n_cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// SHA-256 of a file in lower-case hexadecimal digits, and its length.
-pub(crate) fn sha256(path: &Path) -> anyhow::Result<(String, u64)> {
-    use anyhow::Context;
-    let mut file = std::fs::File::open(path).with_context(|| format!("reading {}", path.display()))?;
-    let (mut hash, mut length) = (Sha256::new(), 0);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let n = file.read(&mut buffer).with_context(|| format!("reading {}", path.display()))?;
-        if n == 0 {
-            break;
-        }
-        hash.update(&buffer[..n]);
-        length += n as u64;
-    }
-    Ok((hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), length))
 }
 
 /// The process's largest resident memory so far in bytes; `None` where the system does not tell.

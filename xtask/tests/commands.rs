@@ -94,11 +94,6 @@ fn archives(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     ["images", "annotations"].into_iter().map(|name| Ok((format!("/{name}.tar.gz"), archive(name)?))).collect()
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    use sha2::{Digest, Sha256};
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn checkpoint(path: &Path) -> Result {
     let values: Vec<f32> = (1..=64).map(|i| i as f32).collect();
     let tensor = |values: &[f32]| Tensor::from_slice(values, (8, values.len() / 8), &Device::Cpu);
@@ -115,7 +110,8 @@ fn a_run_through_a_mirror_keeps_no_password_and_says_what_was_checked() -> Resul
     let folder = tempfile::tempdir()?;
     pets(folder.path())?;
     let archives = archives(folder.path())?;
-    let sums: String = archives.iter().map(|(path, bytes)| format!("{}  {}\n", sha256(bytes), &path[1..])).collect();
+    let sums: String =
+        archives.iter().map(|(path, bytes)| format!("{}  {}\n", lth_files::sha256(bytes), &path[1..])).collect();
     let mut served = archives;
     served.insert("/SHA256SUMS".to_owned(), sums.clone().into_bytes());
     let address = serve(move |path| match served.get(path) {
@@ -140,7 +136,7 @@ fn a_run_through_a_mirror_keeps_no_password_and_says_what_was_checked() -> Resul
     // The tickets name the data by one checksum over both archives.
     let mut lines: Vec<&str> = sums.lines().collect();
     lines.sort_unstable_by_key(|line| &line[64..]);
-    let expected = sha256(format!("{}\n", lines.join("\n")).as_bytes());
+    let expected = lth_files::sha256(format!("{}\n", lines.join("\n")).as_bytes());
     let ticket = folder.path().join("run/tickets/ticket-50.ticket.safetensors");
     let inspected = run(folder.path(), &format!("inspect {}", ticket.display()))?;
     let text = String::from_utf8_lossy(&inspected.stdout).into_owned();

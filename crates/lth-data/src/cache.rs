@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Damaged, Error, Result};
+use crate::file::sync_folder;
 use crate::open::Misnamed;
 use crate::pets::ListCheck;
 
@@ -57,17 +58,20 @@ impl Entry {
 }
 
 /// A cache file being written.
+///
+/// It is gone with this value unless it was completed.
 pub(crate) struct Writer {
     file: BufWriter<File>,
     path: PathBuf,
     end: u64,
+    is_complete: bool,
 }
 
 impl Writer {
     /// A new file at `path`, replacing what an interrupted run left there.
     pub(crate) fn create(path: PathBuf) -> Result<Writer> {
         let file = File::create(&path).map_err(Error::io("create cache file", &path))?;
-        let mut writer = Writer { file: BufWriter::with_capacity(1 << 20, file), path, end: 0 };
+        let mut writer = Writer { file: BufWriter::with_capacity(1 << 20, file), path, end: 0, is_complete: false };
         writer.write(&[0; HEADER_LENGTH as usize])?;
         Ok(writer)
     }
@@ -88,18 +92,30 @@ impl Writer {
         self.write(&index)?;
         let header = header(index_offset, index.len() as u64, crc32fast::hash(&index));
         let write_failed = || Error::io("write cache file", &self.path);
-        let mut file = self.file.into_inner().map_err(|error| write_failed()(error.into_error()))?;
+        self.file.flush().map_err(write_failed())?;
+        let file = self.file.get_mut();
         file.seek(SeekFrom::Start(0)).map_err(write_failed())?;
         file.write_all(&header).map_err(write_failed())?;
         file.sync_all().map_err(write_failed())?;
-        drop(file);
-        fs::rename(&self.path, path).map_err(Error::io("complete cache file", path))
+        fs::rename(&self.path, path).map_err(Error::io("complete cache file", path))?;
+        self.is_complete = true;
+        sync_folder(path);
+        Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(Error::io("write cache file", &self.path))?;
         self.end += bytes.len() as u64;
         Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.is_complete {
+            // Of no use to anyone; that it cannot be removed either is not the news.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -200,5 +216,32 @@ pub fn cache_dir() -> Result<PathBuf> {
         None => directories::ProjectDirs::from("", "", "lth")
             .map(|folders| folders.cache_dir().to_path_buf())
             .ok_or(Error::NoCacheFolder),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::check_writer;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_cache_and_nothing_else() {
+        let write = |path: &Path| {
+            let mut partial = path.to_path_buf().into_os_string();
+            partial.push(".partial");
+            let mut writer = Writer::create(partial.into())?;
+            let entry = writer.add("a".into(), 1, 1, &[1, 2, 3])?;
+            let index = Index {
+                source_state: String::new(),
+                classes: vec!["cat".into()],
+                pictures: vec![entry],
+                damaged: Vec::new(),
+                misnamed: Vec::new(),
+                left_out: Vec::new(),
+                list: None,
+            };
+            writer.finish(&index, path)
+        };
+        check_writer("a.pictures", |path| write(path).map_err(|error| error.to_string()));
     }
 }

@@ -57,6 +57,10 @@ pub mod digits;
 #[cfg(feature = "download")]
 pub mod download;
 mod error;
+#[cfg(test)]
+#[path = "../../lth-files/tests/it/faults.rs"]
+mod faults;
+mod file;
 mod idx;
 mod jpeg;
 mod layout;

@@ -59,13 +59,8 @@ pub enum Error {
     },
 
     /// A file cannot be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        r#source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] lth_files::Error),
 
     /// A file's content is not what it should be.
     #[error("{path}: {reason}")]
@@ -133,10 +128,6 @@ impl From<candle_core::Error> for Error {
 }
 
 impl Error {
-    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
-    }
-
     pub(crate) fn format(path: &Path, reason: impl Into<String>) -> Self {
         Self::Format { path: path.to_owned(), reason: reason.into() }
     }

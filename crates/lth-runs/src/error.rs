@@ -64,6 +64,9 @@ pub enum Error {
         /// The version that this crate reads.
         expected: u32,
     },
+    /// Anything else about a file or folder.
+    #[error(transparent)]
+    Files(lth_files::Error),
     /// A record contradicts itself or another.
     #[error("{record}: {reason}")]
     Invalid {
@@ -80,6 +83,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+}
+
+impl From<lth_files::Error> for Error {
+    fn from(error: lth_files::Error) -> Self {
+        match error {
+            lth_files::Error::Io { action, path, source } => Self::Io { action, path, source },
+            lth_files::Error::Busy { path } => Self::Busy { path },
+            other => Self::Files(other),
+        }
+    }
 }
 
 impl Error {

@@ -59,7 +59,6 @@
 
 mod comparison;
 mod error;
-mod file;
 mod metrics;
 mod number;
 mod record;
@@ -78,7 +77,6 @@ pub mod table;
 pub use comparison::{Comparison, Control, Figures, TicketComparison, epochs_in_all, figures_by_name};
 pub use error::Error;
 pub use experiment::Address;
-pub use file::write_atomic;
 pub use metrics::{MetricRecord, Metrics, read_metrics};
 pub use record::{EpochRecord, FileRecord, LayerRecord, Role, RunRecord};
 pub use report::report;

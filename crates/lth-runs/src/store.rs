@@ -5,8 +5,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use lth_files::{FolderLock, remove_partial_files, sync_folder, write_atomic};
+
 use crate::Error;
-use crate::file::{sync_folder, write_atomic};
 use crate::metrics::{MetricRecord, Metrics, read_metrics};
 use crate::report::report;
 use crate::summary::Summary;
@@ -38,7 +39,8 @@ pub struct RunDir {
     /// The run before ours, whose files go when our first one comes.
     replaces: bool,
     metrics: Option<(File, u64)>,
-    lock: Option<File>,
+    /// Given back with the value.
+    _lock: FolderLock,
 }
 
 impl RunDir {
@@ -92,11 +94,11 @@ impl RunDir {
         if !path.is_dir() {
             return Err(Error::Absent { what: "run", path });
         }
-        let lock = lock(&path)?;
+        let lock = FolderLock::acquire(&path)?;
         if !OURS.iter().any(|name| path.join(name).exists()) {
             return Err(Error::Absent { what: "run", path });
         }
-        let run = RunDir { path, made: Vec::new(), replaces: false, metrics: None, lock };
+        let run = RunDir { path, made: Vec::new(), replaces: false, metrics: None, _lock: lock };
         run.remove_partial_files()?;
         let metrics = run.metrics()?;
         if metrics.cut {
@@ -220,14 +222,14 @@ impl RunDir {
         if !path.is_dir() {
             return Err(Error::NotAFolder { path });
         }
-        let lock = lock(&path)?;
+        let lock = FolderLock::acquire(&path)?;
         let holds = contents(&path)?;
         match holds {
             Some(holds) if existing == Existing::Refuse => return Err(Error::Occupied { path, holds }),
             _ => {}
         }
         let replaces = holds.is_some();
-        Ok(RunDir { path, made, replaces, metrics: None, lock })
+        Ok(RunDir { path, made, replaces, metrics: None, _lock: lock })
     }
 
     /// Before the first write: the old run's files go, the manifest last, so that a removal that was cut short can
@@ -266,16 +268,8 @@ impl RunDir {
 
     /// Removes what a killed process left behind of files that it was writing.
     fn remove_partial_files(&self) -> Result<(), Error> {
-        let Ok(entries) = std::fs::read_dir(&self.path) else { return Ok(()) };
-        let tickets = std::fs::read_dir(self.path.join("tickets")).into_iter().flatten();
-        for entry in entries.chain(tickets).flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with(".lth-") && name.ends_with(".partial") {
-                remove(&entry.path())?;
-            }
-        }
-        Ok(())
+        remove_partial_files(&self.path)?;
+        Ok(remove_partial_files(&self.path.join("tickets"))?)
     }
 }
 
@@ -283,10 +277,6 @@ impl Drop for RunDir {
     fn drop(&mut self) {
         // Each succeeds only if it is empty.
         self.made.iter().all(|folder| std::fs::remove_dir(folder).is_ok());
-        if let Some(lock) = &self.lock {
-            // Closing alone would leave it locked for as long as a process being started holds a copy of the handle.
-            let _ = lock.unlock();
-        }
     }
 }
 
@@ -337,18 +327,5 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         _ => Ok(()),
-    }
-}
-
-/// Locks the folder itself, so that nothing is left behind by a lock. A file system that cannot lock goes without.
-pub(crate) fn lock(path: &Path) -> Result<Option<File>, Error> {
-    if !cfg!(unix) {
-        return Ok(None);
-    }
-    let Ok(folder) = File::open(path) else { return Ok(None) };
-    match folder.try_lock() {
-        Ok(()) => Ok(Some(folder)),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Busy { path: path.into() }),
-        Err(std::fs::TryLockError::Error(_)) => Ok(None),
     }
 }

@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::comparison::Comparison;
-use crate::file::write_atomic;
 use crate::number::settle_all;
 use crate::record::RunRecord;
 
@@ -294,7 +293,7 @@ impl Summary {
     /// As [`Summary::validate`]; [`Error::Io`].
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let text = self.to_json()?;
-        write_atomic(path, |file| file.write_all(text.as_bytes()))
+        Ok(lth_files::write_atomic(path, |file| file.write_all(text.as_bytes()))?)
     }
 
     /// Reads a `summary.json`.

@@ -5,10 +5,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use lth_files::{Sha256, open_safetensors};
 use lth_mask::MaskSet;
-use lth_train::{open_safetensors, save_safetensors};
+use lth_train::save_safetensors;
 use safetensors::View;
-use sha2::{Digest, Sha256};
 
 use crate::{Error, Stage, TicketHeader};
 
@@ -44,23 +44,18 @@ impl Ticket {
     /// If a tensor cannot be read.
     pub fn content_sha256(&self) -> Result<String, Error> {
         let mut hash = Sha256::new();
-        // Lengths go in, too: without them two different tickets could spell the same bytes.
-        let mut field = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        };
         for (name, tensor) in &self.tensors {
-            field(name.as_bytes());
-            field(tensor.dtype().as_str().as_bytes());
-            tensor.dims().iter().for_each(|dim| field(&(*dim as u64).to_le_bytes()));
-            field(&View::data(tensor));
+            hash.field(name.as_bytes());
+            hash.field(tensor.dtype().as_str().as_bytes());
+            tensor.dims().iter().for_each(|dim| hash.field(&(*dim as u64).to_le_bytes()));
+            hash.field(&View::data(tensor));
         }
         for (name, mask) in self.masks.iter() {
-            field(name.as_bytes());
-            mask.shape().iter().for_each(|dim| field(&(*dim as u64).to_le_bytes()));
-            field(&mask.to_bytes());
+            hash.field(name.as_bytes());
+            mask.shape().iter().for_each(|dim| hash.field(&(*dim as u64).to_le_bytes()));
+            hash.field(&mask.to_bytes());
         }
-        Ok(hex(&hash.finalize()))
+        Ok(hash.finish())
     }
 
     /// Writes both files, each whole or not at all; returns the content's SHA-256.
@@ -78,10 +73,7 @@ impl Ticket {
         if !self.masks.is_empty() {
             self.masks.save(masks_path(path))?;
         }
-        save_safetensors(path, &self.tensors, &metadata).map_err(|source| {
-            let path = path.to_owned();
-            lth_runs::Error::Io { action: "write", path, source }
-        })?;
+        save_safetensors(path, &self.tensors, &metadata).map_err(lth_runs::Error::from)?;
         Ok(content)
     }
 
@@ -152,8 +144,4 @@ impl Ticket {
         }
         Ok(())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -90,7 +90,7 @@ pub use hook::{Event, Fit, Hook, HookState};
 pub use network::{ModuleNetwork, Network, Pass};
 pub use optimizer::{Decays, Optimizer, OptimizerConfig};
 pub use parameters::{Parameter, Parameters, Role};
-pub use safetensors_file::{open_safetensors, save_safetensors, write_safetensors};
+pub use safetensors_file::{save_safetensors, tensor_bytes, write_safetensors};
 pub use state::{Counters, Position, Smooth, State};
 pub use task::{ACCURACY, BatchEvaluation, Classification, MEAN_ABSOLUTE_ERROR, Regression, Task};
 pub use trainer::Trainer;

@@ -75,7 +75,7 @@ pub(crate) fn run(options: &Options) -> Result {
         Report { machine: machine(), threads: options.threads, rounds: options.rounds, versions, rows, toolkit };
     let json = serde_json::to_string_pretty(&report).data()?;
     if let Some(path) = &options.out {
-        std::fs::write(path, format!("{json}\n")).with_context(|| format!("writing {}", path.display())).data()?;
+        lth_files::write_atomic(path, |out| writeln!(out, "{json}")).data()?;
     }
     console.line(report.text().trim_end());
     console.json(&json);

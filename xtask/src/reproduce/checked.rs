@@ -4,7 +4,6 @@ use std::path::Path;
 
 use lth_data::download::{Fetched, Mirror, Resource};
 use lth_runs::{Checked, SourceFile};
-use sha2::{Digest, Sha256};
 
 use crate::failure::{Blame, Result};
 
@@ -61,7 +60,7 @@ pub(crate) fn checksum(files: &[SourceFile]) -> Option<String> {
             }
             lines.sort_unstable();
             let text: String = lines.iter().map(|(name, sum)| format!("{sum}  {name}\n")).collect();
-            Some(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect())
+            Some(lth_files::sha256(text.as_bytes()))
         }
     }
 }

@@ -17,7 +17,6 @@ use super::options::{DatasetName, Options, Settings, WeightsName};
 use crate::console::Console;
 use crate::failure::{Blame, Failure, Kind, Result};
 use crate::inspect;
-use crate::system;
 
 /// Names that a note shows; all are on record.
 const SHOWN: usize = 5;
@@ -150,7 +149,7 @@ pub(crate) fn weights(
     };
     let weights = Weights::read(&path).data()?;
     inspect::remarks(&weights.folded, None, &[]).into_iter().for_each(|remark| console.note(remark));
-    record.sha256 = Some(system::sha256(&path).data()?.0);
+    record.sha256 = Some(lth_files::sha256_file(&path).data()?.0);
     Ok(Some((weights, record)))
 }
 
@@ -251,7 +250,7 @@ fn record(settings: &Settings) -> DatasetRecord {
 }
 
 fn source_file(path: &Path) -> Result<SourceFile> {
-    let (sha256, bytes) = system::sha256(path).data()?;
+    let (sha256, bytes) = lth_files::sha256_file(path).data()?;
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     Ok(SourceFile { name, bytes, sha256: Some(sha256), checked: None })
 }

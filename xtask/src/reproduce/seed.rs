@@ -322,7 +322,7 @@ struct Written {
 }
 
 fn file_record(name: String, path: &Path) -> Result<FileRecord> {
-    let (sha256, bytes) = system::sha256(path).data()?;
+    let (sha256, bytes) = lth_files::sha256_file(path).data()?;
     Ok(FileRecord { path: name, sha256, bytes, content: None })
 }
 

@@ -9,6 +9,7 @@ use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
 
 use super::{Picture, Species, ToyPets, breeds};
+use crate::file::write_atomic;
 
 /// Raised whenever a picture's bytes change, so that an older folder is not taken for a newer one.
 const FORMAT: u32 = 1;
@@ -239,11 +240,8 @@ fn has_content(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0)
 }
 
-/// Writes beside `path` first, so that a file of that name is always whole.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let part = path.with_extension("part");
-    fs::write(&part, bytes).map_err(io_error("write", &part))?;
-    fs::rename(&part, path).map_err(io_error("finish", path))
+    write_atomic(path, bytes).map_err(io_error("write", path))
 }
 
 /// Temporary folders are private to the user; a data set is not.

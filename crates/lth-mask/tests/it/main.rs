@@ -2,11 +2,14 @@
 
 mod compact;
 mod every_selection;
+#[path = "../../../lth-files/tests/it/faults.rs"]
+mod faults;
 mod golden;
 mod own;
 mod per_output;
 mod properties;
 mod select;
+mod storing;
 
 use std::collections::BTreeMap;
 

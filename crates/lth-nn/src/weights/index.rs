@@ -46,7 +46,7 @@ pub(super) fn read(shards: &Shards, path: &Path) -> Result<Weights, Error> {
     let mut weights = Weights::default();
     for (file, names) in shards {
         let file = path.with_file_name(file);
-        let bytes = std::fs::read(&file).map_err(|error| Error::io(&file, error))?;
+        let bytes = std::fs::read(&file).map_err(lth_files::Error::io("read", &file))?;
         let mut shard = from_bytes(&bytes, &file)?;
         drop(bytes);
         for name in names {

@@ -10,7 +10,8 @@ use std::path::Path;
 
 use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Tensor};
-use lth_train::{Parameter, Parameters, open_safetensors, save_safetensors, write_safetensors};
+use lth_files::open_safetensors;
+use lth_train::{Parameter, Parameters, save_safetensors, write_safetensors};
 
 use crate::Error;
 use crate::networks::in_head;
@@ -75,7 +76,7 @@ impl Weights {
     /// # Errors
     /// If it cannot be read or is none of these, or is damaged.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+        let bytes = std::fs::read(path).map_err(lth_files::Error::io("read", path))?;
         let mut weights = match index::shards(&bytes) {
             Some(shards) => index::read(&shards.map_err(|reason| Error::format(path, reason))?, path)?,
             None => from_bytes(&bytes, path)?,
@@ -109,7 +110,7 @@ impl Weights {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        save_safetensors(path, &self.tensors, &self.metadata).map_err(|error| Error::io(path, error))
+        Ok(save_safetensors(path, &self.tensors, &self.metadata)?)
     }
 
     /// The content of the safetensors file that [`Weights::write`] writes.

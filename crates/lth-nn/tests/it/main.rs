@@ -1,5 +1,7 @@
 //! Integration tests of lth-nn.
 
+#[path = "../../../lth-files/tests/it/faults.rs"]
+mod faults;
 mod files;
 mod golden;
 mod inference;

@@ -331,9 +331,9 @@ fn other_files_are_named_in_the_error() -> Result<()> {
     assert!(error.to_string().contains("not a readable safetensors or PyTorch file"), "{error}");
     let missing = folder.path().join("missing.safetensors");
     let error = Weights::read(&missing).expect_err("missing");
-    assert!(matches!(&error, Error::Io { path, .. } if *path == missing), "{error}");
+    assert!(matches!(&error, Error::File(lth_files::Error::Io { path, .. }) if *path == missing), "{error}");
     let error = Weights::default().write(&folder.path().join("no/such/folder.safetensors")).expect_err("no folder");
-    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert!(matches!(error, Error::File(_)), "{error}");
     Ok(())
 }
 

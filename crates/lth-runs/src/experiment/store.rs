@@ -1,15 +1,15 @@
 //! The folder of an experiment.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use lth_files::{FolderLock, remove_partial_files, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use super::{Address, ExperimentRecord, FitRecord, Measurement, Summary};
 use crate::Error;
-use crate::file::write_atomic;
-use crate::store::{Existing, absent, is_plain, lock, remove};
+use crate::store::{Existing, absent, is_plain, remove};
 
 const EXPERIMENT: &str = "experiment.json";
 const SUMMARY: &str = "summary.json";
@@ -40,7 +40,7 @@ pub struct ExperimentDir {
     experiment: ExperimentRecord,
     /// What the first write begins with.
     begins: Begin,
-    lock: Option<File>,
+    _lock: FolderLock,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl ExperimentDir {
         if !path.is_dir() {
             return Err(Error::NotAFolder { path });
         }
-        let lock = lock(&path)?;
+        let lock = FolderLock::acquire(&path)?;
         let there = match read(&path.join(EXPERIMENT)) {
             Ok(there) => Some(there),
             Err(Error::Absent { .. }) => None,
@@ -100,9 +100,10 @@ impl ExperimentDir {
                 (Existing::Replace, Some(_)) => Begin::Replaces,
             },
         };
-        let dir = Self { path, made, experiment, begins, lock };
+        let dir = Self { path, made, experiment, begins, _lock: lock };
         if dir.begins != Begin::Replaces {
             dir.cut_half_lines()?;
+            remove_partial_files(&dir.path)?;
         }
         Ok(dir)
     }
@@ -297,10 +298,6 @@ impl Drop for ExperimentDir {
     fn drop(&mut self) {
         // Each succeeds only if it is empty.
         self.made.iter().all(|folder| std::fs::remove_dir(folder).is_ok());
-        if let Some(lock) = &self.lock {
-            // Closing alone would leave it locked for as long as a process being started holds a copy of the handle.
-            let _ = lock.unlock();
-        }
     }
 }
 
@@ -319,7 +316,7 @@ fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     let mut text = serde_json::to_string_pretty(value)
         .map_err(|error| Error::Invalid { record: path.display().to_string(), reason: error.to_string() })?;
     text.push('\n');
-    write_atomic(path, |file| file.write_all(text.as_bytes()))
+    Ok(write_atomic(path, |file| file.write_all(text.as_bytes()))?)
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {

@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::{Address, ArmRecord, ArmRole, FitRecord, Reference};
 use crate::Error;
-use crate::file::write_atomic;
 use crate::number::settle_all;
 use crate::summary::{DatasetRecord, MachineRecord, OptimizerState, WeightsRecord};
 
@@ -198,7 +197,7 @@ impl Summary {
     /// As [`Summary::validate`]; [`Error::Io`].
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let text = self.to_json()?;
-        write_atomic(path, |file| file.write_all(text.as_bytes()))
+        Ok(lth_files::write_atomic(path, |file| file.write_all(text.as_bytes()))?)
     }
 
     /// Reads a `summary.json` of schema 1 or 2.

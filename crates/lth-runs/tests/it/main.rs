@@ -1,6 +1,8 @@
 //! The crate from outside: folders, files and reports of whole runs.
 
 mod comparing;
+#[path = "../../../lth-files/tests/it/faults.rs"]
+mod faults;
 mod figures;
 mod fixture;
 mod reporting;

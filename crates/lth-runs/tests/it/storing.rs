@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lth_runs::{Error, Existing, MetricRecord, RunDir, Summary, next_free, read_metrics, write_atomic};
+use lth_runs::{Error, Existing, MetricRecord, RunDir, Summary, next_free, read_metrics};
 use tempfile::TempDir;
 
+use crate::faults::check_writer;
 use crate::fixture::summary;
 
 fn folder() -> TempDir {
@@ -257,18 +258,9 @@ fn a_writer_that_fails_leaves_the_old_file() {
 }
 
 #[test]
-fn a_half_written_file_is_never_seen() {
-    let folder = folder();
-    let path = folder.path().join("tickets.bin");
-    write_atomic(&path, |writer| writer.write_all(b"old")).unwrap();
-    write_atomic(&path, |writer| {
-        writer.write_all(&[7; 100_000])?;
-        writer.flush()?;
-        assert_eq!(std::fs::read(&path)?, b"old");
-        writer.write_all(b"end")
-    })
-    .unwrap();
-    assert_eq!(std::fs::read(&path).unwrap().len(), 100_003);
+fn a_failed_write_leaves_the_old_summary_and_nothing_else() {
+    let summary = summary(&[0], false);
+    check_writer("summary.json", |path| summary.write(path).map_err(|error| error.to_string()));
 }
 
 #[test]

@@ -1,0 +1,33 @@
+//! What can go wrong with a file or folder.
+
+use std::path::{Path, PathBuf};
+
+/// An error of this crate. Messages name what was tried and the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: "read", "write", "remove".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        r#source: std::io::Error,
+    },
+    /// Another process holds the folder.
+    #[error("another process is writing into {}", path.display())]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    /// To be given to `map_err`: an operating system's error with what was tried and on which file.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+}

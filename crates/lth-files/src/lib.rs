@@ -1,0 +1,39 @@
+//! The ground that everything on disk stands on.
+//!
+//! A run of hours must not be lost to a full disk, a kill at the wrong moment or two processes in one folder. What this
+//! project writes goes through here: a file appears whole or not at all ([`write_atomic`]), a folder is held by one
+//! process ([`FolderLock`]), safetensors are written in one order, so that equal content is equal bytes
+//! ([`save_safetensors`]), and read without trust ([`open_safetensors`]), and content is named by its SHA-256
+//! ([`sha256`]). It knows nothing of networks, and candle is not in its tree.
+//!
+//! ```
+//! use std::io::Write;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let held = lth_files::FolderLock::acquire(folder.path())?;
+//! let path = folder.path().join("note.txt");
+//! lth_files::write_atomic(&path, |out| out.write_all(b"hello\n"))?;
+//! // A writer that fails leaves the old file.
+//! assert!(lth_files::write_atomic(&path, |_| Err(std::io::Error::other("no more"))).is_err());
+//! assert_eq!(lth_files::sha256_file(&path)?.0, lth_files::sha256(b"hello\n"));
+//! # drop(held);
+//! # Ok(())
+//! # }
+//! ```
+
+mod atomic;
+mod error;
+mod lock;
+mod safetensors_file;
+mod sha256;
+
+pub use atomic::{remove_partial_files, sync_folder, write_atomic};
+pub use error::Error;
+pub use lock::FolderLock;
+pub use safetensors_file::{
+    MAX_HEADER_BYTES, RawTensor, TensorBytes, open_safetensors, save_safetensors, write_safetensors,
+};
+pub use sha256::{Sha256, sha256, sha256_file};
+// Part of this crate's interface.
+pub use safetensors::{Dtype, SafeTensorError, SafeTensors};

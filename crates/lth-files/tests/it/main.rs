@@ -1,0 +1,7 @@
+//! Files, folders and what breaks them.
+
+mod atomic;
+mod faults;
+mod lock;
+mod safetensors;
+mod sha256;

@@ -19,8 +19,8 @@
 //! ```
 
 use candle_core::{Device, Tensor};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use crate::random::{Purpose, permutation, stream};
 
 use crate::{MemoryPictures, Picture};
 
@@ -126,16 +126,7 @@ impl Digits {
     /// Shuffles by `seed` and splits: `(the rest, the first share)`, the share rounded down.
     /// `test_share` below 0 counts as 0, above 1 as 1.
     pub fn split(&self, test_share: f64, seed: u64) -> (Digits, Digits) {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&seed.to_le_bytes());
-        key[8..14].copy_from_slice(b"digits");
-        let mut random = ChaCha8Rng::from_seed(key);
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        for last in (1..order.len()).rev() {
-            // Multiply and shift: the bias is below 2^-50.
-            let other = (u128::from(random.next_u64()) * (last as u128 + 1)) >> 64;
-            order.swap(last, other as usize);
-        }
+        let order = permutation(self.len(), &mut stream(seed, Purpose::Split, 0, 0));
         let n_test = (self.len() as f64 * test_share.clamp(0.0, 1.0)) as usize;
         (self.select(&order[n_test..]), self.select(&order[..n_test]))
     }

@@ -5,7 +5,9 @@
 //! as [`Turn`]s, made from a rational parametrisation of the circle.
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rand_chacha::rand_core::RngCore;
+
+use crate::random::{Purpose, stream};
 
 /// A colour: red, green, blue, nominally in `0..=1`.
 pub(super) type Rgb = [f32; 3];
@@ -30,13 +32,9 @@ pub(super) fn lerp(a: f32, b: f32, t: f32) -> f32 {
 pub(super) struct Draw(ChaCha8Rng);
 
 impl Draw {
-    /// The stream of (seed, purpose, index). `purpose` is at most 8 bytes.
-    pub(super) fn new(seed: u64, purpose: &[u8; 8], index: u64) -> Draw {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&seed.to_le_bytes());
-        key[8..16].copy_from_slice(purpose);
-        key[16..24].copy_from_slice(&index.to_le_bytes());
-        Draw(ChaCha8Rng::from_seed(key))
+    /// The stream of one picture.
+    pub(super) fn new(seed: u64, purpose: Purpose, index: u64) -> Draw {
+        Draw(stream(seed, purpose, index, 0))
     }
 
     pub(super) fn word(&mut self) -> u32 {

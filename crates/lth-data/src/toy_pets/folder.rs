@@ -12,7 +12,7 @@ use super::{Picture, Species, ToyPets, breeds};
 use crate::file::write_atomic;
 
 /// Raised whenever a picture's bytes change, so that an older folder is not taken for a newer one.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MARKER: &str = "toy-pets.json";
 const QUALITY: u8 = 92;
 const LARGEST_SIDE: u32 = 2_048;

@@ -33,6 +33,8 @@ pub use folder::{Error, Written};
 use canvas::{Draw, Turn};
 use looks::{Looks, Pose};
 
+use crate::random::Purpose;
+
 /// How hard the pictures are to tell apart. The defaults leave a ResNet-18 that sees 1,200 of them at 64×64 for six
 /// epochs between 75 % and 97 % accuracy.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -97,10 +99,10 @@ impl ToyPets {
         let (species, breed, number) = identity(index);
         let breed = &species.breeds()[breed];
         let difficulty = &self.difficulty;
-        let stream = |purpose: &[u8; 8]| Draw::new(self.seed, purpose, index as u64);
+        let stream = |purpose| Draw::new(self.seed, purpose, index as u64);
 
-        let looks = Looks::draw(species, breed, difficulty.overlap.clamp(0.0, 1.0), &mut stream(b"pet look"));
-        let draw = &mut stream(b"petscene");
+        let looks = Looks::draw(species, breed, difficulty.overlap.clamp(0.0, 1.0), &mut stream(Purpose::Look));
+        let draw = &mut stream(Purpose::Scene);
         let (width, height) = scene::size(self.side.max(8), draw);
         let frame = scene::place(width, height, looks.pose == Pose::Portrait, draw);
         let tilt = Turn::from_half_tangent(draw.range(-0.22, 0.22));

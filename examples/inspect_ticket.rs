@@ -3,7 +3,8 @@
 //! `cargo run --example inspect_ticket [FILE]`; afterwards `cargo xtask inspect FILE` tells the same.
 #![allow(clippy::print_stdout)] // an example talks to its reader
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use candle_core::Device;
@@ -11,9 +12,7 @@ use lth_data::digits::{CLASSES, Digits, SIDE};
 use lth_mask::MaskSet;
 use lth_nn::{LeNet, LeNetConfig, Part, Setup, Weights};
 use lth_schedule::{Moment, Schedule, Sparsity, SparsitySchedule, Window};
-use lth_ticket::{
-    DatasetInfo, NetworkInfo, Pruning, PruningConfig, PruningInfo, Rewind, Stage, Ticket, TicketHeader, masks_path,
-};
+use lth_ticket::{DatasetInfo, NetworkInfo, Pruning, PruningConfig, PruningInfo, Rewind, Stage, Ticket, TicketHeader};
 use lth_train::{Classification, Data, FitConfig, Network, Optimizer, OptimizerConfig, Trainer, evaluate};
 
 const SEED: u64 = 42;
@@ -46,17 +45,18 @@ fn main() -> Result<()> {
     let criterion = search().criterion.name().to_owned();
     trainer.fit(&FitConfig::new(4), &data, &mut [&mut Pruning::new(search())])?;
 
-    // Write: the weights under the network's own names, the masks beside them, and in the header what it is.
+    // Write: the weights under the network's own names, and in the header what it is and which zeros are pruned; and the
+    // compact form, kept values and a bit per weight.
     let masks = MaskSet::from_tensors(trainer.masks())?;
     let ticket = Ticket {
         header: TicketHeader {
             stage: Stage::Ticket,
             network: NetworkInfo {
                 name: "lenet-300-100".to_owned(),
-                head: "fc".to_owned(),
-                image_size: SIDE,
-                mean: vec![0.],
-                std: vec![1.],
+                head: None,
+                n_outputs: CLASSES,
+                input: vec![SIDE * SIDE],
+                preprocessing: None,
                 class_names: (0..CLASSES).map(|digit| digit.to_string()).collect(),
             },
             pruning: Some(PruningInfo {
@@ -69,19 +69,25 @@ fn main() -> Result<()> {
             seed: SEED,
             dataset: DatasetInfo { name: "digits".to_owned(), sha256: None },
             parent: None,
+            other: BTreeMap::new(),
         },
         tensors: trainer.network().parameters().snapshot(|_, _| true)?,
         masks,
     };
     let content = ticket.write(&path)?;
     println!("wrote {}", path.display());
-    println!("      {}\n", masks_path(&path).display());
+    let compact = path.with_extension("compact.safetensors");
+    ticket.write_compact(&compact)?;
+    let bytes = |path: &Path| std::fs::metadata(path).map(|file| file.len());
+    println!("      {} ({} bytes instead of {})\n", compact.display(), bytes(&compact)?, bytes(&path)?);
+    let same = Ticket::read(&compact, &Device::Cpu)?;
+    ensure!(same.content_sha256()? == content, "the compact form holds another ticket");
 
     // Read: every field, every pruned weight and the checksum are checked.
     let read = Ticket::read(&path, &Device::Cpu)?;
     ensure!(read.header == ticket.header && read.content_sha256()? == content, "what was read is not what was written");
     let TicketHeader { network, pruning, seed, dataset, .. } = &read.header;
-    println!("{} for {} classes of {}, seed {seed}", network.name, network.class_names.len(), dataset.name);
+    println!("{} for {} classes of {}, seed {seed}", network.name, network.n_outputs, dataset.name);
     if let Some(pruning) = pruning {
         println!(
             "pruned by {}, schedule {}, to {:.2} %",

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use lth_nn::{Part, ResNet, ResNetConfig, Setup, Weights};
 use lth_ticket::Ticket;
@@ -18,13 +18,14 @@ fn main() -> Result<()> {
     let ticket = Ticket::read(Path::new(file), &Device::Cpu)?;
     let info = ticket.header.network;
     ensure!(info.name == "resnet18", "the ticket is of {}, expected resnet18", info.name);
-    let head = info.head.parse()?;
-    let mut network = ResNet::new(&ResNetConfig::resnet18(info.class_names.len(), head), &Setup::new(0))?;
+    let head = info.head.as_deref().context("the ticket names no head")?.parse()?;
+    let mut network = ResNet::new(&ResNetConfig::resnet18(info.n_outputs, head), &Setup::new(0))?;
     Weights { tensors: ticket.tensors, ..Weights::default() }.load_into(network.parameters(), Part::All)?;
     network.set_masks(&ticket.masks.to_tensors(&Device::Cpu)?)?;
 
-    let shape = (2, 3, info.image_size, info.image_size);
-    let values = (0..2 * 3 * info.image_size * info.image_size).map(|i| (f64::from(i as u32) * 0.37).sin() as f32 * 2.);
+    let shape = [&[2], &info.input[..]].concat();
+    let n_values: usize = shape.iter().product();
+    let values = (0..n_values).map(|i| (f64::from(i as u32) * 0.37).sin() as f32 * 2.);
     let input = Tensor::from_iter(values, &Device::Cpu)?.reshape(shape)?;
     let tensors = [
         ("features".to_owned(), network.features(&input, &Pass::eval())?),

@@ -35,7 +35,7 @@ def main() -> int:
     weights = load_file(ticket)
     expected = load_file(reference)
     has_fc = network["head"] == "fc"
-    model = torchvision.models.resnet18(num_classes=len(network["class_names"]))
+    model = torchvision.models.resnet18(num_classes=network["n_outputs"])
     if not has_fc:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
         model.fc = torch.nn.Identity()

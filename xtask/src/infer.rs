@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use candle_core::{Device, Module, Tensor};
 use clap::Args;
 use lth_data::{Normalisation, Resizer};
 use lth_nn::{PackedNetwork, Part, ResNet, ResNetConfig, Setup, Weights};
-use lth_ticket::Ticket;
+use lth_ticket::{Preprocessing, Ticket};
 use lth_train::Network;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -28,7 +28,7 @@ Examples:
   cargo xtask infer runs/pets-seed42/tickets/ticket-80.trained.safetensors cat.jpg dog.jpg
   cargo xtask infer runs/pets-seed42/tickets/ticket-80.trained.safetensors pictures/*.jpg --json")]
 pub(crate) struct Options {
-    /// The trained network: NAME.trained.safetensors, its masks beside it
+    /// The trained network: NAME.trained.safetensors
     file: PathBuf,
     /// Pictures: JPEG, PNG, GIF, BMP or WebP
     #[arg(required = true)]
@@ -47,6 +47,7 @@ pub(crate) struct Options {
 const CHANNELS: usize = 3;
 /// A larger side in a header is no honest network's, and would ask for gigabytes.
 const MAX_IMAGE_SIZE: usize = 4096;
+const MAX_OUTPUTS: usize = 100_000;
 
 /// What is said of a picture.
 #[derive(Debug, Serialize)]
@@ -110,22 +111,31 @@ impl Classifier {
         let Ticket { header, tensors, masks } = Ticket::read_trained(path, &Device::Cpu)?;
         let info = header.network;
         let of_file = || path.display().to_string();
+        let image_size = || match info.input[..] {
+            [CHANNELS, height, width] if height == width && (1..=MAX_IMAGE_SIZE).contains(&height) => Ok(height),
+            _ => bail!("its input is {:?}, expected [{CHANNELS}, n, n] with n from 1 to {MAX_IMAGE_SIZE}", info.input),
+        };
         let network = || {
             ensure!(info.name == "resnet18", "its network is {}, expected resnet18", info.name);
-            let head = info.head.parse()?;
-            let range = 1..=MAX_IMAGE_SIZE;
-            ensure!(range.contains(&info.image_size), "its image size is {}, expected {range:?}", info.image_size);
-            let mut network = ResNet::new(&ResNetConfig::resnet18(info.class_names.len(), head), &Setup::new(0))?;
+            let head = info.head.as_deref().context("it names no head, expected fc or fastai")?.parse()?;
+            let n_names = info.class_names.len();
+            ensure!(n_names == info.n_outputs, "it names {n_names} classes, expected {}", info.n_outputs);
+            // The largest head in use (ImageNet-21k's) has fewer; a header's number must not ask for gigabytes.
+            ensure!(info.n_outputs <= MAX_OUTPUTS, "it has {} outputs, expected at most {MAX_OUTPUTS}", info.n_outputs);
+            let mut network = ResNet::new(&ResNetConfig::resnet18(info.n_outputs, head), &Setup::new(0))?;
             Weights { tensors, ..Weights::default() }.load_into(network.parameters(), Part::All)?;
             network.set_masks(&masks.to_tensors(&Device::Cpu)?)?;
             Ok(network.packed()?)
         };
-        let normalisation = Normalisation { mean: info.mean, std: info.std };
+        let image_size = image_size().with_context(of_file)?;
+        let preprocessing = info.preprocessing.clone().context("it does not say how its pictures are normalised");
+        let Preprocessing { mean, std } = preprocessing.with_context(of_file)?;
+        let normalisation = Normalisation { mean, std };
         normalisation.check(CHANNELS).with_context(of_file)?;
         Ok(Self {
             network: network().with_context(of_file)?,
             normalisation,
-            image_size: info.image_size,
+            image_size,
             class_names: info.class_names,
             in_network: Duration::ZERO,
         })
@@ -184,16 +194,17 @@ mod tests {
                 stage,
                 network: NetworkInfo {
                     name: "resnet18".to_owned(),
-                    head: "fastai".to_owned(),
-                    image_size: SIDE,
-                    mean,
-                    std,
+                    head: Some("fastai".to_owned()),
+                    n_outputs: 2,
+                    input: vec![CHANNELS, SIDE, SIDE],
+                    preprocessing: Some(Preprocessing { mean, std }),
                     class_names: vec!["dog".to_owned(), "cat".to_owned()],
                 },
                 pruning: None,
                 seed: 1,
                 dataset: DatasetInfo { name: "toy-pets".to_owned(), sha256: None },
                 parent: None,
+                other: BTreeMap::new(),
             },
             tensors: network.parameters().snapshot(|_, _| true)?,
             masks: MaskSet::new(),
@@ -261,11 +272,22 @@ mod tests {
             let error = Classifier::open(&file).err().context("it was taken")?;
             Ok(format!("{error:#}"))
         };
-        assert!(refused(&|info| info.image_size = usize::MAX)?.contains("image size"));
+        assert!(refused(&|info| info.input[1] = usize::MAX)?.contains("its input is"));
+        assert!(refused(&|info| info.n_outputs = usize::MAX)?.contains("names 2 classes"));
+        assert!(refused(&|info| info.preprocessing = None)?.contains("normalised"));
+        assert!(refused(&|info| info.head = None)?.contains("names no head"));
         assert!(refused(&|info| info.name = "vgg".to_owned())?.contains("expected resnet18"));
-        assert!(refused(&|info| info.head = "mlp".to_owned())?.contains("expected fc or fastai"));
-        assert!(refused(&|info| info.class_names.truncate(1))?.contains("head.8.weight"));
-        assert!(refused(&|info| info.std = vec![0.; 3])?.contains("normalisation"));
+        assert!(refused(&|info| info.head = Some("mlp".to_owned()))?.contains("expected fc or fastai"));
+        assert!(refused(&|info| info.class_names.truncate(1))?.contains("names 1 classes, expected 2"));
+        let one = |info: &mut NetworkInfo| {
+            info.class_names.truncate(1);
+            info.n_outputs = 1;
+        };
+        assert!(refused(&one)?.contains("head.8.weight"));
+        assert!(
+            refused(&|info| info.preprocessing.iter_mut().for_each(|how| how.std = vec![0.0; 3]))?
+                .contains("normalisation")
+        );
         Ok(())
     }
 }

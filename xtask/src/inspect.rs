@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use clap::Args;
 use lth_mask::{MaskSet, Stats};
 use lth_nn::Weights;
-use lth_ticket::{Ticket, TicketHeader, masks_path};
+use lth_ticket::{NetworkInfo, Ticket, TicketHeader};
 use serde::Serialize;
 
 use crate::console::Console;
@@ -22,7 +22,7 @@ use crate::failure::{Blame, Result};
 #[command(after_help = "\
 Examples:
   cargo xtask inspect runs/toy-pets-seed42/tickets/ticket-50.ticket.safetensors
-  cargo xtask inspect runs/toy-pets-seed42/tickets/ticket-50.ticket.masks.safetensors
+  cargo xtask inspect pruned.masks.safetensors
   cargo xtask inspect resnet18-f37072fd.pth --json")]
 pub(crate) struct Options {
     /// The file; what it is, its content shows
@@ -229,21 +229,14 @@ fn header_lines(header: &TicketHeader, report: &Report) -> Vec<String> {
         lth_ticket::Stage::Trained => "trained network",
     };
     let network = &header.network;
+    let head = network.head.as_ref().map_or(String::new(), |head| format!(", head {head}"));
     let mut fields = vec![
         ("stage", stage.to_owned()),
-        (
-            "network",
-            format!(
-                "{}, head {}, {} classes, {} x {} pixels",
-                network.name,
-                network.head,
-                network.class_names.len(),
-                network.image_size,
-                network.image_size
-            ),
-        ),
-        ("classes", network.class_names.join(", ")),
+        ("network", format!("{}{head}, input {}, {} outputs", network.name, input(network), network.n_outputs)),
     ];
+    if !network.class_names.is_empty() {
+        fields.push(("classes", network.class_names.join(", ")));
+    }
     match (&header.pruning, report.masks) {
         (Some(pruning), Some(masks)) => {
             let selection = &pruning.selection;
@@ -259,13 +252,7 @@ fn header_lines(header: &TicketHeader, report: &Report) -> Vec<String> {
                 ("schedule", pruning.schedule.schedule.to_string()),
                 (
                     "pruned",
-                    format!(
-                        "{:.2} % of {} weights in {} layers ({})",
-                        100. * masks.sparsity,
-                        masks.weights,
-                        masks.n_layers,
-                        masks_path(&report.file).display()
-                    ),
+                    format!("{:.2} % of {} weights in {} layers", 100. * masks.sparsity, masks.weights, masks.n_layers),
                 ),
                 (
                     "rewind",
@@ -281,8 +268,14 @@ fn header_lines(header: &TicketHeader, report: &Report) -> Vec<String> {
     fields.push(("seed", header.seed.to_string()));
     let checksum = header.dataset.sha256.as_ref().map_or(String::new(), |sha256| format!(", SHA-256 {sha256}"));
     fields.push(("dataset", format!("{}{checksum}", header.dataset.name)));
+    fields.extend(header.other.iter().map(|(name, text)| (name.as_str(), text.clone())));
     fields.push(("parent", header.parent.clone().unwrap_or_else(|| "none".to_owned())));
     fields.into_iter().map(|(name, value)| format!("  {name:<10} {value}")).collect()
+}
+
+/// "3 x 64 x 64"
+fn input(network: &NetworkInfo) -> String {
+    network.input.iter().map(usize::to_string).collect::<Vec<_>>().join(" x ")
 }
 
 #[cfg(test)]

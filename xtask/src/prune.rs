@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use clap::{Args, ValueEnum};
 use lth_criteria::{Criterion, Input, NamedInputs, score_all};
 use lth_mask::{Granularity, MaskSet, Scope, Selection, Stats, ThresholdRule, matches, select_within};
 use lth_nn::Weights;
-use lth_ticket::masks_path;
+use lth_ticket::Ticket;
 use serde::Serialize;
 
 use crate::console::Console;
@@ -179,6 +179,10 @@ pub(crate) fn run(options: &Options) -> Result {
     let criterion = criterion(options)?;
     let masks_output = masks_output(options)?;
     let mut weights = Weights::read(&options.input).data()?;
+    if weights.metadata.get("form").is_some_and(|form| form == "compact") {
+        // Kept values and bits are no weights yet.
+        weights.tensors = Ticket::read(&options.input, &Device::Cpu).data()?.tensors;
+    }
     let initial = options.initial.as_deref().map(|path| Weights::read(path).data()).transpose()?;
 
     let mut layers = Layers::of(&weights.tensors, &options.granularity);
@@ -300,6 +304,11 @@ fn masks_output(options: &Options) -> Result<PathBuf> {
     Ok(masks)
 }
 
+/// `name.masks.safetensors` beside `name.safetensors`.
+fn masks_path(output: &Path) -> PathBuf {
+    output.with_extension("masks.safetensors")
+}
+
 fn masks(
     criterion: &dyn Criterion,
     weights: &BTreeMap<String, Tensor>,
@@ -325,7 +334,7 @@ fn masks(
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
+    use candle_core::DType;
     use clap::Parser;
 
     use super::*;

@@ -103,18 +103,32 @@ pub enum Error {
         names: Vec<String>,
     },
 
-    /// A file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] lth_files::Error),
+
+    /// A file has no ticket's header.
+    #[error(
+        "{} has no ticket's header: it holds plain weights, or other software saved a ticket again and left the header \
+         out; load it with `lth_nn::Weights::read`, or as any safetensors file, and take what is 0 for pruned \
+         (`lth_mask::MaskSet::from_nonzero`)",
+        path.display()
+    )]
+    PlainWeights {
         /// The file.
         path: PathBuf,
-        /// The system's word.
-        r#source: std::io::Error,
     },
 
-    /// A file could not be written.
-    #[error(transparent)]
-    Write(#[from] lth_runs::Error),
+    /// A file was written by a later version of this crate.
+    #[error("{} was written by a later version: its schema is {found}, expected at most {known}", path.display())]
+    LaterSchema {
+        /// The file.
+        path: PathBuf,
+        /// The schema in the file.
+        found: u32,
+        /// The latest that this version reads.
+        known: u32,
+    },
 
     /// A file is no ticket, or a damaged one.
     #[error("{} is no intact ticket: {reason}", path.display())]
@@ -125,7 +139,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// A pruned network's masks are not where they belong.
+    /// The masks of a ticket of schema 1 are not where they belong.
     #[error(
         "{} is a ticket without its masks: expected them in {}, which is not there; copy both files together",
         path.display(), masks.display()
@@ -160,11 +174,6 @@ impl From<candle_core::Error> for Error {
 }
 
 impl Error {
-    pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Read { path, source }
-    }
-
     pub(crate) fn damaged(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
         Self::Damaged { path: path.into(), reason: reason.to_string() }
     }

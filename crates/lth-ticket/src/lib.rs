@@ -3,8 +3,8 @@
 //! A *ticket* is a mask and the weights that training starts from. [`Pruning`] is the hook that finds one: at each change
 //! of a sparsity schedule it scores the weights, cuts the mask, and, if it plays the lottery, sets what is kept back to
 //! its values at an earlier epoch ([`Rewind`], [`ResetRule`]). [`Ticket`] is the file that keeps it: a safetensors file
-//! under the network's own names that other software opens unchanged, with the masks beside it and a header that says
-//! what it is.
+//! under the network's own names that other software opens unchanged, with a header that says what it is and which of
+//! its zeros are pruned; or, to be kept, a compact one of kept values and bits.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -42,12 +42,15 @@
 //! ```
 
 mod collected;
+mod compact;
 mod config;
+mod content;
 mod error;
 mod file;
 mod header;
 mod identity;
 mod layers;
+mod masks;
 mod notice;
 mod pruning;
 mod recorded;
@@ -57,8 +60,8 @@ mod target;
 
 pub use config::{PruningConfig, Regrowth};
 pub use error::Error;
-pub use file::{Ticket, masks_path};
-pub use header::{DatasetInfo, NetworkInfo, PruningInfo, Stage, TicketHeader};
+pub use file::Ticket;
+pub use header::{DatasetInfo, NetworkInfo, Preprocessing, PruningInfo, Stage, TicketHeader};
 pub use layers::layer_records;
 pub use notice::Notice;
 pub use pruning::Pruning;

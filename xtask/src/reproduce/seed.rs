@@ -9,7 +9,9 @@ use lth_data::Loader;
 use lth_mask::MaskSet;
 use lth_nn::{Freeze, Head, Part, ResNet, ResNetConfig, Setup, Weights};
 use lth_runs::{EpochRecord, FileRecord, LayerRecord, MetricRecord, RunDir, RunRecord, lines};
-use lth_ticket::{DatasetInfo, NetworkInfo, Notice, Pruning, PruningInfo, Stage, Ticket, TicketHeader, layer_records};
+use lth_ticket::{
+    DatasetInfo, NetworkInfo, Notice, Preprocessing, Pruning, PruningInfo, Stage, Ticket, TicketHeader, layer_records,
+};
 use lth_train::{BoxError, Data, Event, Fit, FitConfig, Hook, Network, Optimizer, Parameters, State, Trainer};
 
 use super::fits::{Plan, Start, plans};
@@ -270,22 +272,27 @@ impl SeedRun<'_> {
         let name = format!("tickets/{run}{seed}.{stage_name}.safetensors");
         let path = self.run_dir.prepare_file(&name).data()?;
         let config = self.loader.config();
+        let class_names = self.loader.pictures().classes().to_vec();
         let masks = if pruning.is_some() { MaskSet::from_tensors(masks).training()? } else { MaskSet::new() };
         let mut ticket = Ticket {
             header: TicketHeader {
                 stage,
                 network: NetworkInfo {
                     name: "resnet18".to_owned(),
-                    head: Head::from(self.settings.head).name().to_owned(),
-                    image_size: config.image_size,
-                    mean: config.normalisation.mean.clone(),
-                    std: config.normalisation.std.clone(),
-                    class_names: self.loader.pictures().classes().to_vec(),
+                    head: Some(Head::from(self.settings.head).name().to_owned()),
+                    n_outputs: class_names.len(),
+                    input: vec![config.normalisation.mean.len(), config.image_size, config.image_size],
+                    preprocessing: Some(Preprocessing {
+                        mean: config.normalisation.mean.clone(),
+                        std: config.normalisation.std.clone(),
+                    }),
+                    class_names,
                 },
                 pruning,
                 seed: self.seed,
                 dataset: self.dataset.clone(),
                 parent: None,
+                other: BTreeMap::new(),
             },
             tensors,
             masks,

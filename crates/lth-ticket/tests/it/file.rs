@@ -1,18 +1,20 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use candle_core::{Device, safetensors};
+use candle_core::{Device, Tensor, safetensors};
 use lth_mask::{Granularity, MaskSet, Selection};
 use lth_schedule::{Schedule, Sparsity, SparsitySchedule};
 use lth_ticket::{
-    DatasetInfo, Error, NetworkInfo, Pruning, PruningConfig, PruningInfo, Rewind, Stage, Ticket, TicketHeader,
-    masks_path,
+    DatasetInfo, Error, NetworkInfo, Preprocessing, Pruning, PruningConfig, PruningInfo, Rewind, Stage, Ticket,
+    TicketHeader,
 };
 use lth_train::{FitConfig, Network};
 use proptest::prelude::*;
 
+use crate::faults::check_writer;
 use crate::support::{RANKS, data, trainer};
 
-fn ticket() -> Ticket {
+pub(crate) fn ticket() -> Ticket {
     let schedule = SparsitySchedule::to(Sparsity::new(0.7).expect("a fraction"), Schedule::OneShot);
     let config = PruningConfig { ranks: RANKS.to_vec(), ..PruningConfig::new(schedule.clone()) };
     let mut trainer = trainer();
@@ -23,10 +25,10 @@ fn ticket() -> Ticket {
             stage: Stage::Trained,
             network: NetworkInfo {
                 name: "lenet".to_owned(),
-                head: "fc".to_owned(),
-                image_size: 8,
-                mean: vec![0.5],
-                std: vec![0.25],
+                head: Some("fc".to_owned()),
+                n_outputs: 3,
+                input: vec![1, 8, 8],
+                preprocessing: Some(Preprocessing { mean: vec![0.5], std: vec![0.25] }),
                 class_names: vec!["zero".to_owned(), "\"one\"".to_owned(), "42".to_owned()],
             },
             pruning: Some(PruningInfo {
@@ -39,26 +41,48 @@ fn ticket() -> Ticket {
             seed: u64::MAX,
             dataset: DatasetInfo { name: "waves".to_owned(), sha256: Some("ab".repeat(32)) },
             parent: Some("12".repeat(32)),
+            other: BTreeMap::from([("author".to_owned(), "me".to_owned())]),
         },
         tensors: trainer.network().parameters().snapshot(|_, _| true).expect("copies"),
         masks,
     }
 }
 
-fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
+/// Both forms.
+const FORMS: [fn(&Ticket, &Path) -> Result<String, Error>; 2] = [Ticket::write, Ticket::write_compact];
+
 #[test]
-fn what_is_written_is_read_back() -> Result<(), Error> {
+fn what_is_written_in_either_form_is_read_back_to_the_bit() -> Result<(), Error> {
     let (folder, ticket) = (folder(), ticket());
-    let path = folder.path().join("a.safetensors");
-    let content = ticket.write(&path)?;
-    let read = Ticket::read(&path, &Device::Cpu)?;
-    assert_eq!(read.header, ticket.header);
-    assert_eq!(read.content_sha256()?, content);
-    assert_eq!(read.masks, ticket.masks);
+    for write in FORMS {
+        let path = folder.path().join("a.safetensors");
+        let content = write(&ticket, &path)?;
+        let read = Ticket::read(&path, &Device::Cpu)?;
+        assert_eq!(read.header, ticket.header);
+        assert_eq!((read.content_sha256()?, ticket.content_sha256()?), (content.clone(), content));
+        assert_eq!(read.masks, ticket.masks);
+        assert_eq!(read.tensors.keys().collect::<Vec<_>>(), ticket.tensors.keys().collect::<Vec<_>>());
+        for (name, tensor) in &read.tensors {
+            assert_eq!(bytes_of(tensor), bytes_of(&ticket.tensors[name]), "{name}");
+        }
+    }
     Ok(())
+}
+
+fn bytes_of(tensor: &Tensor) -> Vec<u8> {
+    lth_train::tensor_bytes(tensor).expect("on the CPU")
+}
+
+#[test]
+fn a_failed_write_leaves_the_old_ticket_and_nothing_else() {
+    let ticket = ticket();
+    for write in FORMS {
+        check_writer("a.safetensors", |path| write(&ticket, path).map(|_| ()).map_err(|error| error.to_string()));
+    }
 }
 
 #[test]
@@ -91,18 +115,33 @@ fn other_software_sees_the_networks_own_names_and_nothing_else() -> Result<(), E
     let (_, header) = ::safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
     let metadata = header.metadata().clone().expect("metadata");
     assert_eq!(metadata["stage"], "trained");
-    assert_eq!(metadata["format"], "pt");
+    assert_eq!((metadata["format"].as_str(), metadata["schema"].as_str()), ("pt", "2"));
     Ok(())
 }
 
 #[test]
 fn equal_tickets_are_equal_bytes() -> Result<(), Error> {
     let (folder, ticket) = (folder(), ticket());
-    let [a, b] = ["a", "b"].map(|name| folder.path().join(format!("{name}.safetensors")));
-    ticket.write(&a)?;
-    ticket.clone().write(&b)?;
-    assert!(std::fs::read(&a).expect("written") == std::fs::read(&b).expect("written"));
-    assert!(std::fs::read(masks_path(&a)).expect("written") == std::fs::read(masks_path(&b)).expect("written"));
+    for write in FORMS {
+        let [a, b] = ["a", "b"].map(|name| folder.path().join(format!("{name}.safetensors")));
+        write(&ticket, &a)?;
+        write(&ticket.clone(), &b)?;
+        assert!(std::fs::read(&a).expect("written") == std::fs::read(&b).expect("written"));
+    }
+    Ok(())
+}
+
+#[test]
+fn tickets_whose_names_differ_after_a_dot_share_nothing() -> Result<(), Error> {
+    let (folder, first) = (folder(), ticket());
+    let mut second = first.clone();
+    second.masks = lth_mask::MaskSet::all_kept(&second.tensors)?;
+    let [a, b] = ["ticket-0.8", "ticket-0.9"].map(|name| folder.path().join(name));
+    first.write(&a)?;
+    second.write(&b)?;
+    assert_eq!(Ticket::read(&a, &Device::Cpu)?.masks, first.masks);
+    assert_eq!(Ticket::read(&b, &Device::Cpu)?.masks, second.masks);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 2);
     Ok(())
 }
 
@@ -121,45 +160,49 @@ fn a_pruned_weight_that_is_not_zero_is_refused_and_the_old_file_stays() -> Resul
     Ok(())
 }
 
-#[test]
-fn missing_or_swapped_masks_are_noticed() -> Result<(), Error> {
-    let (folder, ticket) = (folder(), ticket());
-    let path = folder.path().join("a.safetensors");
-    ticket.write(&path)?;
-    lth_mask::random_like(&ticket.masks, 1).save(masks_path(&path))?;
-    assert!(matches!(Ticket::read(&path, &Device::Cpu), Err(Error::Damaged { .. })));
-    std::fs::remove_file(masks_path(&path)).expect("it is there");
-    let error = Ticket::read(&path, &Device::Cpu).expect_err("its masks are gone");
-    assert!(matches!(&error, Error::NoMasks { masks, .. } if *masks == masks_path(&path)), "{error}");
-    assert!(error.to_string().contains("is a ticket without its masks"), "{error}");
-    Ok(())
-}
-
 /// A file of the ticket's tensors, its header changed.
-fn rewrite(path: &std::path::Path, change: impl FnOnce(&mut std::collections::BTreeMap<String, String>)) {
+pub(crate) fn rewrite(path: &Path, change: impl FnOnce(&mut BTreeMap<String, String>)) {
     let bytes = std::fs::read(path).expect("it is there");
-    let (_, header) = ::safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
-    let mut fields = header.metadata().clone().expect("fields").into_iter().collect();
+    let (mut fields, _) = lth_files::open_safetensors(&bytes).expect("a header");
     change(&mut fields);
     let tensors = safetensors::load_buffer(&bytes, &Device::Cpu).expect("tensors").into_iter().collect();
     lth_train::save_safetensors(path, &tensors, &fields).expect("room for a small file");
 }
 
 #[test]
-fn what_others_add_to_the_header_is_left_alone() -> Result<(), Error> {
+fn what_others_add_to_the_header_is_kept_and_what_is_ours_is_not_changed_unnoticed() -> Result<(), Error> {
     let (folder, ticket) = (folder(), ticket());
     let path = folder.path().join("a.safetensors");
     ticket.write(&path)?;
     rewrite(&path, |fields| {
-        fields.insert("author".to_owned(), "me".to_owned());
-        let network = fields["network"].replacen('{', "{\"depth\":3,", 1);
-        fields.insert("network".to_owned(), network);
+        fields.insert("note".to_owned(), "theirs".to_owned());
     });
-    assert_eq!(Ticket::read(&path, &Device::Cpu)?.header, ticket.header);
+    let read = Ticket::read(&path, &Device::Cpu)?;
+    let other = [("author", "me"), ("note", "theirs")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+    assert_eq!(read.header, TicketHeader { other: other.into(), ..ticket.header.clone() });
+    read.write(&path)?;
+    assert_eq!(Ticket::read(&path, &Device::Cpu)?.header, read.header, "written again");
+    for (name, text) in [("seed", "1"), ("lth_version", "9"), ("masks", "{}"), ("form", "compact")] {
+        ticket.write(&path)?;
+        rewrite(&path, |fields| {
+            fields.insert(name.to_owned(), text.to_owned());
+        });
+        let message = Ticket::read(&path, &Device::Cpu).expect_err(name).to_string();
+        assert!(message.contains("its header does not have the SHA-256"), "{message}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_later_version_is_named_as_the_reason() -> Result<(), Error> {
+    let (folder, ticket) = (folder(), ticket());
+    let path = folder.path().join("a.safetensors");
+    ticket.write(&path)?;
     rewrite(&path, |fields| {
-        fields.remove("stage");
+        fields.insert("schema".to_owned(), "3".to_owned());
     });
-    assert!(matches!(Ticket::read(&path, &Device::Cpu), Err(Error::Damaged { .. })));
+    let error = Ticket::read(&path, &Device::Cpu).expect_err("schema 3");
+    assert!(matches!(error, Error::LaterSchema { found: 3, known: 2, .. }), "{error}");
     Ok(())
 }
 
@@ -183,8 +226,9 @@ fn a_plain_safetensors_file_is_no_ticket() -> Result<(), Error> {
     let folder = folder();
     let path = folder.path().join("plain.safetensors");
     safetensors::save(&ticket().tensors.into_iter().collect(), &path)?;
-    let message = Ticket::read(&path, &Device::Cpu).expect_err("no header").to_string();
-    assert!(message.ends_with("is no intact ticket: its header has no content_sha256"), "{message}");
+    let error = Ticket::read(&path, &Device::Cpu).expect_err("no header");
+    assert!(matches!(error, Error::PlainWeights { .. }), "{error}");
+    assert!(error.to_string().contains("lth_nn::Weights::read"), "{error}");
     Ok(())
 }
 
@@ -193,10 +237,10 @@ proptest! {
 
     /// Whatever a disk or a person does to a file, reading it is an error or gives the same ticket.
     #[test]
-    fn a_damaged_file_is_an_error(cut in proptest::option::of(0.0..1.0f64), flips in proptest::collection::vec((0.0..1.0f64, 1u8..), 0..4)) {
+    fn a_damaged_file_is_an_error(is_compact: bool, cut in proptest::option::of(0.0..1.0f64), flips in proptest::collection::vec((0.0..1.0f64, 1u8..), 0..4)) {
         let (folder, ticket) = (folder(), ticket());
         let path = folder.path().join("a.safetensors");
-        let content = ticket.write(&path).expect("a ticket");
+        let content = FORMS[usize::from(is_compact)](&ticket, &path).expect("a ticket");
         let mut bytes = std::fs::read(&path).expect("written above");
         let whole = bytes.clone();
         for (place, bits) in flips {

@@ -1,8 +1,12 @@
 //! Tests of pruning while training and of the ticket file, through the public interface.
 
+#[path = "../../../lth-files/tests/it/faults.rs"]
+mod faults;
 mod file;
+mod forms;
 mod hooks;
 mod lamp;
+mod old;
 mod pruning;
 mod schedules;
 mod stream;

@@ -11,7 +11,7 @@ use lth_criteria::{LargeFinal, NamedInputs, score_all};
 use lth_mask::{MaskSet, Selection, select};
 use lth_nn::{Head, ResNet, ResNetConfig, Setup};
 use lth_schedule::{Schedule, Sparsity, SparsitySchedule};
-use lth_ticket::{DatasetInfo, NetworkInfo, PruningInfo, Rewind, Stage, Ticket, TicketHeader};
+use lth_ticket::{DatasetInfo, NetworkInfo, Preprocessing, PruningInfo, Rewind, Stage, Ticket, TicketHeader};
 use lth_train::{Network, Pass};
 
 const CLASSES: usize = 2;
@@ -44,10 +44,10 @@ fn written(head: Head, stage: Stage, path: &Path) -> Result<ResNet> {
             stage,
             network: NetworkInfo {
                 name: "resnet18".to_owned(),
-                head: if head == Head::Fc { "fc" } else { "fastai" }.to_owned(),
-                image_size: 64,
-                mean: vec![0.485, 0.456, 0.406],
-                std: vec![0.229, 0.224, 0.225],
+                head: Some(if head == Head::Fc { "fc" } else { "fastai" }.to_owned()),
+                n_outputs: CLASSES,
+                input: vec![3, 64, 64],
+                preprocessing: Some(Preprocessing { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }),
                 class_names: vec!["cat".to_owned(), "dog".to_owned()],
             },
             pruning: Some(PruningInfo {
@@ -60,6 +60,7 @@ fn written(head: Head, stage: Stage, path: &Path) -> Result<ResNet> {
             seed: 11,
             dataset: DatasetInfo { name: "none".to_owned(), sha256: None },
             parent: None,
+            other: BTreeMap::new(),
         },
         tensors: network.parameters().snapshot(|_, _| true)?,
         masks,

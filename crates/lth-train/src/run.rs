@@ -190,7 +190,9 @@ impl<N: Network> Trainer<N> {
         if let Some(name) = hook_names.iter().find(|name| is_twice(&hook_names, name)) {
             return Err(Error::HookName { name: name.clone() });
         }
-        config.clip.map_or(Ok(()), |clip| clip.check())?;
+        if let Some(clip) = config.clip {
+            clip.check()?;
+        }
         let span = FitSpan::new(config, n_batches)?;
         warn_of_slow_kernels();
         let start = Position {

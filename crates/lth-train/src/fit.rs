@@ -155,7 +155,7 @@ impl FitSpan {
         }
         let accumulate = config.accumulate.get() as usize;
         for (what, step, at) in [("start of the fit", config.from, from), ("end of the fit", config.to, to)] {
-            if at % n_batches % accumulate != 0 {
+            if !(at % n_batches).is_multiple_of(accumulate) {
                 let expected = format!("a whole number of optimiser steps of {accumulate} batches into its epoch");
                 return wrong(what, step, expected);
             }

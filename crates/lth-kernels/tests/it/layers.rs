@@ -250,7 +250,7 @@ fn label_smoothing_is_pytorchs_formula() -> Result<()> {
         }
         let got = smoothed_cross_entropy(&logits, &targets, smoothing)?;
         assert_close(&got, &Tensor::new(expected, &Device::Cpu)?, 1e-12);
-        assert_gradients(&[logits.clone()], |t| smoothed_cross_entropy(&t[0], &targets, smoothing));
+        assert_gradients(std::slice::from_ref(&logits), |t| smoothed_cross_entropy(&t[0], &targets, smoothing));
     }
     let plain = cross_entropy(&logits, &targets)?.to_scalar::<f64>()?;
     assert_eq!(smoothed_cross_entropy(&logits, &targets, 0.0)?.to_scalar::<f64>()?.to_bits(), plain.to_bits());

@@ -105,7 +105,7 @@ fn main() -> Result<()> {
     let mut trainer = Trainer::new(network, Optimizer::new(OptimizerConfig::adam()), SEED);
     trainer.set_masks(read.masks.to_tensors(&Device::Cpu)?)?;
     let fitted = trainer.fit(&FitConfig::new(6), &data, &mut [])?;
-    let after = fitted.last().and_then(|epoch| epoch.accuracy()).unwrap_or(0.);
+    let after = fitted.last().and_then(lth_train::Record::accuracy).unwrap_or(0.);
     println!("accuracy of the ticket: {:.1} % before training, {:.1} % after", 100. * before, 100. * after);
 
     // Damage it: one flipped bit is found.

@@ -60,7 +60,7 @@
 //! let optimizer = Optimizer::new(OptimizerConfig::adam());
 //! let mut trainer = Trainer::new(network, optimizer, 42);
 //! let fitted = trainer.fit(&FitConfig { learning_rate: &|_| 0.1, ..FitConfig::new(100) }, &data, &mut [])?;
-//! assert_eq!(fitted.last().and_then(|epoch| epoch.accuracy()), Some(1.0));
+//! assert_eq!(fitted.last().and_then(lth_train::Record::accuracy), Some(1.0));
 //! # Ok(()) }
 //! ```
 

@@ -114,7 +114,10 @@ fn what_has_no_effect_at_a_moment_is_refused_there() -> Result<(), Error> {
         let mut asking = On("asking", |event, fit: &mut Fit<'_>| if event == when { Ok(ask(fit)?) } else { Ok(()) });
         Ok(trainer()?.fit(&FitConfig::new(1), &data(), &mut [&mut asking]).expect_err("not now").to_string())
     };
-    let message = refused(Event::BeforeBatch, |fit| fit.skip_step())?;
+    let message = refused(Event::BeforeBatch, |fit| {
+        fit.skip_step()?;
+        Ok(())
+    })?;
     assert_eq!(message, "asking: a hook can skip a step at [BeforeStep], not at BeforeBatch");
     let message = refused(Event::AfterStep, |fit| fit.set_learning_rate(0.1))?;
     assert!(message.contains("set the learning rate at [BeforeBatch, BeforeStep], not at AfterStep"), "{message}");

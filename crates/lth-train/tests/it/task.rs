@@ -48,7 +48,7 @@ fn the_losses_of_a_regression_are_means_over_values_and_examples() -> Result<(),
     let batches = [(column(&[1.0, 3.0])?, column(&[0.0, 0.0])?), (column(&[5.0])?, column(&[7.0])?)];
     let echo = Echo(Parameters::new());
     let of = |batches: &[(Tensor, Tensor)]| {
-        evaluate(&echo, &Regression, batches.to_vec().into_iter().map(Ok::<_, candle_core::Error>))
+        evaluate(&echo, &Regression, batches.iter().cloned().map(Ok::<_, candle_core::Error>))
     };
     let evaluation = of(&batches)?;
     assert!((evaluation.loss - 14.0 / 3.0).abs() < 1e-12, "{evaluation:?}");

@@ -57,6 +57,12 @@ struct Product {
     pattern: Option<Pattern>,
 }
 
+/// The weight gradient of a linear layer whose every weight is multiplied.
+struct ProductWeightGradient {
+    geometry: Geometry,
+    pattern: Option<Pattern>,
+}
+
 struct InputGradient {
     geometry: Geometry,
     pattern: Option<Pattern>,
@@ -173,10 +179,36 @@ impl CustomOp2 for Product {
             dx.reshape((geometry.in_channels, geometry.batch))?.t()?.contiguous()
         };
         let of_w = || {
+            let kernel = match &pattern {
+                None => Kernel::Dense,
+                Some(pattern) => with_real!(w.dtype(), T => {
+                    let set = T::kernels().set;
+                    cost::choose(&geometry, pattern.density(), pattern.kept_channels(), Pass::WeightGradient, set)
+                }),
+            };
+            if kernel == Kernel::Dense {
+                let gradient = ProductWeightGradient { geometry, pattern: pattern.clone() };
+                return x.detach().contiguous()?.apply_op2_no_bwd(&grad, &gradient);
+            }
             let gradient = WeightGradient { geometry, pattern: pattern.clone() };
             transposed(x)?.apply_op2_no_bwd(&grad, &gradient)?.reshape(w.shape())
         };
         Ok((x.track_op().then(of_x).transpose()?, w.track_op().then(of_w).transpose()?))
+    }
+}
+
+impl CustomOp2 for ProductWeightGradient {
+    fn name(&self) -> &'static str {
+        "linear weight gradient"
+    }
+
+    /// `x` [N, I], `grad` [O, N].
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, grad: &CpuStorage, lg: &Layout) -> Result<(CpuStorage, Shape)> {
+        let Self { geometry: g, pattern } = self;
+        // Another convolution of one pixel: samples are its channels, inputs its batch, and `x` lies as it wants it.
+        let swapped = Geometry { batch: g.in_channels, in_channels: g.batch, ..*g };
+        let compute = SwappedProduct { geometry: &swapped, pattern: pattern.as_ref() };
+        both(self.name(), (x, lx), (grad, lg), (g.out_channels, g.in_channels).into(), &compute)
     }
 }
 
@@ -293,6 +325,25 @@ impl Compute for ForWeight<'_> {
                 sparse::weight_gradient(&pattern.program::<T>(g, Direction::Forward), x, grad, out);
             }
             _ => dense_weight::weight_gradient(g, x, grad, Some(pattern.bits()), out),
+        }
+    }
+}
+
+/// The forward pass of the convolution that a linear layer's weight gradient is; exact zeros where `pattern` prunes.
+struct SwappedProduct<'a> {
+    geometry: &'a Geometry,
+    pattern: Option<&'a Pattern>,
+}
+
+impl Compute for SwappedProduct<'_> {
+    fn compute<T: Number>(&self, x: &[T], grad: &[T], out: &mut [MaybeUninit<T>]) {
+        dense::apply(self.geometry, Direction::Forward, grad, x, out);
+        if let Some(pattern) = self.pattern {
+            for (value, &kept) in out.iter_mut().zip(pattern.bits()) {
+                if kept == 0 {
+                    value.write(T::default());
+                }
+            }
         }
     }
 }

@@ -103,6 +103,27 @@ pub enum Error {
         names: Vec<String>,
     },
 
+    /// A setting is out of range.
+    #[error("{what} is {got}, expected {expected}")]
+    Setting {
+        /// Which one.
+        what: &'static str,
+        /// What it is.
+        got: String,
+        /// What it may be.
+        expected: String,
+    },
+
+    /// There is no mask that dynamic sparse training could move.
+    #[error(
+        "no weight that is trained has a mask with anything pruned, and dynamic sparse training moves masks: give the \
+         trainer some before the fit; it has masks of {masked:?}"
+    )]
+    NothingToMove {
+        /// The names of the masks there are.
+        masked: Vec<String>,
+    },
+
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] lth_files::Error),

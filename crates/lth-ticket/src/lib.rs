@@ -46,6 +46,7 @@ mod compact;
 mod config;
 mod content;
 mod dynamic;
+mod early_bird;
 mod error;
 mod exchange;
 mod file;
@@ -63,6 +64,7 @@ mod target;
 
 pub use config::{PruningConfig, Regrowth};
 pub use dynamic::{Dynamic, DynamicConfig, Growth};
+pub use early_bird::{EarlyBird, Settled};
 pub use error::Error;
 pub use file::Ticket;
 pub use header::{DatasetInfo, NetworkInfo, Preprocessing, PruningInfo, Stage, TicketHeader};

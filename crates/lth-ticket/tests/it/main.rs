@@ -1,6 +1,7 @@
 //! Tests of pruning while training and of the ticket file, through the public interface.
 
 mod dynamic;
+mod early_bird;
 #[path = "../../../lth-files/tests/it/faults.rs"]
 mod faults;
 mod file;

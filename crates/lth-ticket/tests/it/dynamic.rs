@@ -96,6 +96,50 @@ fn every_update_keeps_each_layers_number_and_grown_weights_start_at_zero() -> Ou
     Ok(())
 }
 
+/// Steps of two batches end with batches 1, 3, 5, …: the update of batch 6 waits for 7.
+#[test]
+fn where_a_step_has_several_batches_an_update_waits_for_its_last() -> Outcome {
+    let two = NonZeroU32::new(2).ok_or("none")?;
+    for growth in [Growth::Gradient, Growth::Random] {
+        let (mut dynamic, mut watch) = (Dynamic::new(config(growth)), Watch::default());
+        let config = FitConfig { accumulate: two, ..fit_config() };
+        masked()?.fit(&config, &data(), &mut [&mut dynamic, &mut watch])?;
+        assert_eq!((dynamic.n_updates(), watch.changed_at), (3, vec![3, 7, 9]), "{growth:?}");
+    }
+    Ok(())
+}
+
+/// Notes for which batches another hook asks for dense gradients.
+struct Asks(Dynamic, Vec<bool>);
+
+impl Hook for Asks {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn on(&mut self, event: Event, fit: &mut Fit<'_>) -> Result<(), BoxError> {
+        if event == Event::BeforeBatch {
+            self.1.push(self.0.needs_dense_gradients(fit.iteration()));
+        }
+        self.0.on(event, fit)
+    }
+}
+
+#[test]
+fn dense_gradients_are_asked_for_at_updates_alone() -> Outcome {
+    let at = |growth, accumulate: u32| -> Outcome<Vec<usize>> {
+        let mut asks = Asks(Dynamic::new(config(growth)), Vec::new());
+        let accumulate = NonZeroU32::new(accumulate).ok_or("none")?;
+        masked()?.fit(&FitConfig { accumulate, ..fit_config() }, &data(), &mut [&mut asks])?;
+        Ok(asks.1.iter().enumerate().filter(|(_, asks)| **asks).map(|(batch, _)| batch).collect())
+    };
+    assert_eq!(at(Growth::Gradient, 1)?, [3, 6, 9]);
+    // Of a step of two batches both; one batch more where a step ends just before.
+    assert_eq!(at(Growth::Gradient, 2)?, [2, 3, 5, 6, 7, 8, 9, 11]);
+    assert!(at(Growth::Random, 1)?.is_empty());
+    Ok(())
+}
+
 #[test]
 fn a_resumed_fit_ends_with_the_same_bits() -> Outcome {
     for growth in [Growth::Gradient, Growth::Random] {

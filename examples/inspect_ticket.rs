@@ -1,6 +1,6 @@
 //! A ticket found, written, read back and looked at, in seconds.
 //!
-//! `cargo run --example inspect_ticket [FILE]`; afterwards `cargo xtask inspect FILE` tells the same.
+//! `cargo run --example inspect_ticket [FILE]`; afterwards `lth inspect FILE` tells the same.
 #![allow(clippy::print_stdout)] // an example talks to its reader
 
 use std::collections::BTreeMap;

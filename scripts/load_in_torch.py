@@ -4,7 +4,7 @@
     cargo run --example torch_reference TICKET REFERENCE
     python scripts/load_in_torch.py TICKET REFERENCE
 
-TICKET is a file of `cargo xtask reproduce`: runs/<run>/tickets/<name>.safetensors. With torchvision's head (`--head fc`)
+TICKET is a file of `lth reproduce`: runs/<run>/fits/ticket/level-01/seed-42/trained.safetensors. With torchvision's head (`--head fc`)
 every tensor must fit by name and shape, and the logits are compared; with fastai's head the body must fit, and the 512
 pooled features are compared. Exit code 1 if anything differs by more than 1e-4.
 

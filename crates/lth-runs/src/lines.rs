@@ -1,31 +1,41 @@
-//! The lines that the notebook printed while it ran, in its own form, for live output.
+//! The lines that fastai prints while it trains, in its own form, for live output.
 
-use crate::record::{EpochRecord, LayerRecord};
+use crate::experiment::Measurement;
+use crate::record::LayerRecord;
 use crate::table::{Align, Table};
 
-/// The titles over [`epoch_line`]: `epoch     train_loss  valid_loss  accuracy  time`.
-pub fn epoch_header() -> String {
-    columns(["epoch", "train_loss", "valid_loss", "accuracy", "time"].map(String::from))
+/// The titles over [`measurement_line`]: `epoch     train_loss  valid_loss  metrics             time`.
+pub fn measurement_header() -> String {
+    columns(["epoch", "train_loss", "valid_loss", "metrics", "time"].map(String::from))
 }
 
-/// One line of fastai's epoch table. As there, `time` is training and validation together.
+/// One line of fastai's epoch table, with the names of its metrics. As there, `time` is training and validation together.
 ///
 /// ```
-/// let epoch = lth_runs::EpochRecord {
-///     epoch: 0, train_loss: 0.873489, valid_loss: 0.638646, accuracy: 0.671854,
-///     seconds: 8.1, valid_seconds: 1.2, sparsity: 0.0,
+/// use lth_runs::{Measurement, lines};
+///
+/// let at = Measurement {
+///     step: 100, epoch: 1.0, train_loss: 0.873489, valid_loss: Some(0.638646),
+///     metrics: [("accuracy".to_owned(), 0.671854)].into(), seconds: 8.1, valid_seconds: 1.2, sparsity: 0.0,
 /// };
-/// assert_eq!(lth_runs::lines::epoch_header(),   "epoch     train_loss  valid_loss  accuracy  time");
-/// assert_eq!(lth_runs::lines::epoch_line(&epoch), "0         0.873489    0.638646    0.671854  00:09");
+/// assert_eq!(lines::measurement_header(),  "epoch     train_loss  valid_loss  metrics             time");
+/// assert_eq!(lines::measurement_line(&at), "1         0.873489    0.638646    accuracy 0.671854   00:09");
 /// ```
-pub fn epoch_line(epoch: &EpochRecord) -> String {
+pub fn measurement_line(at: &Measurement) -> String {
+    let metrics: Vec<String> = at.metrics.iter().map(|(name, value)| format!("{name} {value:.6}")).collect();
     columns([
-        epoch.epoch.to_string(),
-        format!("{:.6}", epoch.train_loss),
-        format!("{:.6}", epoch.valid_loss),
-        format!("{:.6}", epoch.accuracy),
-        clock(epoch.seconds + epoch.valid_seconds),
+        epoch(at.epoch),
+        format!("{:.6}", at.train_loss),
+        at.valid_loss.map_or_else(|| "-".into(), |loss| format!("{loss:.6}")),
+        if metrics.is_empty() { "-".into() } else { metrics.join("  ") },
+        clock(at.seconds + at.valid_seconds),
     ])
+}
+
+/// "3", "3.25"
+pub(crate) fn epoch(epoch: f64) -> String {
+    let text = format!("{epoch:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').into()
 }
 
 /// Per-layer sparsity with a row for all; rows in the order given.
@@ -69,8 +79,8 @@ pub fn grouped(number: u64) -> String {
 
 /// fastai's columns: at least eight wide, two spaces apart.
 fn columns(cells: [String; 5]) -> String {
-    let [epoch, train_loss, valid_loss, accuracy, time] = cells;
-    format!("{epoch:<8}  {train_loss:<10}  {valid_loss:<10}  {accuracy:<8}  {time}")
+    let [epoch, train_loss, valid_loss, metrics, time] = cells;
+    format!("{epoch:<8}  {train_loss:<10}  {valid_loss:<10}  {metrics:<18}  {time}")
 }
 
 #[cfg(test)]
@@ -81,6 +91,21 @@ mod tests {
     fn clock_reads_as_fastai_writes_it() {
         let read = [0.0, 9.99, 61.0, 3599.0, 3723.4, f64::NAN, -1.0].map(clock);
         assert_eq!(read, ["00:00", "00:09", "01:01", "59:59", "1:02:03", "00:00", "00:00"]);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_made_up() {
+        let at = Measurement {
+            step: 25,
+            epoch: 0.25,
+            train_loss: 1.5,
+            valid_loss: None,
+            metrics: std::collections::BTreeMap::new(),
+            seconds: 61.0,
+            valid_seconds: 0.0,
+            sparsity: 0.0,
+        };
+        assert_eq!(measurement_line(&at), "0.25      1.500000    -           -                   01:01");
     }
 
     #[test]

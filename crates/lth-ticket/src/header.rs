@@ -131,7 +131,7 @@ pub struct PruningInfo {
 pub struct DatasetInfo {
     /// "pets", "toy-pets".
     pub name: String,
-    /// SHA-256 of the archive; of several, that of the text of their `SHA256SUMS`, in order of names; absent for a folder.
+    /// SHA-256 of what the data are, however they were packed; absent where nobody computed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }

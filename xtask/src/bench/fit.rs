@@ -10,7 +10,7 @@ use lth_kernels::{InstructionSet, Kernel};
 use super::convolutions::{Convolution, resnet18};
 use super::layers::Layer;
 use super::options::Options;
-use crate::console::Console;
+use lth_cli::console::Console;
 
 /// Batches and sides of the pictures: feature maps from 32×32 down to 1×1.
 const INPUTS: [(usize, usize); 2] = [(64, 64), (32, 32)];

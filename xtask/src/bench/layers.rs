@@ -13,7 +13,7 @@ use super::convolutions::{Convolution, resnet18};
 use super::options::{Figure, Options};
 use super::ours::{Ours, noise};
 use super::report::{lossless, ms, spread};
-use crate::console::Console;
+use lth_cli::console::Console;
 
 /// Milliseconds of the passes of one convolution; a pass that was not asked for is missing.
 #[derive(Clone, Copy, Debug, Default)]

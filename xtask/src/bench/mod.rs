@@ -23,9 +23,9 @@ use self::options::{Engine, Figure};
 use self::ours::Ours;
 use self::report::{Report, Row, spread};
 use self::torch::Torch;
-use crate::console::Console;
-use crate::failure::{Blame, Result};
-use crate::system;
+use lth_cli::console::Console;
+use lth_cli::failure::{Blame, Result};
+use lth_cli::system;
 
 /// Least sparsity at which SparseProp takes part: below, its own rule leaves every layer to PyTorch.
 const SPARSEPROP_FROM: f64 = 0.8;

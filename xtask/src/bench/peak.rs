@@ -9,8 +9,8 @@ use super::options::{Engine, Figure, Options, PeakOf};
 use super::ours::Ours;
 use super::toolkit;
 use super::torch::Torch;
-use crate::console::print_line;
-use crate::system;
+use lth_cli::console::print_line;
+use lth_cli::system;
 
 /// Steps before the peak is read: the second is the first with all of the optimiser's state.
 const N_STEPS: usize = 3;

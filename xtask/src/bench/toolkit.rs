@@ -12,7 +12,7 @@ use super::options::Options;
 use super::ours::{SIDE, noise};
 use super::peak;
 use super::report::{ToolkitRow, spread};
-use crate::system;
+use lth_cli::system;
 
 const SPARSITY: f64 = 0.9;
 

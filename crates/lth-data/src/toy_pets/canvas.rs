@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn draws_have_the_mean_and_deviation_they_claim() {
-        let mut draw = Draw::new(7, b"test    ", 0);
+        let mut draw = Draw::new(7, Purpose::Look, 0);
         let n = 20_000;
         let bells: Vec<f32> = (0..n).map(|_| draw.bell()).collect();
         let mean = bells.iter().sum::<f32>() / n as f32;

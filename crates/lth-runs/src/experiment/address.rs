@@ -68,9 +68,11 @@ impl FromStr for Address {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = |reason: &'static str| Error::Invalid { record: format!("address `{text}`"), reason: reason.into() };
+        let refuse =
+            |reason: &'static str| Error::Invalid { record: format!("address `{text}`"), reason: reason.into() };
         let mut parts = text.split('/');
-        let (Some(arm), Some(level), Some(seed), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        let (Some(arm), Some(level), Some(seed), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(refuse("expected arm/level/seed, as ticket/3/42"));
         };
         if let Some(problem) = Self::problem(arm) {
@@ -115,10 +117,15 @@ mod tests {
 
     #[test]
     fn what_could_leave_its_folder_is_no_address() {
-        for text in ["", "a", "a/1", "a/1/2/3", "../1/2", "A/1/2", "-a/1/2", "a b/1/2", "a/+1/2", "a/1/-2", "a//2", "/1/2"] {
+        for text in
+            ["", "a", "a/1", "a/1/2/3", "../1/2", "A/1/2", "-a/1/2", "a b/1/2", "a/+1/2", "a/1/-2", "a//2", "/1/2"]
+        {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
         let error = "a/1/99999999999999999999".parse::<Address>().expect_err("the seed is too large");
-        assert_eq!(error.to_string(), "address `a/1/99999999999999999999`: expected a seed of at most 18446744073709551615");
+        assert_eq!(
+            error.to_string(),
+            "address `a/1/99999999999999999999`: expected a seed of at most 18446744073709551615"
+        );
     }
 }

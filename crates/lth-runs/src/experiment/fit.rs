@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Address;
-use crate::record::{FileRecord, LayerRecord, not_a_fraction};
 use crate::Error;
+use crate::record::{FileRecord, LayerRecord, not_a_fraction};
 use crate::statistics::Hits;
 
 /// The figures at one moment of a fit: after an epoch, or after a validation in between. Also one line of `metrics.jsonl`.
@@ -184,18 +184,23 @@ impl FitRecord {
     /// [`Error::Invalid`] for a number that is not finite or out of range, measurements out of order, more zeros than
     /// weights, a checksum that is no SHA-256, or a file outside the experiment's folder.
     pub fn validate(&self) -> Result<(), Error> {
-        let invalid =
-            |what: String, reason: String| Err(Error::Invalid { record: format!("fit {}{what}", self.address), reason });
+        let invalid = |what: String, reason: String| {
+            Err(Error::Invalid { record: format!("fit {}{what}", self.address), reason })
+        };
         if let Some(reason) = not_a_fraction("sparsity", self.sparsity) {
             return invalid(String::new(), reason);
         }
         if self.span.0 > self.span.1 {
-            return invalid(String::new(), format!("its span is {} to {}, expected a rising one", self.span.0, self.span.1));
+            return invalid(
+                String::new(),
+                format!("its span is {} to {}, expected a rising one", self.span.0, self.span.1),
+            );
         }
         let mut before = self.span.0;
         for at in &self.history {
             if at.step < before || at.step > self.span.1 {
-                let reason = format!("step {} comes after step {before}, expected {before} to {}", at.step, self.span.1);
+                let reason =
+                    format!("step {} comes after step {before}, expected {before} to {}", at.step, self.span.1);
                 return invalid(String::new(), reason);
             }
             before = at.step;
@@ -225,7 +230,8 @@ impl FitRecord {
 impl Measurement {
     /// What is wrong with it, if anything.
     pub(crate) fn problem(&self) -> Option<String> {
-        let loss = [("train_loss", Some(self.train_loss)), ("valid_loss", self.valid_loss), ("epoch", Some(self.epoch))];
+        let loss =
+            [("train_loss", Some(self.train_loss)), ("valid_loss", self.valid_loss), ("epoch", Some(self.epoch))];
         let named = self.metrics.iter().map(|(name, value)| (name.as_str(), Some(*value)));
         let mut finite = loss.into_iter().chain(named).filter_map(|(name, value)| Some((name, value?)));
         let times = [("seconds", self.seconds), ("valid_seconds", self.valid_seconds)];

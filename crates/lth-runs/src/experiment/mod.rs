@@ -1,8 +1,10 @@
 //! The records of an experiment: fits by address, their arms, and the summary that holds all.
 
 mod address;
+mod analysis;
 mod arm;
 mod fit;
+mod questions;
 mod reference;
 mod schema_1;
 mod store;
@@ -10,6 +12,8 @@ mod summary;
 
 pub use crate::record::{FileRecord, LayerRecord};
 pub use address::Address;
+pub(crate) use analysis::whole as whole_fits;
+pub use analysis::{Analysis, ArmFigures, Beside, Compared, Comparison, LeftOut, SingleSeed};
 pub use arm::{ArmRecord, ArmRole};
 pub use fit::{Ending, Evaluated, FitRecord, Measurement, Part};
 pub use reference::{Reference, ReferenceFigure};

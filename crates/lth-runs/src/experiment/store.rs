@@ -141,7 +141,8 @@ impl ExperimentDir {
     /// [`Error::FileName`] for a name that leaves the fit's folder or is the record's; [`Error::Io`].
     pub fn prepare_file(&mut self, address: &Address, name: &str) -> Result<(PathBuf, String), Error> {
         if !is_plain(name) || name.contains('/') || name == RECORD {
-            let reason = "expected a file name that is not the record's, without `/`, `\\` and `:`, not beginning with a dot";
+            let reason =
+                "expected a file name that is not the record's, without `/`, `\\` and `:`, not beginning with a dot";
             return Err(Error::FileName { name: name.into(), reason });
         }
         self.begin()?;
@@ -176,15 +177,15 @@ impl ExperimentDir {
     /// [`Error::Invalid`] if a figure is not finite or out of range, [`Error::Io`]; the file then ends with its last whole
     /// line.
     pub fn append(&mut self, line: &MetricLine) -> Result<(), Error> {
-        let invalid = |reason: String| Error::Invalid { record: format!("fit {}, step {}", line.fit, line.at.step), reason };
+        let invalid =
+            |reason: String| Error::Invalid { record: format!("fit {}, step {}", line.fit, line.at.step), reason };
         if let Some(reason) = line.at.problem() {
             return Err(invalid(reason));
         }
         let text = serde_json::to_string(line).map_err(|error| invalid(error.to_string()))? + "\n";
         self.begin()?;
         let path = self.path.join(METRICS);
-        let mut file =
-            OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))?;
+        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))?;
         let length = file.metadata().map_err(Error::io("read", &path))?.len();
         file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(|error| {
             // A full disk: take back the half that was written, so that a later line is not glued to it.
@@ -269,7 +270,10 @@ impl ExperimentDir {
         for _ in 0..3 {
             let below = |folder: &PathBuf| {
                 let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-                entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect::<Vec<_>>()
+                entries
+                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                    .map(|entry| entry.path())
+                    .collect::<Vec<_>>()
             };
             folders = folders.iter().flat_map(below).collect();
         }
@@ -304,10 +308,15 @@ impl Drop for ExperimentDir {
 /// What a folder holds that is not this experiment.
 fn holds(path: &Path, experiment: Option<&ExperimentRecord>) -> Result<Option<String>, Error> {
     if let Some(other) = experiment {
-        return Ok(Some(format!("another experiment (`{}`, {})", other.name, &other.identity[..other.identity.len().min(8)])));
+        return Ok(Some(format!(
+            "another experiment (`{}`, {})",
+            other.name,
+            &other.identity[..other.identity.len().min(8)]
+        )));
     }
     let entries = std::fs::read_dir(path).map_err(Error::io("read", path))?;
-    let mut names: Vec<String> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     Ok(names.first().map(|name| format!("`{name}`")))
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Address, ArmRecord, ArmRole, FitRecord, Reference};
 use crate::Error;
 use crate::number::settle_all;
-use crate::summary::{DatasetRecord, MachineRecord, OptimizerState, WeightsRecord};
+use crate::provenance::{DatasetRecord, MachineRecord, OptimizerState, WeightsRecord};
 
 /// The schema that this version writes. It reads 1 as well.
 pub const SCHEMA: u32 = 2;
@@ -220,7 +220,7 @@ impl Summary {
         let summary: Self = match tree.get("schema").and_then(Value::as_u64) {
             Some(2) => serde_json::from_slice(&bytes).map_err(damaged)?,
             Some(1) => {
-                let old: crate::summary::Summary = serde_json::from_slice(&bytes).map_err(damaged)?;
+                let old: super::schema_1::OldSummary = serde_json::from_slice(&bytes).map_err(damaged)?;
                 super::schema_1::converted(old)?
             }
             Some(found) => return Err(Error::SchemaVersion { path: path.into(), found, expected: SCHEMA }),

@@ -1,216 +1,194 @@
 //! What the numbers do not say.
 
-use crate::comparison::{Control, TicketComparison};
+use crate::experiment::{Analysis, ArmFigures, ArmRole, Summary};
 use crate::lines::grouped;
-use crate::published;
-use crate::report::format::{percent, points};
-use crate::report::tables::shortest_percent;
-use crate::statistics::{CONFIDENCE, wilson_interval};
-use crate::summary::{Checked, OptimizerState, Summary};
-use crate::table::escape;
+use crate::provenance::{Checked, OptimizerState};
+use crate::statistics::{CONFIDENCE, LEAST_SEEDS, Scale, wilson_interval};
 
-/// A lead below this is rounding: no validation set has a million pictures.
-const LEAST: f64 = 1e-6;
+use super::format::{counted, share, steps};
+use super::tables::unit;
 
-/// One sentence or two each, in the order of their weight.
-pub(super) fn caveats(summary: &Summary) -> Vec<String> {
-    let tickets = || summary.comparison.iter().flat_map(|comparison| &comparison.tickets);
+/// One or two sentences each, in the order of their weight.
+pub(super) fn caveats(summary: &Summary, analysis: &Analysis) -> Vec<String> {
     let mut caveats: Vec<String> = Vec::new();
-    caveats.extend(notebook(summary));
-    caveats.extend(epochs(summary));
-    caveats.extend(tickets().flat_map(controls));
-    caveats.extend(seeds(summary));
-    caveats.push(optimizer(summary));
-    caveats.extend(validation_set(summary));
-    caveats.extend(pictures(summary));
-    let dense = published::FITS[0].seconds;
-    let pruned = published::FITS[2].seconds;
-    caveats.push(format!(
-        "Times are of this machine; training and validation are told apart. The notebook's seconds are of a GPU, \
-         hold both, and its pruned epochs were slower than its dense ones ({} s against {} to {} s).",
-        pruned.0, dense.0, dense.1
-    ));
+    caveats.extend(frozen(summary));
+    caveats.extend(search(summary, analysis));
+    caveats.extend(failed(analysis));
+    caveats.extend(seeds(summary, analysis));
+    caveats.extend(controls(analysis));
+    caveats.extend(optimizer(summary));
+    caveats.extend(validation(summary, analysis));
+    caveats.extend(examples(summary));
+    if unit(summary) == "epoch" {
+        caveats.push(
+            "This summary was written in the first schema, which counted no steps and kept no plans: its steps are epochs, \
+             and what a fit needed is known only as far as it started from another."
+                .into(),
+        );
+    }
     caveats
 }
 
-fn notebook(summary: &Summary) -> Option<String> {
-    let dataset = &summary.dataset;
-    if summary.is_notebook_setting() {
-        let weights = summary.weights.as_ref().map(|weights| weights.checked);
-        let whole = dataset.checked == Checked::Published && weights == Some(Checked::Published);
-        let how = if whole { "checked against" } else { "checked in part, not in every byte, against" };
-        return Some(format!(
-            "The pictures and the starting weights are the notebook's, {how} their published checksums; its split and \
-             its random draws cannot be recovered, and it ran one seed."
-        ));
-    }
-    let pictures = match (dataset.name.as_str(), dataset.checked) {
-        ("pets", checked) if checked.is_published() => "the pictures of PETS".into(),
-        ("pets", _) => "pictures in the layout of PETS that no published checksum vouches for".into(),
-        (name, _) => format!("the pictures \"{}\"", escape(name)),
-    };
-    let weights = match &summary.weights {
-        None => "weights drawn at random".into(),
-        Some(weights) => format!("the weights \"{}\"", escape(&weights.name)),
-    };
-    Some(format!(
-        "The notebook's figures belong to the Oxford-IIIT PETS photographs and ImageNet weights. This run had {pictures} \
-         and {weights}: its accuracies are not PETS accuracies and say nothing for or against the notebook's."
-    ))
+/// That nothing pruned was trained, where that is so.
+pub(super) fn frozen(summary: &Summary) -> Option<String> {
+    summary.conditions.pruned_weights_are_frozen.then(|| {
+        "Nothing that is pruned was ever trained: the body is frozen. So the mask is that of the starting weights, not one \
+         that training found, and rewinding changes no pruned weight. With --freeze none everything is trained."
+            .into()
+    })
 }
 
-fn epochs(summary: &Summary) -> Option<String> {
-    let comparison = summary.comparison.as_ref()?;
-    let a = comparison.baseline.n_epochs_in_all;
-    let more: Vec<String> = comparison
-        .tickets
-        .iter()
-        .filter(|ticket| ticket.ticket.n_epochs_in_all > a)
-        .map(|ticket| format!("{} epochs at {}", ticket.ticket.n_epochs_in_all, shortest_percent(ticket.sparsity)))
-        .collect();
+/// How much more training than dense a ticket took, its search included.
+fn search(summary: &Summary, analysis: &Analysis) -> Option<String> {
+    let dense = analysis.figures.iter().find(|figures| figures.role == ArmRole::Dense)?;
+    let dense_steps = dense.n_steps_in_all?.mean;
+    let tickets: Vec<&ArmFigures> =
+        analysis.figures.iter().filter(|figures| figures.role == ArmRole::Ticket && figures.level > 0).collect();
+    let mut shown: Vec<&ArmFigures> = tickets.first().into_iter().chain(tickets.last()).copied().collect();
+    shown.dedup();
+    let mut more = Vec::new();
+    for ticket in shown {
+        let in_all = ticket.n_steps_in_all?.mean;
+        if in_all > ticket.n_steps?.mean && dense_steps > 0.0 {
+            more.push(format!(
+                "{:.1} times dense's {} up to the ticket at {} % of weights ({} against {}; {} of them its own)",
+                in_all / dense_steps,
+                plural(unit(summary)),
+                share(ticket.density?.mean),
+                steps(in_all),
+                steps(dense_steps),
+                steps(ticket.n_steps?.mean),
+            ));
+        }
+    }
     (!more.is_empty()).then(|| {
-        format!(
-            "B has seen more training than A: {}, against A's {a}. The search rewinds the pruned weights, but what it \
-             does not rewind (under the notebook's rule the BatchNorm layers) keeps what it learned.",
-            more.join(", ")
-        )
-    })
-}
-
-fn controls(ticket: &TicketComparison) -> Vec<String> {
-    let name = shortest_percent(ticket.sparsity);
-    let mut found = Vec::new();
-    match &ticket.longer {
-        None => found.push(format!(
-            "There is no control that trains A as long as the {name} ticket: a gain of B may be the gain of more epochs."
-        )),
-        Some(control) if ticket.accuracy_difference.mean > LEAST && control.accuracy_difference.mean <= LEAST => {
-            found.push(format!(
-                "A trained as long as the {name} ticket did as well or better ({} points): B's gain over A is no \
-                 evidence for the ticket.",
-                points(-control.accuracy_difference.mean)
-            ));
+        let what = format!("The search's training is part of a ticket's cost: {}.", more.join(", "));
+        if has_longer(analysis) {
+            what
+        } else {
+            format!("{what} No dense network was trained as long: a gain over dense may be a gain of more training.")
         }
-        Some(control) => found.extend(unsure(&name, "A trained as long", control)),
-    }
-    match &ticket.random {
-        None => found.push(format!(
-            "There is no random mask beside the {name} ticket: whether the choice of weights matters is not known."
-        )),
-        Some(control) if control.accuracy_difference.mean <= LEAST => found.push(format!(
-            "A random mask of the same per-layer sparsity did as well as the {name} ticket or better ({} points): the \
-             choice of weights is not what B's accuracy comes from.",
-            points(-control.accuracy_difference.mean)
-        )),
-        Some(control) => found.extend(unsure(&name, "a random mask", control)),
-    }
-    found
-}
-
-/// Says that a lead over a control is within the spread of the seeds, if it is.
-fn unsure(ticket: &str, what: &str, control: &Control) -> Option<String> {
-    let difference = &control.accuracy_difference;
-    let within = difference.mean > LEAST && difference.interval.as_ref()?.contains(0.0);
-    within.then(|| {
-        format!(
-            "The {ticket} ticket's lead over {what} ({} points) is within the spread of the seeds.",
-            points(difference.mean)
-        )
     })
 }
 
-fn seeds(summary: &Summary) -> Option<String> {
-    let n_seeds = summary.seeds().len();
-    match n_seeds {
+fn plural(unit: &str) -> String {
+    format!("{unit}s")
+}
+
+/// Whether there is a control with all weights: a dense network that was trained longer.
+fn has_longer(analysis: &Analysis) -> bool {
+    let is_dense = |figures: &ArmFigures| figures.density.is_none_or(|density| density.mean >= 1.0);
+    analysis.figures.iter().any(|figures| figures.role == ArmRole::Control && is_dense(figures))
+}
+
+fn failed(analysis: &Analysis) -> Option<String> {
+    let (n, first) = (analysis.left_out.len(), analysis.left_out.first()?);
+    let rest = match n {
+        1 => String::new(),
+        2 => " and one more".to_owned(),
+        n => format!(" and {} more", n - 1),
+    };
+    Some(format!("Left out: {} ({}){rest}. The records below have them all.", first.what, first.reason))
+}
+
+fn seeds(summary: &Summary, analysis: &Analysis) -> Option<String> {
+    let n = summary.seeds().len();
+    match n {
         0 => None,
-        1 => Some(
-            "One seed has no deviation: whether a difference is more than chance cannot be told from this run. Repeat it \
-             over several seeds."
-                .into(),
-        ),
-        _ => Some(format!(
-            "± is the sample standard deviation over {n_seeds} seeds. Differences are paired by seed; their intervals \
-             and p-values are Student's t and are not corrected for the number of comparisons."
-        )),
-    }
-}
-
-fn optimizer(summary: &Summary) -> String {
-    match summary.optimizer_state {
-        OptimizerState::Fresh => "Every fit began with a fresh optimiser, as the paper means it. In the notebook one \
-                                  optimiser lived through all five fits and carried its moments along."
-            .into(),
-        OptimizerState::Carried => {
-            "One optimiser lived through all fits and carried its moments from each to the next, \
-                                    as in the notebook. The paper means a fresh one."
-                .into()
+        1 => Some("One seed has no deviation: whether a difference is more than chance cannot be told from it.".into()),
+        n if n < LEAST_SEEDS => {
+            Some(format!("{n} seeds give no verdict; their intervals are wide and are shown for what they are."))
+        }
+        n => {
+            let missing = analysis.figures.iter().filter(|figures| figures.seeds.len() < n).count();
+            (missing > 0)
+                .then(|| format!("In {} fewer than the experiment's {n} seeds count.", counted(missing, "row")))
         }
     }
 }
 
-fn validation_set(summary: &Summary) -> Vec<String> {
-    let n_valid = summary.dataset.n_valid;
+fn controls(analysis: &Analysis) -> Option<String> {
+    let has = |role: ArmRole| analysis.figures.iter().any(|figures| figures.role == role);
+    (has(ArmRole::Ticket) && !has(ArmRole::Control))
+        .then(|| "No control was run: whether the choice of weights or their values matter is not known.".into())
+}
+
+fn optimizer(summary: &Summary) -> Option<String> {
+    (summary.conditions.optimizer_state == OptimizerState::Carried).then(|| {
+        "One optimiser lived through all fits of a seed and carried its averages from each to the next; the papers mean a \
+         fresh one."
+            .into()
+    })
+}
+
+fn validation(summary: &Summary, analysis: &Analysis) -> Vec<String> {
+    let dataset = &summary.dataset;
     let mut found = Vec::new();
-    if let Some(comparison) = &summary.comparison
-        && n_valid > 0
-    {
-        let accuracy = comparison.baseline.accuracy.mean;
-        let right = (accuracy * n_valid as f64).round().max(0.0) as u64;
-        if let Some(interval) = wilson_interval(right.min(n_valid), n_valid, CONFIDENCE) {
+    if analysis.measure.name.starts_with("validation") {
+        found.push(
+            "There is no test set: figures are of the validation set, which also tells the early-stop step.".into(),
+        );
+    }
+    let is_test = analysis.measure.name.starts_with("test");
+    let (part, n) = if is_test { ("test", dataset.n_test) } else { ("validation", dataset.n_valid) };
+    let dense = analysis.figures.iter().find(|figures| figures.role == ArmRole::Dense).and_then(|dense| dense.metric);
+    if let (Some(accuracy), true) = (dense, analysis.measure.scale == Scale::Points) {
+        let right = (accuracy.mean * n as f64).round().max(0.0) as u64;
+        if let Some(interval) = wilson_interval(right.min(n), n, CONFIDENCE) {
             found.push(format!(
-                "The validation set has {} pictures; from its size alone, an accuracy of {} % means {} to {} % (95 %, \
-                 Wilson). A and B answer the same pictures, so their difference is known better than either.",
-                grouped(n_valid),
-                percent(accuracy),
-                percent(interval.low),
-                percent(interval.high)
+                "The {part} set has {} examples: from their number alone, an accuracy of {:.2} % means {:.2} to {:.2} % (95 %, \
+                 Wilson).",
+                grouped(n),
+                100.0 * accuracy.mean,
+                100.0 * interval.low,
+                100.0 * interval.high
             ));
         }
-    }
-    if let Some(majority) = summary.dataset.majority() {
-        found.push(format!("Always answering the commonest class would be right for {} % of it.", percent(majority)));
+        if let Some(majority) = dataset.majority() {
+            found.push(format!(
+                "Always answering the commonest class would be right for {:.2} % of the validation set.",
+                100.0 * majority
+            ));
+        }
     }
     found
 }
 
-fn pictures(summary: &Summary) -> Vec<String> {
+fn examples(summary: &Summary) -> Vec<String> {
     let dataset = &summary.dataset;
     let list = |names: &[String]| {
-        let shown: Vec<String> = names.iter().take(12).map(|name| escape(name)).collect();
-        let more = names.len() - shown.len();
+        let more = names.len().saturating_sub(12);
         let rest = if more > 0 { format!(" and {more} more (all in summary.json)") } else { String::new() };
-        format!("{}{rest}", shown.join(", "))
+        format!("{}{rest}", names.iter().take(12).cloned().collect::<Vec<_>>().join(", "))
     };
     let mut found = Vec::new();
+    if dataset.checked == Checked::No {
+        found.push(format!("No checksum vouches for the data \"{}\": they are as they were found.", dataset.name));
+    }
     if !dataset.skipped.is_empty() {
+        let were = if dataset.skipped.len() == 1 { "was" } else { "were" };
         found.push(format!(
-            "{} damaged {} left out: {}.",
-            dataset.skipped.len(),
-            if dataset.skipped.len() == 1 { "picture was" } else { "pictures were" },
+            "{} {were} left out: {}.",
+            counted(dataset.skipped.len(), "damaged file"),
             list(&dataset.skipped)
         ));
     }
     if !dataset.left_out.is_empty() {
-        let (n, list) = (dataset.left_out.len(), list(&dataset.left_out));
-        found.push(match n {
-            1 => format!("One file among the pictures was not looked at: {list}."),
-            _ => format!("{n} files among the pictures were not looked at: {list}."),
-        });
+        let were = if dataset.left_out.len() == 1 { "was" } else { "were" };
+        let n = counted(dataset.left_out.len(), "file");
+        found.push(format!("{n} among the data {were} not looked at: {}.", list(&dataset.left_out)));
     }
     if !dataset.contradicted.is_empty() {
-        let n = match dataset.contradicted.len() {
-            1 => "one picture".to_owned(),
-            n => format!("{n} pictures"),
-        };
         found.push(format!(
-            "The data set's own list gives {n} another class than the file name, which was believed: {}.",
+            "The data set's own list gives {} another class than the file name, which was believed: {}.",
+            counted(dataset.contradicted.len(), "example"),
             list(&dataset.contradicted)
         ));
     }
     if !dataset.odd.is_empty() {
         found.push(format!(
-            "{} loaded although not what their names say or not quite whole: {}.",
-            if dataset.odd.len() == 1 { "One picture".into() } else { format!("{} pictures", dataset.odd.len()) },
+            "{} loaded although not what the name says or not quite whole: {}.",
+            counted(dataset.odd.len(), "file"),
             list(&dataset.odd)
         ));
     }

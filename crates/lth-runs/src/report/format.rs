@@ -1,54 +1,118 @@
 //! Numbers as a person reads them.
 
-use crate::statistics::{Difference, Estimate, Interval};
+use crate::lines::grouped;
+use crate::statistics::{CONFIDENCE, Estimate, Interval, Scale, plain};
 
-/// "87.01"
-pub(super) fn percent(fraction: f64) -> String {
-    format!("{:.2}", 100.0 * fraction)
+/// A fraction in percent, to three significant digits and without its sign: "51.2", "100", "3.6".
+pub(crate) fn share(fraction: f64) -> String {
+    let percent = 100.0 * fraction;
+    if percent <= 0.0 || !percent.is_finite() {
+        return "0".into();
+    }
+    let n_decimals = (2 - percent.log10().floor() as i32).clamp(0, 12) as usize;
+    let text = format!("{percent:.n_decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text }
 }
 
-/// "87.01 ± 0.31", or "87.01" for one seed.
-pub(super) fn percent_estimate(estimate: &Estimate) -> String {
-    with_deviation(estimate, 100.0, 2)
+/// A value of the metric: in percent with two decimals where it is a fraction, or to four significant digits.
+pub(super) fn metric(value: f64, scale: &Scale) -> String {
+    match scale {
+        Scale::Points => format!("{:.2}", 100.0 * value),
+        Scale::Unit(_) | Scale::Ratio => plain_signed(value),
+    }
 }
 
-/// "8.9 ± 0.2", or "8.9" for one seed.
-pub(super) fn seconds(estimate: &Estimate) -> String {
-    with_deviation(estimate, 1.0, if estimate.mean < 10.0 { 2 } else { 1 })
+/// What a column of the metric is called: "test accuracy, %".
+pub(super) fn metric_title(name: &str, scale: &Scale) -> String {
+    if *scale == Scale::Points { format!("{name}, %") } else { name.to_owned() }
 }
 
-/// "1.38 ± 0.02", or "1.38" for one seed.
-pub(super) fn ratio(estimate: &Estimate) -> String {
-    with_deviation(estimate, 1.0, 3)
+/// "97.81 (97.60 to 98.02)", or the mean alone where there is no interval.
+pub(super) fn with_interval(estimate: Option<&Estimate>, write: impl Fn(f64) -> String) -> String {
+    let Some(estimate) = estimate else { return "–".into() };
+    match estimate.interval(CONFIDENCE) {
+        Some(Interval { low, high, .. }) => format!("{} ({} to {})", write(estimate.mean), write(low), write(high)),
+        None => write(estimate.mean),
+    }
 }
 
-/// "+2.64", in percentage points.
-pub(super) fn points(difference: f64) -> String {
-    signed(100.0 * difference, 2)
+/// The mean alone.
+pub(super) fn mean(estimate: Option<&Estimate>, write: impl Fn(f64) -> String) -> String {
+    estimate.map_or_else(|| "–".into(), |estimate| write(estimate.mean))
 }
 
-/// "-0.10 to +5.38", in percentage points.
-pub(super) fn points_interval(interval: &Interval) -> String {
-    format!("{} to {}", points(interval.low), points(interval.high))
+/// A number of steps: "12,500"; negative ends of intervals too.
+pub(super) fn steps(value: f64) -> String {
+    let whole = value.round();
+    if whole < 0.0 { format!("-{}", grouped(-whole as u64)) } else { grouped(whole as u64) }
 }
 
-/// "+2.64 points (95 % interval -0.10 to +5.38, 3 seeds)"
-pub(super) fn points_with_interval(difference: &Difference) -> String {
-    let mean = points(difference.mean);
-    match &difference.interval {
-        Some(interval) => format!(
-            "{mean} points ({:.0} % interval {}, {} seeds)",
-            100.0 * interval.confidence,
-            points_interval(interval),
-            difference.n
-        ),
-        None => format!("{mean} points"),
+/// "0.52 ms", "12.3 s", "5 min 01 s", "1 h 02 min"
+pub(super) fn duration(seconds: f64) -> String {
+    if seconds < 0.0 {
+        return format!("-{}", duration(-seconds));
+    }
+    match seconds {
+        _ if seconds < 0.9995 => format!("{} ms", three(1000.0 * seconds)),
+        _ if seconds < 59.95 => format!("{} s", three(seconds)),
+        _ if seconds < 3599.5 => {
+            let whole = seconds.round() as u64;
+            format!("{} min {:02} s", whole / 60, whole % 60)
+        }
+        _ => {
+            let minutes = (seconds / 60.0).round() as u64;
+            format!("{} h {:02} min", grouped(minutes / 60), minutes % 60)
+        }
+    }
+}
+
+/// A difference with its sign, or a ratio.
+pub(super) fn difference(value: f64, scale: &Scale) -> String {
+    match scale {
+        Scale::Points => signed(100.0 * value, 2),
+        Scale::Unit(_) if value > 0.0 => format!("+{}", plain(value)),
+        Scale::Unit(_) => plain(value),
+        Scale::Ratio => format!("{value:.3}"),
     }
 }
 
 /// "0.021", "< 0.001"
 pub(super) fn p_value(value: f64) -> String {
     if value < 0.001 { "< 0.001".into() } else { format!("{value:.3}") }
+}
+
+/// The word with an `s` unless there is one: "3 seeds".
+pub(super) fn counted(n: usize, word: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{} {word}{s}", grouped(n as u64))
+}
+
+/// "a", "a and b", "a, b and c"
+pub(super) fn listed(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+/// With a capital letter and a full stop.
+pub(super) fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first: String = characters.next().map(|first| first.to_uppercase().collect()).unwrap_or_default();
+    format!("{first}{}.", characters.as_str())
+}
+
+fn three(value: f64) -> String {
+    if value <= 0.0 {
+        return "0".into();
+    }
+    let n_decimals = (2 - value.log10().floor() as i32).clamp(0, 6) as usize;
+    format!("{value:.n_decimals$}")
+}
+
+fn plain_signed(value: f64) -> String {
+    if value < 0.0 { format!("-{}", plain(-value)) } else { plain(value) }
 }
 
 /// "2026-11-22 15:04:05 UTC"
@@ -81,14 +145,6 @@ pub(super) fn bytes(n_bytes: u64) -> String {
     if unit == "bytes" { format!("{n_bytes} bytes") } else { format!("{size:.1} {unit}") }
 }
 
-fn with_deviation(estimate: &Estimate, scale: f64, decimals: usize) -> String {
-    let mean = format!("{:.decimals$}", scale * estimate.mean);
-    match estimate.deviation {
-        Some(deviation) => format!("{mean} ± {:.decimals$}", scale * deviation),
-        None => mean,
-    }
-}
-
 fn signed(value: f64, decimals: usize) -> String {
     let text = format!("{value:+.decimals$}");
     // No "-0.00": a sign says that there is something.
@@ -114,14 +170,34 @@ mod tests {
     }
 
     #[test]
-    fn one_seed_shows_no_deviation() {
-        let estimate = |values: &[f64]| percent_estimate(&Estimate::of(values).unwrap());
-        assert_eq!((estimate(&[0.8701]), estimate(&[0.86, 0.88])), ("87.01".into(), "87.00 ± 1.41".into()));
+    fn shares_have_three_digits() {
+        let shares = [1.0, 0.5, 0.134_217, 0.036, 0.012_34, 0.0, 0.9996].map(share);
+        assert_eq!(shares, ["100", "50", "13.4", "3.6", "1.23", "0", "100"]);
+    }
+
+    #[test]
+    fn times_have_units() {
+        let times = [0.000_52, 0.0234, 1.0, 59.94, 60.0, 301.4, 3600.0, 5025.0].map(duration);
+        assert_eq!(
+            times,
+            ["0.520 ms", "23.4 ms", "1.00 s", "59.9 s", "1 min 00 s", "5 min 01 s", "1 h 00 min", "1 h 24 min"]
+        );
     }
 
     #[test]
     fn nothing_has_no_sign() {
-        assert_eq!([0.0264, -0.0264, 0.00001, -0.00001].map(points), ["+2.64", "-2.64", "0.00", "0.00"]);
+        let points = [0.0264, -0.0264, 0.00001, -0.00001].map(|value| difference(value, &Scale::Points));
+        assert_eq!(points, ["+2.64", "-2.64", "0.00", "0.00"]);
+    }
+
+    #[test]
+    fn one_seed_shows_no_interval() {
+        let cell = |values: &[f64]| with_interval(Estimate::of(values).as_ref(), |value| format!("{value:.2}"));
+        assert_eq!(cell(&[0.87]), "0.87");
+        assert_eq!(cell(&[0.5, 0.5, 0.5]), "0.50");
+        // Student's t for two degrees of freedom: 4.3027 deviations of the mean, here 1 / √3.
+        assert_eq!(cell(&[1.0, 2.0, 3.0]), "2.00 (-0.48 to 4.48)");
+        assert_eq!(with_interval(None, |_| String::new()), "–");
     }
 
     #[test]

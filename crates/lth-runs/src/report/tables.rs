@@ -1,265 +1,292 @@
-//! The tables of a report; a command prints the same ones as plain text.
+//! The tables that a result rests on.
 
-use crate::comparison::{Control, Figures, figures_by_name};
-use crate::lines::grouped;
-use crate::published;
-use crate::record::{LayerRecord, Role, RunRecord};
-use crate::report::format::{p_value, percent, percent_estimate, points, points_interval, ratio, seconds};
-use crate::statistics::{Difference, Estimate};
-use crate::summary::Summary;
-use crate::table::Align::{Left, Right};
-use crate::table::Table;
+use crate::experiment::{Analysis, ArmFigures, ArmRole, Summary};
+use crate::page::Block;
+use crate::statistics::{Claim, Scale, VerdictKind};
+use crate::table::{Align, Table};
 
-const NONE: &str = "–";
+use super::format::{difference, duration, mean, metric, metric_title, p_value, share, steps, with_interval};
+use super::{chosen, table};
 
-/// Every fit, this run beside the notebook: accuracy at the end, seconds per epoch. Mean ± sample standard deviation
-/// over the seeds.
-pub fn fits_table(summary: &Summary) -> Table {
-    let mut table = Table::new([
-        ("fit", Left),
-        ("sparsity %", Right),
-        ("epochs", Right),
-        ("in all", Right),
-        ("accuracy %", Right),
-        ("notebook %", Right),
-        ("training s/epoch", Right),
-        ("validation s/epoch", Right),
-        ("notebook s/epoch", Right),
-    ]);
-    for (run, figures) in figures_by_name(&summary.runs) {
-        let published = published::beside(run);
-        let notebook_seconds = published.map_or(NONE.into(), |fit| match fit.seconds {
-            (low, high) if low == high => low.to_string(),
-            (low, high) => format!("{low} to {high}"),
-        });
-        table.push([
-            if run.control { format!("{} (control)", figures.name) } else { figures.name.clone() },
-            percent(run.measured_sparsity().unwrap_or(run.sparsity)),
-            figures.n_epochs.to_string(),
-            figures.n_epochs_in_all.to_string(),
-            percent_estimate(&figures.accuracy),
-            published.map_or(NONE.into(), |fit| percent(fit.final_accuracy())),
-            seconds(&figures.seconds),
-            seconds(&figures.valid_seconds),
-            notebook_seconds,
-        ]);
+/// A longer table of comparisons is shown on demand.
+const MOST_ROWS: usize = 40;
+
+/// A longer table of arms is shown for a few levels, and whole on demand.
+const MOST_ARM_ROWS: usize = 24;
+
+/// Arm by level: what was measured. `is_shown`: whether a level is in it.
+pub(super) fn figures(summary: &Summary, analysis: &Analysis, is_shown: impl Fn(u32) -> bool) -> Table {
+    let scale = &analysis.measure.scale;
+    let rows: Vec<&ArmFigures> = analysis.figures.iter().filter(|figures| is_shown(figures.level)).collect();
+    let has_best = rows.iter().any(|figures| figures.best_step.is_some());
+    let mut columns = vec![
+        ("arm".to_owned(), Align::Left),
+        ("level".to_owned(), Align::Right),
+        ("weights, %".to_owned(), Align::Right),
+        ("seeds".to_owned(), Align::Right),
+        (metric_title(&analysis.measure.name, scale), Align::Right),
+    ];
+    if has_best {
+        columns.push((format!("early-stop {}", unit(summary)), Align::Right));
+        columns.push((format!("at that {}", unit(summary)), Align::Right));
+    }
+    let mut table = Table::new(columns);
+    for figures in rows {
+        let value = |value: f64| metric(value, scale);
+        let mut cells = vec![
+            figures.arm.clone(),
+            figures.level.to_string(),
+            mean(figures.density.as_ref(), share),
+            figures.seeds.len().to_string(),
+            with_interval(figures.metric.as_ref(), value),
+        ];
+        if has_best {
+            cells.push(with_interval(figures.best_step.as_ref(), steps));
+            cells.push(with_interval(figures.metric_at_best.as_ref(), value));
+        }
+        table.push(cells);
     }
     table
 }
 
-/// Accuracy per epoch, A beside every B, each beside the notebook's; empty without a comparison.
-pub fn accuracy_table(summary: &Summary) -> Table {
-    let mut columns = vec![("epoch".to_string(), Right)];
-    let mut curves: Vec<Vec<String>> = Vec::new();
-    let mut add = |name: &str, role: Role, sparsity: f64, curve: &[Estimate]| {
-        columns.push((format!("{name} (%)"), Right));
-        curves.push(curve.iter().map(percent_estimate).collect());
-        let alike = |fit: &&published::PublishedFit| fit.role == role && (fit.sparsity - sparsity).abs() < 1e-9;
-        if let Some(fit) = published::FITS.iter().find(alike) {
-            columns.push((format!("notebook {name} (%)"), Right));
-            curves.push(fit.accuracy.iter().map(|accuracy| percent(*accuracy)).collect());
-        }
+/// The levels to show where all would take more than `most` rows: 0, the first, the middle one and the last, or without the
+/// middle one; `None` if all fit.
+pub(super) fn cut(analysis: &Analysis, most: usize) -> Option<Vec<u32>> {
+    let levels: std::collections::BTreeSet<u32> = analysis.figures.iter().map(|figures| figures.level).collect();
+    let pruned: Vec<u32> = levels.iter().copied().filter(|level| *level > 0).collect();
+    let mut few = chosen(&pruned);
+    let rows = |few: &[u32]| {
+        analysis.figures.iter().filter(|figures| figures.level == 0 || few.contains(&figures.level)).count()
     };
-    if let Some(comparison) = &summary.comparison {
-        if let Some(ticket) = comparison.tickets.first() {
-            add("a_A", Role::Baseline, 0.0, &ticket.accuracy_a);
-        }
-        for ticket in &comparison.tickets {
-            let name = format!("a_B at {}", shortest_percent(ticket.sparsity));
-            add(&name, Role::Ticket, ticket.sparsity, &ticket.accuracy_b);
-        }
+    if rows(&few) > most && few.len() > 2 {
+        few.remove(1);
     }
-    by_epoch(columns, &curves)
+    let is_cut = analysis.figures.len() > most && few.len() < pruned.len();
+    is_cut.then(|| std::iter::once(0).chain(few).collect())
 }
 
-/// Training seconds per epoch, A beside every B, and t_B / t_A; empty without a comparison.
-pub fn seconds_table(summary: &Summary) -> Table {
-    let mut columns = vec![("epoch".to_string(), Right)];
-    let mut curves: Vec<Vec<String>> = Vec::new();
-    let tickets = summary.comparison.iter().flat_map(|comparison| &comparison.tickets);
-    for (index, ticket) in tickets.enumerate() {
-        if index == 0 {
-            columns.push(("t_A (s)".into(), Right));
-            curves.push(ticket.seconds_a.iter().map(seconds).collect());
-        }
-        let name = shortest_percent(ticket.sparsity);
-        columns.push((format!("t_B at {name} (s)"), Right));
-        curves.push(ticket.seconds_b.iter().map(seconds).collect());
-        columns.push((format!("t_B/t_A at {name}"), Right));
-        let pairs = ticket.seconds_a.iter().zip(&ticket.seconds_b);
-        let ratio = |(a, b): (&Estimate, &Estimate)| match a.mean > 0.0 {
-            true => format!("{:.2}", b.mean / a.mean),
-            false => NONE.into(),
-        };
-        curves.push(pairs.map(ratio).collect());
-    }
-    by_epoch(columns, &curves)
+/// "step", or "epoch" for summaries of the first schema, which counted no steps.
+pub(super) fn unit(summary: &Summary) -> &'static str {
+    if summary.experiment.identity.is_empty() { "epoch" } else { "step" }
 }
 
-/// Every B against A and against each control: the difference of accuracies with its interval; empty without a
-/// comparison.
-pub fn control_table(summary: &Summary) -> Table {
-    let mut table = Table::new([
-        ("ticket", Left),
-        ("a_B %", Right),
-        ("against", Left),
-        ("epochs in all", Right),
-        ("its accuracy %", Right),
-        ("a_B minus it, points", Right),
-        ("95 % interval", Right),
-        ("p", Right),
-        ("seeds", Right),
+/// Every comparison with its numbers.
+pub(super) fn comparisons(analysis: &Analysis) -> Vec<Block> {
+    let mut all = Table::new([
+        ("ticket", Align::Left),
+        ("against", Align::Left),
+        ("in", Align::Left),
+        ("seeds", Align::Right),
+        ("difference or ratio", Align::Right),
+        ("interval", Align::Right),
+        ("p", Align::Right),
+        ("p, corrected", Align::Right),
+        ("verdict", Align::Left),
     ]);
-    let Some(comparison) = &summary.comparison else { return table };
-    for ticket in &comparison.tickets {
-        let mut add = |what: &str, figures: &Figures, difference: &Difference| {
-            table.push([
-                shortest_percent(ticket.sparsity),
-                percent_estimate(&ticket.ticket.accuracy),
-                what.into(),
-                figures.n_epochs_in_all.to_string(),
-                percent_estimate(&figures.accuracy),
-                points(difference.mean),
-                difference.interval.as_ref().map_or(NONE.into(), points_interval),
-                difference.p_value.map_or(NONE.into(), p_value),
-                difference.n.to_string(),
-            ]);
+    let mut tests = 0;
+    for comparison in &analysis.comparisons {
+        let verdict = &comparison.verdict;
+        let scale = &verdict.measure.scale;
+        let unit = if *scale == Scale::Points { " points" } else { "" };
+        let word = match verdict.kind {
+            VerdictKind::Higher => verdict.measure.higher.clone(),
+            VerdictKind::Lower => verdict.measure.lower.clone(),
+            VerdictKind::Equivalent => "equivalent".into(),
+            VerdictKind::AtLeastAsGood => "at least as good".into(),
+            VerdictKind::Identical => "identical".into(),
+            VerdictKind::NotSupported => "not supported".into(),
+            VerdictKind::TooFewSeeds => "too few seeds".into(),
         };
-        add("A", &comparison.baseline, &ticket.accuracy_difference);
-        let mut control = |what: &str, control: &Option<Control>| {
-            if let Some(control) = control {
-                add(what, &control.figures, &control.accuracy_difference);
-            }
+        let asked = match verdict.claim {
+            Claim::Differs => verdict.measure.name.clone(),
+            Claim::Equivalent { .. } => format!("{}: equivalent", verdict.measure.name),
+            Claim::AtLeastAsGood { .. } => format!("{}: at least as good", verdict.measure.name),
         };
-        control("A trained as long", &ticket.longer);
-        control("random mask", &ticket.random);
-    }
-    table
-}
-
-/// a_B / a_A and t_B / t_A of every ticket, beside the notebook's; empty without a comparison.
-pub fn ratio_table(summary: &Summary) -> Table {
-    let mut table = Table::new([
-        ("ticket", Left),
-        ("a_B/a_A", Right),
-        ("notebook a_B/a_A", Right),
-        ("t_B/t_A", Right),
-        ("seeds", Right),
-    ]);
-    let tickets = summary.comparison.iter().flat_map(|comparison| &comparison.tickets);
-    for ticket in tickets {
-        let alike =
-            |fit: &&published::PublishedFit| fit.role == Role::Ticket && (fit.sparsity - ticket.sparsity).abs() < 1e-9;
-        let baseline = published::FITS[0].final_accuracy();
-        let notebook = published::FITS.iter().find(alike).map(|fit| fit.final_accuracy() / baseline);
-        table.push([
-            shortest_percent(ticket.sparsity),
-            ticket.accuracy_ratio.as_ref().map_or(NONE.into(), ratio),
-            notebook.map_or(NONE.into(), |ratio| format!("{ratio:.3}")),
-            ticket.time_ratio.as_ref().map_or(NONE.into(), ratio),
-            ticket.accuracy_difference.n.to_string(),
+        let interval = verdict.interval.filter(|_| verdict.kind != VerdictKind::TooFewSeeds).map_or_else(
+            || "–".to_owned(),
+            |interval| {
+                let (low, high) = (difference(interval.low, scale), difference(interval.high, scale));
+                format!("{low} to {high} ({} %)", share(interval.confidence))
+            },
+        );
+        tests = tests.max(verdict.n_comparisons);
+        all.push([
+            named(analysis, &comparison.ticket, comparison.level),
+            verdict.reference.clone(),
+            asked,
+            verdict.n_seeds.to_string(),
+            format!("{}{unit}", difference(verdict.mean, scale)),
+            interval,
+            verdict.p_value.map_or_else(|| "–".into(), p_value),
+            verdict.adjusted.map_or_else(|| "–".into(), p_value),
+            word,
         ]);
     }
-    table
+    let caption = format!(
+        "Ticket less the other arm, paired by seed; times and early-stop steps as ratios. Student's t; p-values corrected by \
+         Holm's method over {tests} tests."
+    );
+    let caption = if tests > 0 {
+        caption.as_str()
+    } else {
+        "Ticket less the other arm, paired by seed; times and early-stop steps as ratios."
+    };
+    let n_rows = all.rows().len();
+    let all = table(caption, all).map(|block| match n_rows {
+        0..=MOST_ROWS => block,
+        n => Block::Details { summary: format!("All {n} comparisons"), blocks: vec![block] },
+    });
+    all.into_iter().chain(single(analysis)).collect()
 }
 
-/// Zeros per layer at the end of every sparse fit, controls left out, of the first seed; empty if there is none.
-pub fn sparsity_table(summary: &Summary) -> Table {
-    let seed = summary.seeds().first().copied();
-    let sparse =
-        |run: &&RunRecord| !run.control && Some(run.seed) == seed && run.layers.iter().any(|layer| layer.zeros > 0);
-    let runs: Vec<&RunRecord> = summary.runs.iter().filter(sparse).collect();
-    let mut columns = vec![("layer".to_string(), Left), ("weights".to_string(), Right)];
-    columns.extend(runs.iter().map(|run| (run.name.clone(), Right)));
-    let mut table = Table::new(columns);
-    let Some(first) = runs.first() else { return table };
-    let cell = |layer: &LayerRecord| format!("{} ({} %)", grouped(layer.zeros), percent(layer.sparsity()));
-    for layer in &first.layers {
-        let of = |run: &&RunRecord| {
-            let found = run.layers.iter().find(|other| other.name == layer.name);
-            found.map_or(NONE.into(), cell)
+/// "ticket 13.4 %", or "dense-budget, level 3" for an arm that has all weights at a level.
+pub(super) fn named(analysis: &Analysis, arm: &str, level: u32) -> String {
+    match analysis.figures_of(arm, level).and_then(|figures| figures.density) {
+        _ if level == 0 => arm.to_owned(),
+        Some(density) if density.mean < 1.0 => format!("{arm} {} %", share(density.mean)),
+        _ => format!("{arm}, level {level}"),
+    }
+}
+
+fn single(analysis: &Analysis) -> Option<Block> {
+    let mut all = Table::new([
+        ("ticket", Align::Left),
+        ("against", Align::Left),
+        ("both right", Align::Right),
+        ("ticket only", Align::Right),
+        ("other only", Align::Right),
+        ("neither", Align::Right),
+        ("p", Align::Right),
+        ("p, corrected", Align::Right),
+    ]);
+    for single in &analysis.single {
+        let test = &single.test;
+        let count = |n: u64| crate::lines::grouped(n);
+        all.push([
+            named(analysis, &single.ticket.arm, single.ticket.level),
+            single.arm.arm.clone(),
+            count(test.both_right),
+            count(test.only_second),
+            count(test.only_first),
+            count(test.both_wrong),
+            p_value(test.p_value),
+            p_value(single.adjusted),
+        ]);
+    }
+    table(
+        "One seed: the same examples under two networks (McNemar's exact test). It speaks of these networks alone.",
+        all,
+    )
+}
+
+/// Published figures, ours, and what lies between.
+pub(super) fn beside(summary: &Summary, analysis: &Analysis) -> Vec<Block> {
+    let Some(reference) = &summary.reference else { return Vec::new() };
+    let mut all = Table::new([
+        ("arm".to_owned(), Align::Left),
+        ("level".to_owned(), Align::Right),
+        ("figure".to_owned(), Align::Left),
+        (reference.title.clone(), Align::Right),
+        ("here".to_owned(), Align::Right),
+        ("difference".to_owned(), Align::Right),
+    ]);
+    for beside in &analysis.beside {
+        let is_step = beside.metric == "best_step";
+        let scale = if beside.metric.contains("accuracy") { Scale::Points } else { Scale::Unit(String::new()) };
+        let write = |value: f64| if is_step { steps(value) } else { metric(value, &scale) };
+        let name = if is_step { "early-stop step".to_owned() } else { metric_title(&beside.metric, &scale) };
+        let apart = beside.difference.map_or_else(
+            || "–".into(),
+            |apart| match is_step {
+                true if apart > 0.0 => format!("+{}", steps(apart)),
+                true => steps(apart),
+                false => difference(apart, &scale),
+            },
+        );
+        all.push([
+            beside.arm.clone(),
+            beside.level.to_string(),
+            name,
+            write(beside.published),
+            with_interval(beside.here.as_ref(), write),
+            apart,
+        ]);
+    }
+    let mut blocks = vec![Block::Paragraph(format!("{}: {}.", reference.title, reference.source))];
+    if !reference.caveats.is_empty() {
+        blocks.push(Block::Caveats(reference.caveats.clone()));
+    }
+    blocks.extend(table(
+        "Ours as means over the seeds with their 95 % intervals; the difference is ours less the published.",
+        all,
+    ));
+    blocks
+}
+
+/// Steps, times, and the search's share; of many levels a few, and all on demand.
+pub(super) fn costs(summary: &Summary, analysis: &Analysis) -> Vec<Block> {
+    let has_overhead = analysis.figures.iter().any(|figures| figures.overhead_share.is_some());
+    let overhead = if has_overhead {
+        " Overhead is what is no training (pruning, rewinding, saving, testing), as a share of all the fit's time."
+    } else {
+        ""
+    };
+    let caption = format!(
+        "Means over the seeds. Training is without validation; \"in all\" counts every fit that this one needed: the search \
+         for a ticket is part of its cost.{overhead}"
+    );
+    few_and_all(summary, analysis, &caption, |is_shown| cost_rows(summary, analysis, has_overhead, is_shown))
+}
+
+/// A table of all arms and levels, or, where that is long, of a few levels with the whole table behind it.
+pub(super) fn few_and_all(
+    summary: &Summary,
+    analysis: &Analysis,
+    caption: &str,
+    rows: impl Fn(&dyn Fn(u32) -> bool) -> Table,
+) -> Vec<Block> {
+    let whole = table(caption, rows(&|_| true));
+    let Some(levels) = cut(analysis, MOST_ARM_ROWS) else { return whole.into_iter().collect() };
+    let few = table(caption, rows(&|level| levels.contains(&level)));
+    let heading = format!("All {} levels", summary.levels().len());
+    let whole = whole.map(|whole| Block::Details { summary: heading, blocks: vec![whole] });
+    few.into_iter().chain(whole).collect()
+}
+
+fn cost_rows(summary: &Summary, analysis: &Analysis, has_overhead: bool, is_shown: &dyn Fn(u32) -> bool) -> Table {
+    let unit = unit(summary);
+    let mut columns = vec![
+        ("arm".to_owned(), Align::Left),
+        ("level".to_owned(), Align::Right),
+        (format!("{unit}s"), Align::Right),
+        (format!("time per {unit}"), Align::Right),
+        ("training".to_owned(), Align::Right),
+        (format!("{unit}s in all"), Align::Right),
+        ("training in all".to_owned(), Align::Right),
+    ];
+    if has_overhead {
+        columns.push(("overhead, %".to_owned(), Align::Right));
+    }
+    let mut all = Table::new(columns);
+    for figures in analysis.figures.iter().filter(|figures| is_shown(figures.level)) {
+        let arm = if figures.role == ArmRole::Search && !figures.arm.contains("search") {
+            format!("{} (search)", figures.arm)
+        } else {
+            figures.arm.clone()
         };
-        let row = [layer.name.clone(), grouped(layer.weights)];
-        table.push(row.into_iter().chain(runs.iter().map(of)));
-    }
-    let total = |run: &&RunRecord| LayerRecord::total("all", &run.layers);
-    let row = ["all".into(), grouped(total(first).weights)];
-    table.push(row.into_iter().chain(runs.iter().map(|run| cell(&total(run)))));
-    table
-}
-
-/// Every epoch of every fit.
-pub fn epoch_table(summary: &Summary) -> Table {
-    let mut table = Table::new([
-        ("fit", Left),
-        ("seed", Right),
-        ("epoch", Right),
-        ("train_loss", Right),
-        ("valid_loss", Right),
-        ("accuracy %", Right),
-        ("sparsity %", Right),
-        ("training s", Right),
-        ("validation s", Right),
-    ]);
-    for run in &summary.runs {
-        for epoch in &run.epochs {
-            table.push([
-                run.name.clone(),
-                run.seed.to_string(),
-                epoch.epoch.to_string(),
-                format!("{:.6}", epoch.train_loss),
-                format!("{:.6}", epoch.valid_loss),
-                percent(epoch.accuracy),
-                percent(epoch.sparsity),
-                format!("{:.2}", epoch.seconds),
-                format!("{:.2}", epoch.valid_seconds),
-            ]);
+        let mut cells = vec![
+            arm,
+            figures.level.to_string(),
+            mean(figures.n_steps.as_ref(), steps),
+            with_interval(figures.seconds_per_step.as_ref(), duration),
+            mean(figures.seconds.as_ref(), duration),
+            mean(figures.n_steps_in_all.as_ref(), steps),
+            mean(figures.seconds_in_all.as_ref(), duration),
+        ];
+        if has_overhead {
+            cells.push(mean(figures.overhead_share.as_ref(), share));
         }
+        all.push(cells);
     }
-    table
-}
-
-/// The files that the run wrote.
-pub fn file_table(summary: &Summary) -> Table {
-    let mut table = Table::new([
-        ("fit", Left),
-        ("seed", Right),
-        ("stage", Left),
-        ("file", Left),
-        ("bytes", Right),
-        ("SHA-256", Left),
-    ]);
-    for run in &summary.runs {
-        for (stage, file) in [("ticket", &run.ticket), ("trained", &run.trained)] {
-            if let Some(file) = file {
-                table.push([
-                    run.name.clone(),
-                    run.seed.to_string(),
-                    stage.into(),
-                    file.path.clone(),
-                    grouped(file.bytes),
-                    file.sha256.clone(),
-                ]);
-            }
-        }
-    }
-    table
-}
-
-/// "50 %", "16.67 %"
-pub(super) fn shortest_percent(fraction: f64) -> String {
-    let text = percent(fraction);
-    let text = text.strip_suffix(".00").unwrap_or(&text);
-    format!("{text} %")
-}
-
-/// Rows by epoch, counted from 0 as in the notebook; a curve that has ended leaves its cells empty.
-fn by_epoch(columns: Vec<(String, crate::table::Align)>, curves: &[Vec<String>]) -> Table {
-    let n_epochs = curves.iter().map(Vec::len).max().unwrap_or(0);
-    let mut table = Table::new(columns);
-    for epoch in 0..n_epochs {
-        let cells = curves.iter().map(|curve| curve.get(epoch).cloned().unwrap_or_default());
-        table.push([epoch.to_string()].into_iter().chain(cells));
-    }
-    table
+    all
 }

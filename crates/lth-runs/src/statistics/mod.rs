@@ -33,6 +33,7 @@ pub use hits::Hits;
 pub use holm::{Adjusted, holm};
 pub use share::{McNemar, mcnemar, wilson_interval};
 pub use verdict::{Claim, Measure, Question, Scale, Verdict, VerdictKind, verdicts};
+pub(crate) use verdict_text::{p_value as p_value_text, plain};
 
 /// The confidence of the intervals in a report.
 pub const CONFIDENCE: f64 = 0.95;

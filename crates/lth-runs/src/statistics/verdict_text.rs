@@ -126,12 +126,12 @@ impl Verdict {
 }
 
 /// "p = 0.021", "p < 0.001"
-pub(super) fn p_value(value: f64) -> String {
+pub(crate) fn p_value(value: f64) -> String {
     if value < 0.001 { "p < 0.001".into() } else { format!("p = {value:.3}") }
 }
 
 /// Four significant digits without trailing zeros.
-fn plain(value: f64) -> String {
+pub(crate) fn plain(value: f64) -> String {
     if value == 0.0 {
         return "0".into();
     }

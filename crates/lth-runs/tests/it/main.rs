@@ -1,11 +1,12 @@
-//! The crate from outside: folders, files and reports of whole runs.
+//! The crate from outside: folders, files and reports of whole experiments.
 
-mod comparing;
+mod analysing;
 #[path = "../../../lth-files/tests/it/faults.rs"]
 mod faults;
 mod figures;
 mod fixture;
 mod reporting;
 mod round_trip;
+mod schema_1;
 mod storing;
 mod verdicts;

@@ -52,8 +52,10 @@ pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
+type Write = fn(&Ticket, &Path) -> Result<String, Error>;
+
 /// Both forms.
-const FORMS: [fn(&Ticket, &Path) -> Result<String, Error>; 2] = [Ticket::write, Ticket::write_compact];
+const FORMS: [Write; 2] = [Ticket::write, Ticket::write_compact];
 
 #[test]
 fn what_is_written_in_either_form_is_read_back_to_the_bit() -> Result<(), Error> {

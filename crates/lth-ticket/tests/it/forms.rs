@@ -43,7 +43,9 @@ fn small() -> Result<Ticket, Error> {
     Ok(ticket([("w".to_owned(), weight), ("b".to_owned(), bias)], masks))
 }
 
-const FORMS: [fn(&Ticket, &Path) -> Result<String, Error>; 2] = [Ticket::write, Ticket::write_compact];
+type Write = fn(&Ticket, &Path) -> Result<String, Error>;
+
+const FORMS: [Write; 2] = [Ticket::write, Ticket::write_compact];
 
 #[test]
 fn a_network_without_pictures_or_classes_needs_none() -> Result<(), Error> {

@@ -1,0 +1,174 @@
+//! What the commands that train have in common: progress, signals, the end, exit codes.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use indicatif::ProgressBar;
+use lth_experiment::{Error, Notice, Observer, Outcome};
+use lth_runs::experiment::{Ending, Measurement, Summary};
+use lth_runs::{MachineRecord, lines};
+
+use crate::console::Console;
+use crate::failure::{Blame, Failure, Kind, Result};
+use crate::system;
+
+/// Whether somebody asked the process to stop. The first call begins to listen to SIGINT, SIGTERM and SIGUSR1; a second
+/// SIGINT ends the process at once.
+pub(crate) fn interrupted() -> bool {
+    static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    let asked = ASKED.get_or_init(|| {
+        let asked = Arc::new(AtomicBool::new(false));
+        #[cfg(unix)]
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGUSR1] {
+            if signal == signal_hook::consts::SIGINT {
+                let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&asked));
+            }
+            let _ = signal_hook::flag::register(signal, Arc::clone(&asked));
+        }
+        asked
+    });
+    asked.load(Ordering::Relaxed)
+}
+
+/// Shows what a runner does: a bar for each fit, lines for its figures.
+pub(crate) struct Progress<'a> {
+    console: &'a Console,
+    bar: Option<ProgressBar>,
+    n_skipped: usize,
+    has_header: bool,
+}
+
+impl<'a> Progress<'a> {
+    pub(crate) fn new(console: &'a Console) -> Self {
+        Self { console, bar: None, n_skipped: 0, has_header: false }
+    }
+
+    /// Says what was there already, if anything was.
+    pub(crate) fn finish(&mut self) {
+        self.clear();
+        if self.n_skipped > 0 {
+            self.console.note(format!("{} fits were there already", self.n_skipped));
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn measured(&mut self, at: &Measurement) {
+        // Lines for every epoch; in between the bar has them.
+        let is_epoch = (at.epoch - at.epoch.round()).abs() < 1e-9;
+        if !is_epoch {
+            return;
+        }
+        if !std::mem::replace(&mut self.has_header, true) {
+            self.console.line(lines::measurement_header());
+        }
+        self.console.line(lines::measurement_line(at));
+    }
+}
+
+impl Observer for Progress<'_> {
+    fn on(&mut self, notice: &Notice<'_>) {
+        match notice {
+            Notice::Skipped { .. } => self.n_skipped += 1,
+            Notice::LeftOut { fit, needed } => {
+                self.console.note(format!("{} is left out: it rests on {needed}, which failed", fit.address));
+            }
+            Notice::Started { fit, index, n_fits, n_steps } => {
+                self.clear();
+                self.has_header = false;
+                self.console.line(format!("\n{} ({} of {n_fits}): {}", fit.address, index + 1, fit.description));
+                self.bar = Some(self.console.bar(&fit.address.to_string(), *n_steps));
+            }
+            Notice::Stepped { n_done, loss, .. } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_position(*n_done);
+                    if let Some(loss) = loss {
+                        bar.set_message(format!("loss {loss:.4}"));
+                    }
+                }
+            }
+            Notice::Pruned { notice, .. } if !matches!(notice, lth_ticket::Notice::Pruned { .. }) => {
+                self.console.line(notice.to_string());
+            }
+            Notice::Measured { at, .. } => self.measured(at),
+            Notice::Ended { record } => {
+                self.clear();
+                if let Ending::Failed { reason } = &record.ending {
+                    self.console.note(format!("{} failed: {reason}", record.address));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Shows the result, or says how to go on after an interruption.
+pub(crate) fn conclude(summary: &Summary, outcome: &Outcome, folder: &Path, console: &Console) -> Result {
+    if !outcome.is_done {
+        console.note("interrupted: the same command line goes on with the fit that was cut");
+        return Err(Failure::new(Kind::Interrupted, anyhow::anyhow!("interrupted before all fits were done")));
+    }
+    console.line(format!("\n{}", lth_runs::report::overview(summary).trim_end()));
+    console.line(format!("\nreport: {}", folder.join("report.html").display()));
+    console.json(summary.to_json().data()?.trim_end());
+    let n_failed = summary.fits.iter().filter(|fit| !fit.is_whole()).count();
+    if n_failed > 0 {
+        let n = summary.fits.len();
+        return Err(Failure::new(
+            Kind::Training,
+            anyhow::anyhow!("{n_failed} of {n} fits failed; the report says which"),
+        ));
+    }
+    console.finish()
+}
+
+/// What the records say of the machine.
+pub(crate) fn machine() -> MachineRecord {
+    MachineRecord {
+        device: "cpu".into(),
+        model: system::processor(),
+        platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        n_threads: rayon::current_num_threads(),
+    }
+}
+
+/// What the records say of the program.
+pub(crate) const SOFTWARE: &str = concat!("lth ", env!("CARGO_PKG_VERSION"));
+
+pub(crate) fn out_failure(error: lth_runs::Error, force: bool) -> Failure {
+    match error {
+        lth_runs::Error::Occupied { .. } if !force => {
+            Failure::usage(format!("{error}: choose another --out, or replace the experiment there with --force"))
+        }
+        lth_runs::Error::Occupied { .. } | lth_runs::Error::NotAFolder { .. } => Failure::new(Kind::Usage, error),
+        _ => Failure::new(Kind::Data, error),
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let kind = kind(&error);
+        Self::new(kind, error)
+    }
+}
+
+fn kind(error: &Error) -> Kind {
+    match error {
+        Error::Fit { source, .. } => kind(source),
+        Error::Plan { .. }
+        | Error::OtherData { .. }
+        | Error::Scores { .. }
+        | Error::Schedule(_)
+        | Error::Network(_) => Kind::Usage,
+        Error::Subject { source, .. } => source.downcast_ref::<Failure>().map_or(Kind::Data, Failure::kind),
+        Error::Damaged { .. } | Error::Runs(_) | Error::Files(_) | Error::Data(_) | Error::Dataset(_) => Kind::Data,
+        Error::Train(lth_train::Error::Data(_) | lth_train::Error::Checkpoint(_)) => Kind::Data,
+        Error::Train(lth_train::Error::Hook { hook, .. }) if hook == lth_experiment::RECORDING => Kind::Data,
+        _ => Kind::Training,
+    }
+}

@@ -1,0 +1,20 @@
+//! `lth`: find, test, keep and use sparse winning tickets.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Find, test and keep lottery tickets.
+///
+/// Results go to standard output, progress and logs to standard error. Exit codes: 0 done, 2 wrong usage, 3 data or
+/// network, 4 training failed, 75 interrupted: the same command line goes on.
+#[derive(Parser)]
+#[command(name = "lth", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: lth_cli::Command,
+}
+
+fn main() -> ExitCode {
+    lth_cli::main(|cli: Cli| cli.command.run::<Cli>())
+}

@@ -1,0 +1,154 @@
+//! `lth reproduce`: the notebook's comparison, run and written down.
+
+mod options;
+mod weights;
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::DType;
+use lth_data::{Dataset, Loader};
+use lth_experiment::{Plan, Runner, SummaryWriter};
+use lth_nn::{Freeze, Part, ResNet, ResNetConfig, Setup};
+use lth_runs::experiment::{ExperimentDir, ExperimentRecord};
+use lth_ticket::{DatasetInfo, NetworkInfo};
+use lth_train::{BoxError, Classification};
+use serde_json::json;
+
+pub(crate) use options::Options;
+
+use crate::console::Console;
+use crate::experiment::{Progress, SOFTWARE, conclude, interrupted, machine, out_failure};
+use crate::failure::{Blame, Failure, Result};
+use crate::{data, system};
+use options::{FreezeName, Settings, WeightsName};
+
+pub(crate) fn run(options: &Options) -> Result {
+    let settings = options.settings()?;
+    let subject = subject(&settings, options);
+    let mut plan = settings.notebook.plan(subject).usage()?;
+    plan.config = json!({ "notebook": plan.config, "subject": plan.subject });
+    let console = Console::new(options.json);
+    // Feature maps are freed and wanted again at every step.
+    lth_kernels::keep_freed_memory();
+    system::set_threads(options.threads)?;
+
+    let record = ExperimentRecord {
+        name: plan.name.clone(),
+        identity: settings.notebook.identity(&plan.subject).usage()?,
+        config: plan.config.clone(),
+    };
+    let name = format!("{}-{}", settings.data.name, &record.identity[..8]);
+    let out = options.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
+    let existing = if options.force { lth_runs::Existing::Replace } else { lth_runs::Existing::Refuse };
+    // Before any long work: the folder may be refused.
+    let mut dir =
+        ExperimentDir::open(&out, record.clone(), existing).map_err(|error| out_failure(error, options.force))?;
+    let command = system::command_line();
+    let writer = SummaryWriter::new(&plan, record, &dir, (SOFTWARE, &command, Some(&machine())))?;
+    train(options, &settings, &plan, &mut dir, &writer, &console)
+}
+
+fn train(
+    options: &Options,
+    settings: &Settings,
+    plan: &Plan,
+    dir: &mut ExperimentDir,
+    writer: &SummaryWriter,
+    console: &Console,
+) -> Result {
+    let opened: RefCell<Option<(u64, Dataset)>> = RefCell::new(None);
+    let open = |seed: u64| -> Result<()> {
+        if opened.borrow().as_ref().is_none_or(|(other, _)| *other != seed) {
+            let dataset = data::open(&settings.data, seed, options.source.skip_damaged, console)?;
+            if dataset.split.valid.is_empty() {
+                let n = dataset.pictures.len();
+                return Err(Failure::new(
+                    crate::failure::Kind::Data,
+                    anyhow::anyhow!("{n} pictures are too few: a fifth of them must validate"),
+                ));
+            }
+            writer.opened(&dataset)?;
+            opened.replace(Some((seed, dataset)));
+        }
+        Ok(())
+    };
+    // Nothing is opened if nothing is to be trained.
+    let weights = RefCell::new(None);
+    let is_new = plan.fits.iter().any(|fit| !dir.record(&fit.address).is_ok_and(|record| record.is_some()));
+    if is_new {
+        open(plan.fits[0].address.seed)?;
+        let (read, record) = weights::open(options, settings, console)?.unzip();
+        weights.replace(read);
+        writer.started_from(record, settings.freeze == FreezeName::Body);
+    }
+    let classes = || opened.borrow().as_ref().map_or_else(Vec::new, |(_, dataset)| dataset.pictures.classes().to_vec());
+    let network_info = NetworkInfo {
+        name: "resnet-18".to_owned(),
+        head: Some(options.head.name().to_owned()),
+        n_outputs: classes().len(),
+        input: vec![3, settings.data.image_size, settings.data.image_size],
+        preprocessing: Some(data::preprocessing(&settings.data.normalisation)),
+        class_names: classes(),
+    };
+    let sha256 = opened.borrow().as_ref().map(|(_, dataset)| dataset.provenance.content_sha256.clone());
+
+    let network = |seed: u64, dtype: DType| -> std::result::Result<ResNet, BoxError> {
+        let setup = Setup { dtype, ..Setup::new(seed) };
+        let network = ResNet::new(&ResNetConfig::resnet18(classes().len(), options.head), &setup)?;
+        if let Some(weights) = &*weights.borrow() {
+            let weights: &lth_nn::Weights = weights;
+            if let Some(prefix) = weights.load_into(lth_train::Network::parameters(&network), Part::Body)?.stripped {
+                console.note(format!("`{prefix}` before every name of the starting weights is taken off"));
+            }
+        }
+        network.freeze(match settings.freeze {
+            FreezeName::Body => Freeze::Body,
+            FreezeName::None => Freeze::None,
+        });
+        Ok(network)
+    };
+    let examples = |seed: u64| -> std::result::Result<Loader, BoxError> {
+        open(seed)?;
+        let opened = opened.borrow();
+        let (_, dataset) = opened.as_ref().ok_or("no data set was opened")?;
+        let config = settings.data.loader_config(settings.batch_size, seed);
+        Ok(Loader::new(Arc::clone(&dataset.pictures), dataset.split.clone(), config)?)
+    };
+    let runner = Runner {
+        plan,
+        network: &network,
+        examples: &examples,
+        task: &Classification::default(),
+        network_info,
+        dataset_info: DatasetInfo { name: settings.data.name.to_string(), sha256 },
+        score_batches: 1,
+        is_interrupted: &interrupted,
+        peak_memory: &system::peak_memory,
+    };
+    console.note(format!("writing to {}", dir.path().display()));
+    let mut progress = Progress::new(console);
+    let reports = &lth_runs::report::files;
+    let outcome = runner.run(dir, &mut progress, &mut |dir, records| {
+        Ok(writer.update(dir, records, reports, system::peak_memory())?)
+    })?;
+    progress.finish();
+    let summary = writer.conclude(dir, &outcome, reports, system::peak_memory())?;
+    conclude(&summary, &outcome, dir.path(), console)
+}
+
+/// What every fit's result depends on besides the plan.
+fn subject(settings: &Settings, options: &Options) -> serde_json::Value {
+    let data = &settings.data;
+    let weights = match &settings.weights {
+        WeightsName::Imagenet => "imagenet".to_owned(),
+        WeightsName::None => "none".to_owned(),
+        WeightsName::File(path) => path.display().to_string(),
+    };
+    json!({
+        "network": { "name": "resnet-18", "head": options.head.name(), "freeze": settings.freeze, "weights": weights },
+        "data": { "name": data.name, "split": data.split, "normalisation": data.normalisation, "image_size": data.image_size },
+        "batch_size": settings.batch_size,
+    })
+}

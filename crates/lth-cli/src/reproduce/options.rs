@@ -1,0 +1,241 @@
+//! The command line of `reproduce`, and the settings it resolves to.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use lth_data::{DataSource, DatasetName, DatasetSpec, Part, SplitRule};
+use lth_experiment::NotebookConfig;
+use lth_experiment::plan::OptimizerState;
+use lth_nn::Head;
+use lth_schedule::LearningRate;
+use lth_train::OptimizerConfig;
+use serde::Serialize;
+
+use crate::data::SourceOptions;
+use crate::failure::{Blame, Failure, Result};
+
+/// Share of the pictures that validate.
+const VALID_FRACTION: f64 = 0.2;
+
+/// Runs the notebook's whole comparison: a dense network A, tickets B of 50 % and 80 % sparsity, and the controls.
+///
+/// Five fits of a ResNet-18 on cats and dogs: the baseline; iterative pruning to 50 % with the weights reset to their
+/// initial values; training that ticket; iterative pruning to 80 % with rewinding to epoch 1; training that ticket. Then
+/// the controls that tell whether a ticket is the reason: A trained as long as B, and the same pruning with a random mask.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  lth reproduce --dataset toy-pets            no network, no download, a few minutes
+  lth reproduce                               downloads Oxford-IIIT PETS and ImageNet weights
+  lth reproduce --archive images.tar.gz annotations.tar.gz --weights resnet18.safetensors
+  lth reproduce --dataset folder --data-dir flowers/ --weights none --seeds 3")]
+pub struct Options {
+    /// Which pictures
+    #[arg(long, value_name = "NAME", default_value_t = DatasetName::Pets, value_parser = dataset_name)]
+    pub(crate) dataset: DatasetName,
+    #[command(flatten)]
+    pub(crate) source: SourceOptions,
+    /// Starting weights: imagenet, none, or a file [default: imagenet; none for toy-pets and folder]
+    #[arg(long, value_name = "imagenet|none|FILE")]
+    pub(crate) weights: Option<WeightsName>,
+    /// What stays as it is: the body but its batch norms (as the notebook), or nothing [default: body with weights]
+    #[arg(long, value_enum)]
+    pub(crate) freeze: Option<FreezeName>,
+    /// fastai's head, or torchvision's average pool and `fc`, which stock software loads
+    #[arg(long, value_name = "fastai|fc", default_value_t = Head::Fastai)]
+    pub(crate) head: Head,
+    /// First seed: of the split, the head's initial values, the order of pictures, crops, and dropout
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
+    /// Repeat with this many consecutive seeds and give mean ± deviation
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) seeds: u64,
+    /// Lengths of the five fits; the second and fourth at least 2 [default: 6,4,6,4,6]
+    #[arg(long, value_name = "A,B,C,D,E")]
+    pub(crate) epochs: Option<Epochs>,
+    /// Pictures in a training batch [default: 64; 32 for toy-pets]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) batch_size: Option<u32>,
+    /// Height and width of the pictures that the network sees [default: 64; 32 for toy-pets]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(32..=1024))]
+    pub(crate) image_size: Option<u32>,
+    /// Worker threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
+    /// Where to compute
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub(crate) device: String,
+    /// A new optimiser for every fit (what the paper means), or one through all (what the notebook did)
+    #[arg(long, value_enum, default_value_t = OptimizerStateName::Fresh)]
+    pub(crate) optimizer_state: OptimizerStateName,
+    /// Run the controls (the default)
+    #[arg(long, overrides_with = "no_controls")]
+    pub(crate) controls: bool,
+    /// The five fits only
+    #[arg(long)]
+    pub(crate) no_controls: bool,
+    /// Folder of the experiment [default: runs/DATASET-IDENTITY, the same for the same experiment]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Replace another experiment that --out holds
+    #[arg(long, requires = "out")]
+    pub(crate) force: bool,
+    /// Print summary.json to standard output, and everything else to standard error
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Pictures that a ResNet-18 tells into a few classes.
+const DATASETS: [DatasetName; 4] =
+    [DatasetName::Pets, DatasetName::PetsBreeds, DatasetName::ToyPets, DatasetName::Folder];
+
+fn dataset_name(text: &str) -> std::result::Result<DatasetName, String> {
+    let name: DatasetName = text.parse().map_err(|error: lth_data::Error| error.to_string())?;
+    let known = DATASETS.map(DatasetName::as_str).join(", ");
+    if DATASETS.contains(&name) { Ok(name) } else { Err(format!("expected one of {known}")) }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum WeightsName {
+    Imagenet,
+    None,
+    File(PathBuf),
+}
+
+impl FromStr for WeightsName {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "imagenet" => Ok(Self::Imagenet),
+            "none" => Ok(Self::None),
+            "" => Err("expected imagenet, none, or a file".to_owned()),
+            file => Ok(Self::File(file.into())),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FreezeName {
+    /// Train the head and all batch norms
+    Body,
+    /// Train everything
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OptimizerStateName {
+    Fresh,
+    Carried,
+}
+
+/// Lengths of the five fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Epochs(pub(crate) [u32; 5]);
+
+impl Epochs {
+    const MOST: u32 = 100_000;
+}
+
+impl FromStr for Epochs {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let lengths: Vec<u32> = text
+            .split(',')
+            .map(|part| part.trim().parse().map_err(|_| format!("`{part}` is no number of epochs")))
+            .collect::<std::result::Result<_, _>>()?;
+        let lengths: [u32; 5] =
+            lengths.try_into().map_err(|got: Vec<_>| format!("{} lengths, expected five: A,B,C,D,E", got.len()))?;
+        if lengths.iter().any(|n| !(1..=Self::MOST).contains(n)) {
+            return Err(format!("every fit needs 1 to {} epochs", Self::MOST));
+        }
+        Ok(Self(lengths))
+    }
+}
+
+/// The options with every default filled in.
+pub(crate) struct Settings {
+    pub(crate) data: DatasetSpec,
+    pub(crate) weights: WeightsName,
+    pub(crate) freeze: FreezeName,
+    pub(crate) batch_size: usize,
+    pub(crate) notebook: NotebookConfig,
+}
+
+impl Options {
+    pub(crate) fn settings(&self) -> Result<Settings> {
+        if self.device != "cpu" {
+            // Not "with a feature": no crate of this project has one for it.
+            return Err(Failure::usage(format!("cannot use --device {}, expected --device cpu", self.device)));
+        }
+        let toys = self.dataset == DatasetName::ToyPets;
+        let mut data = DatasetSpec::new(self.dataset);
+        match self.source.source() {
+            Some(_) if toys => {
+                return Err(Failure::usage(
+                    "toy-pets are drawn on the spot: leave --data-dir, --archive and --mirror out, or choose another --dataset",
+                ));
+            }
+            Some(source) => data.source = source,
+            None if self.dataset == DatasetName::Folder => {
+                return Err(Failure::usage(
+                    "--dataset folder needs --data-dir DIR or --archive FILE, with one folder of pictures per class",
+                ));
+            }
+            None => {}
+        }
+        data.image_size = self.image_size.map_or(if toys { 32 } else { 64 }, |n| n as usize);
+        data.split = SplitRule { valid: Part::Fraction(VALID_FRACTION), test: Part::None };
+        data.check().usage()?;
+        let weights = match (&self.weights, self.dataset) {
+            (Some(weights), _) => weights.clone(),
+            (None, DatasetName::ToyPets | DatasetName::Folder) => WeightsName::None,
+            (None, _) => WeightsName::Imagenet,
+        };
+        let freeze =
+            self.freeze.unwrap_or(if weights == WeightsName::None { FreezeName::None } else { FreezeName::Body });
+        let last_seed = self.seed.checked_add(self.seeds - 1);
+        let last_seed =
+            last_seed.ok_or_else(|| Failure::usage("--seed and --seeds go past the largest 64-bit number"))?;
+        let notebook = NotebookConfig {
+            epochs: self.epochs.map_or(NotebookConfig::EPOCHS, |epochs| epochs.0),
+            optimizer: OptimizerConfig::adam(),
+            learning_rate: LearningRate::constant(1e-3),
+            optimizer_state: match self.optimizer_state {
+                OptimizerStateName::Fresh => OptimizerState::Fresh,
+                OptimizerStateName::Carried => OptimizerState::Carried,
+            },
+            controls: !self.no_controls,
+            seeds: (self.seed..=last_seed).collect(),
+            // Whether the files are the published ones is known once they are read; without them there is nothing to compare.
+            is_original: self.dataset == DatasetName::Pets
+                && weights == WeightsName::Imagenet
+                && matches!(data.source, DataSource::Download { mirror: None }),
+        };
+        let batch_size = self.batch_size.map_or(if toys { 32 } else { 64 }, |n| n as usize);
+        Ok(Settings { data, weights, freeze, batch_size, notebook })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_say_what_is_wrong_with_them() {
+        assert_eq!("6,4,6,4,6".parse(), Ok(Epochs(NotebookConfig::EPOCHS)));
+        let check = |text: &str, expected: &str| {
+            let error = text.parse::<Epochs>().expect_err(text);
+            assert!(error.contains(expected), "{text}: {error}");
+        };
+        check("6,4,6,4", "4 lengths, expected five");
+        check("6,4,x,4,6", "`x` is no number");
+        check("0,4,6,4,6", "1 to 100000 epochs");
+        check("-1,4,6,4,6", "`-1` is no number");
+    }
+}

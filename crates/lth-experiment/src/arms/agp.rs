@@ -1,0 +1,26 @@
+//! Pruned gradually in one training, without rewinding.
+//!
+//! Source: Zhu & Gupta 2017, "To prune, or not to prune", eq. 1.
+
+use lth_runs::Address;
+use lth_schedule::{Schedule, Window};
+
+use crate::plan::{FitPlan, Gradual, Target};
+use crate::{Arm, ImpConfig};
+
+pub(super) const WORDS: (&str, &str) =
+    ("gradual pruning in one training", "a ticket trained alone is better than pruning on the way");
+
+pub(super) fn fit(config: &ImpConfig, level: u32, seed: u64) -> FitPlan {
+    let address = Address::new(Arm::Agp.name(), level, seed);
+    let gradual = Gradual {
+        criterion: config.pruning.criterion.clone(),
+        selection: config.pruning.selection.clone(),
+        target: Target::Level(level),
+        schedule: Schedule::Agp,
+        window: Window::default(),
+        every: None,
+        rewind: None,
+    };
+    FitPlan { gradual: Some(gradual), ..FitPlan::new(address, "pruned while it trains", config.training.length) }
+}

@@ -1,0 +1,73 @@
+//! Lottery-ticket experiments as data, and the runner that does them.
+//!
+//! A [`Plan`] is a list of fits, each with an address `{ arm, level, seed }`, what it starts from, under which mask and how
+//! long it trains. [`ImpConfig`] makes the plan of iterative magnitude pruning with the [`Arm`]s that a ticket must beat;
+//! [`NotebookConfig`] that of fasterai's notebook; one of your own is a list as well. [`Runner`] does a plan: it is handed a
+//! network for a seed, the data of a seed ([`Examples`]) and an [`Observer`], and knows no command line, no progress bar and
+//! no particular network. What has a record in the experiment's folder is not done again.
+//!
+//! [`Experiment`] is all of it for the networks of `lth-nn` and the data sets of `lth-data`, as one value that is read from
+//! and written to TOML or JSON; [`preset`] has the papers'.
+//!
+//! ```
+//! use lth_experiment::{Arm, Host, Silent, preset};
+//! use lth_runs::Existing;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut experiment = preset("lenet-digits")?;
+//! (experiment.imp.n_levels, experiment.imp.seeds) = (1, vec![1, 2, 3]);
+//! experiment.imp.training.length = "2ep".parse()?;
+//! experiment.imp.arms = vec![Arm::Reinitialised];
+//!
+//! let folder = tempfile::tempdir()?;
+//! let mut dir = experiment.open_dir(folder.path().join("digits"), Existing::Refuse)?;
+//! let host = |watch, observer| Host::new(folder.path().join("cache"), watch, observer);
+//! let (summary, outcome) = experiment.run(&mut dir, host(&mut |_| {}, &mut Silent))?;
+//! assert_eq!((summary.fits.len(), outcome.n_trained), (9, 9)); // dense, ticket, reinitialised; three seeds
+//! assert!(dir.path().join("report.html").is_file());
+//!
+//! // Again: all is there.
+//! let (_, outcome) = experiment.run(&mut dir, host(&mut |_| {}, &mut Silent))?;
+//! assert_eq!(outcome.n_trained, 0);
+//! # Ok(()) }
+//! ```
+//!
+//! Besides plans: [`Scoring`] collects what a criterion needs over batches, to prune before training; [`linear_path`] and
+//! [`sensitivity`] look at trained networks.
+
+mod arms;
+mod checks;
+mod connectivity;
+mod error;
+mod examples;
+mod experiment;
+mod host;
+mod identity;
+mod imp;
+mod notebook;
+mod observer;
+pub mod plan;
+mod presets;
+mod recorder;
+mod runner;
+mod scoring;
+mod sensitivity;
+mod signs;
+mod states;
+mod targets;
+
+pub use arms::Arm;
+pub use connectivity::{PathPoint, linear_path};
+pub use error::Error;
+pub use examples::Examples;
+pub use experiment::{Experiment, FixedSeeds};
+pub use host::{Host, Silent, SummaryWriter};
+pub use imp::{DENSE, ImpConfig, Rewinding, TICKET};
+pub use notebook::NotebookConfig;
+pub use observer::{Notice, Observer};
+pub use plan::Plan;
+pub use presets::{PRESETS, from_recipe, preset};
+pub use recorder::RECORDING;
+pub use runner::{OnFit, Outcome, Runner};
+pub use scoring::Scoring;
+pub use sensitivity::{LayerSensitivity, sensitivity, suggested_sparsities};

@@ -1,0 +1,142 @@
+//! The hooks of every fit: one keeps weights for later, one writes down the figures.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use lth_runs::experiment::{ExperimentDir, LayerRecord, Measurement, MetricLine};
+use lth_schedule::Step;
+use lth_ticket::layer_records;
+use lth_train::{BoxError, Event, Fit, Hook};
+
+use crate::observer::{Notice, Observer};
+use crate::plan::FitPlan;
+
+type Tensors = BTreeMap<String, Tensor>;
+
+/// Keeps weights in memory until the fit has ended. Comes before hooks that change them.
+pub(crate) struct Keeper {
+    steps: Vec<(Step, usize)>,
+    keeps_best: bool,
+    /// Weights at the steps that were asked for.
+    pub(crate) at: Vec<(Step, Tensors)>,
+    /// Weights at the least validation loss.
+    pub(crate) best: Option<(f64, Tensors)>,
+    /// Weights at the end, before a search rewinds for the last time.
+    pub(crate) learnt: Tensors,
+}
+
+impl Keeper {
+    pub(crate) fn new(steps: &[Step], n_batches: u32, keeps_best: bool) -> Self {
+        let at = |step: &Step| (*step, usize::try_from(step.iterations(n_batches)).unwrap_or(usize::MAX));
+        let steps = steps.iter().map(at).collect();
+        Self { steps, keeps_best, at: Vec::new(), best: None, learnt: Tensors::new() }
+    }
+
+    fn keep_steps(&mut self, fit: &Fit<'_>) -> Result<(), BoxError> {
+        let now = fit.iteration();
+        for (step, iteration) in &self.steps {
+            if *iteration == now && self.at.iter().all(|(kept, _)| kept != step) {
+                self.at.push((*step, fit.parameters().snapshot(|_, _| true)?));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Hook for Keeper {
+    fn name(&self) -> &str {
+        "keeping weights"
+    }
+
+    fn on(&mut self, event: Event, fit: &mut Fit<'_>) -> Result<(), BoxError> {
+        match event {
+            Event::BeforeBatch => self.keep_steps(fit)?,
+            Event::AfterValidation if self.keeps_best => {
+                let loss = fit.history().last().and_then(|record| record.valid_loss);
+                if let Some(loss) = loss
+                    && self.best.as_ref().is_none_or(|(least, _)| loss < *least)
+                {
+                    self.best = Some((loss, fit.parameters().snapshot(|_, _| true)?));
+                }
+            }
+            Event::FitEnd => {
+                self.keep_steps(fit)?;
+                self.learnt = fit.parameters().snapshot(|_, _| true)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Tells and writes down the figures as they come. Comes after hooks that change weights.
+pub(crate) struct Recorder<'a> {
+    fit: &'a FitPlan,
+    dir: &'a mut ExperimentDir,
+    observer: &'a mut dyn Observer,
+    ranks: &'a [usize],
+    notices: &'a RefCell<Vec<lth_ticket::Notice>>,
+    from: usize,
+    pub(crate) history: Vec<Measurement>,
+    pub(crate) data_seconds: f64,
+}
+
+/// The recorder's name, by which its errors are told from others.
+pub const RECORDING: &str = "recording";
+
+impl<'a> Recorder<'a> {
+    pub(crate) fn new(
+        fit: &'a FitPlan,
+        dir: &'a mut ExperimentDir,
+        observer: &'a mut dyn Observer,
+        ranks: &'a [usize],
+        notices: &'a RefCell<Vec<lth_ticket::Notice>>,
+    ) -> Self {
+        Self { fit, dir, observer, ranks, notices, from: 0, history: Vec::new(), data_seconds: 0.0 }
+    }
+
+    fn record(&mut self, fit: &Fit<'_>) -> Result<(), BoxError> {
+        // One measurement for each record of the fit's.
+        let Some(record) = fit.history().get(self.history.len()) else { return Ok(()) };
+        let layers = layer_records(fit.parameters(), self.ranks)?;
+        let at = Measurement {
+            step: record.iteration as u64,
+            epoch: record.iteration as f64 / fit.n_batches().max(1) as f64,
+            train_loss: record.train_loss,
+            valid_loss: record.valid_loss,
+            metrics: record.metrics.clone(),
+            seconds: record.train_time.as_secs_f64(),
+            valid_seconds: record.valid_time.as_secs_f64(),
+            sparsity: LayerRecord::total("all", &layers).sparsity(),
+        };
+        self.data_seconds += record.data_time.as_secs_f64();
+        self.dir.append(&MetricLine { fit: self.fit.address.clone(), at: at.clone() })?;
+        self.observer.on(&Notice::Measured { fit: &self.fit.address, at: &at });
+        self.history.push(at);
+        Ok(())
+    }
+}
+
+impl Hook for Recorder<'_> {
+    fn name(&self) -> &str {
+        RECORDING
+    }
+
+    fn on(&mut self, event: Event, fit: &mut Fit<'_>) -> Result<(), BoxError> {
+        for notice in self.notices.take() {
+            self.observer.on(&Notice::Pruned { fit: &self.fit.address, notice: &notice });
+        }
+        match event {
+            Event::FitStart => self.from = fit.iteration(),
+            Event::AfterStep => {
+                let n_done = (fit.iteration() + 1 - self.from) as u64;
+                let loss = fit.smoothed_loss();
+                self.observer.on(&Notice::Stepped { fit: &self.fit.address, n_done, loss });
+            }
+            Event::AfterValidation | Event::EpochEnd | Event::FitEnd => self.record(fit)?,
+            _ => {}
+        }
+        Ok(())
+    }
+}

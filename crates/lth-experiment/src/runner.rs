@@ -1,0 +1,568 @@
+//! Does what a plan says, and what of it is not there yet.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use lth_criteria::by_name;
+use lth_mask::{MaskSet, Scope, Selection, select, shuffle_within};
+use lth_runs::experiment::{Ending, Evaluated, ExperimentDir, FileRecord, FitRecord, Part};
+use lth_schedule::{Schedule, Sparsity, SparsitySchedule, TrainingLength};
+use lth_ticket::{
+    DatasetInfo, Dynamic, EarlyBird, NetworkInfo, Notice as PruningNotice, Pruning, PruningConfig, PruningInfo, Stage,
+    Ticket,
+};
+use lth_ticket::{TicketHeader, layer_records};
+use lth_train::{BoxError, Clip, Data, End, FitConfig, Hook, Network, Optimizer, Task, Trainer, Validate, evaluate};
+
+use crate::observer::{Notice, Observer};
+use crate::plan::{Cut, FitPlan, Gradual, MaskFrom, Plan, Start};
+use crate::recorder::{Keeper, Recorder};
+use crate::scoring::Scoring;
+use crate::signs::transfer_signs;
+use crate::states::{Kept, States, carries_optimizer, rewinds_at_end, save_optimizer, wanted};
+use crate::{Error, Examples, identity};
+
+type Tensors = BTreeMap<String, Tensor>;
+
+/// Is given the records after every fit.
+pub type OnFit<'a> = dyn FnMut(&mut ExperimentDir, &[FitRecord]) -> Result<(), BoxError> + 'a;
+
+/// What a plan is run with.
+pub struct Runner<'a, N, E, T> {
+    /// What is done.
+    pub plan: &'a Plan,
+    /// A network with the initial values of a seed, in a type: f32 for training; f64 is asked for where a criterion
+    /// differentiates twice, and may be refused. It takes the batches as they are.
+    pub network: &'a dyn Fn(u64, DType) -> Result<N, BoxError>,
+    /// The data of a seed: its split and the order of its batches.
+    pub examples: &'a dyn Fn(u64) -> Result<E, BoxError>,
+    /// What the network is trained for.
+    pub task: &'a T,
+    /// What files say of the network.
+    pub network_info: NetworkInfo,
+    /// What files say of the data.
+    pub dataset_info: DatasetInfo,
+    /// Batches that a criterion's gradients are averaged over.
+    pub score_batches: usize,
+    /// Asked between two batches: whether to stop, and go on another time.
+    pub is_interrupted: &'a dyn Fn() -> bool,
+    /// The process's peak resident memory in bytes, where somebody knows it.
+    pub peak_memory: &'a dyn Fn() -> Option<u64>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The records of all fits that are whole, in the plan's order.
+    pub records: Vec<FitRecord>,
+    /// Fits that were trained now; the others were there.
+    pub n_trained: usize,
+    /// Whether all fits are done; `false` after an interruption.
+    pub is_done: bool,
+}
+
+impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
+    /// Trains what has no record in `dir` yet. `on_fit` is given the records after every fit, to write a summary.
+    ///
+    /// A fit whose loss is not finite is recorded as failed; what rests on it is left out, and everything else goes on.
+    ///
+    /// # Errors
+    /// As [`Plan::check`], before anything is trained; what factories, data, training and files say.
+    pub fn run(
+        &self,
+        dir: &mut ExperimentDir,
+        observer: &mut dyn Observer,
+        on_fit: &mut OnFit<'_>,
+    ) -> Result<Outcome, Error> {
+        let mut outcome = Outcome { records: Vec::new(), n_trained: 0, is_done: true };
+        let mut examples: Option<(u64, E)> = None;
+        let mut is_checked = false;
+        for (index, fit) in self.plan.fits.iter().enumerate() {
+            let address = &fit.address;
+            let identity = identity::of_fit(self.plan, fit)?;
+            if let Some(record) = self.done(dir, fit, &identity)? {
+                observer.on(&Notice::Skipped { record: &record });
+                outcome.records.push(record);
+                continue;
+            }
+            let missing = fit
+                .rests_on()
+                .into_iter()
+                .find(|needed| outcome.records.iter().all(|record| record.address != **needed || !record.is_whole()));
+            if let Some(needed) = missing {
+                observer.on(&Notice::LeftOut { fit, needed });
+                continue;
+            }
+            if (self.is_interrupted)() {
+                outcome.is_done = false;
+                return Ok(outcome);
+            }
+            // Made only when something is to be trained: a run that has nothing to do opens no data.
+            if examples.as_ref().is_none_or(|(seed, _)| *seed != address.seed) {
+                let made = (self.examples)(address.seed).map_err(|source| Error::Subject {
+                    what: "the data",
+                    seed: address.seed,
+                    source,
+                })?;
+                examples = Some((address.seed, made));
+            }
+            let Some((_, examples)) = &examples else { continue };
+            if !is_checked {
+                self.check(examples)?;
+                is_checked = true;
+            }
+            let n_batches = examples.n_train_batches() as u64;
+            let count = |step: lth_schedule::Step| u64::from(step.epoch) * n_batches + u64::from(step.iteration);
+            let n_steps = count(fit.to).saturating_sub(count(fit.from));
+            observer.on(&Notice::Started { fit, index, n_fits: self.plan.fits.len(), n_steps });
+            let trained = self.fit(dir, fit, &identity, examples, &outcome.records, observer);
+            match trained.map_err(Error::of(address))? {
+                Some(record) => {
+                    dir.write_record(&record)?;
+                    observer.on(&Notice::Ended { record: &record });
+                    outcome.records.push(record);
+                    outcome.n_trained += 1;
+                    on_fit(dir, &outcome.records).map_err(Error::Data)?;
+                }
+                None => {
+                    outcome.is_done = false;
+                    return Ok(outcome);
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// What can be found wrong before any training.
+    fn check(&self, examples: &E) -> Result<(), Error> {
+        let n_batches = u32::try_from(examples.n_train_batches()).unwrap_or(u32::MAX);
+        self.plan.check(n_batches)?;
+        let Some(first) = self.plan.fits.first() else { return Ok(()) };
+        let network = self.network(first.address.seed, DType::F32)?;
+        for fit in &self.plan.fits {
+            let target = match (&fit.mask, &fit.gradual) {
+                (MaskFrom::Cut(cut), _) => {
+                    Some((cut.target, cut.selection.as_ref().unwrap_or(&self.plan.pruning.selection)))
+                }
+                (_, Some(gradual)) => Some((gradual.target, &gradual.selection)),
+                _ => fit.early_bird.as_ref().map(|search| (search.target, &search.selection)),
+            };
+            let Some((target, selection)) = target else { continue };
+            let (sparsity, selection) = self.plan.pruning.target(target, selection, network.parameters())?;
+            // By equal scores: what cannot be selected is found now.
+            let equal: BTreeMap<String, Tensor> = network
+                .parameters()
+                .prunable(&self.plan.pruning.ranks)
+                .map(|(name, parameter)| {
+                    Ok((name.to_owned(), Tensor::ones(parameter.var().dims(), DType::F32, &Device::Cpu)?))
+                })
+                .collect::<candle_core::Result<_>>()?;
+            select(&equal, sparsity.fraction(), &selection).map_err(|error| Error::of(&fit.address)(error.into()))?;
+            let criterion = match (&fit.mask, &fit.gradual) {
+                (MaskFrom::Cut(cut), _) => cut.criterion.as_ref(),
+                (_, Some(gradual)) => Some(&gradual.criterion),
+                _ => None,
+            };
+            by_name(criterion.unwrap_or(&self.plan.pruning.criterion), 0)?;
+        }
+        Ok(())
+    }
+
+    /// The record of a fit that need not be done: it is of this plan, and the files that others need are there.
+    fn done(&self, dir: &ExperimentDir, fit: &FitPlan, identity: &str) -> Result<Option<FitRecord>, Error> {
+        let Some(record) = dir.record(&fit.address)? else { return Ok(None) };
+        if record.plan != identity {
+            return Ok(None);
+        }
+        let is_there = |kept: &Kept| {
+            let file = record.files.get(&kept.name(fit));
+            file.is_some_and(|file| dir.path().join(&file.path).is_file())
+        };
+        Ok((!record.is_whole() || wanted(self.plan, fit).iter().all(is_there)).then_some(record))
+    }
+
+    /// Gives a network, which has the initial weights of [`initial_seed`], those of a start.
+    fn begin(&self, network: &N, start: &Start, seed: u64, dtype: DType, states: &States<'_>) -> Result<(), Error> {
+        if let Start::SignTransfer { signs, .. } = start {
+            let other = self.network(initial_seed(signs, seed), dtype)?;
+            self.begin(&other, signs, seed, dtype, states)?;
+            return transfer_signs(other.parameters(), network.parameters());
+        }
+        if let Some(weights) = states.weights(start)? {
+            network.parameters().restore(&weights)?;
+        }
+        Ok(())
+    }
+
+    fn network(&self, seed: u64, dtype: DType) -> Result<N, Error> {
+        (self.network)(seed, dtype).map_err(|source| Error::Subject { what: "the network", seed, source })
+    }
+
+    /// One fit from its start to its record; `None` if it was interrupted.
+    fn fit(
+        &self,
+        dir: &mut ExperimentDir,
+        fit: &FitPlan,
+        identity: &str,
+        examples: &E,
+        records: &[FitRecord],
+        observer: &mut dyn Observer,
+    ) -> Result<Option<FitRecord>, Error> {
+        let begun = Instant::now();
+        let root = dir.path().to_path_buf();
+        let states = States { plan: self.plan, root: &root, records };
+        let network = self.network(initial_seed(&fit.start, fit.address.seed), DType::F32)?;
+        self.begin(&network, &fit.start, fit.address.seed, DType::F32, &states)?;
+        let masks = self.masks(fit, examples, &states)?;
+        let mut trainer = Trainer::new(network, Optimizer::new(self.plan.training.optimizer), fit.address.seed);
+        trainer.set_masks(masks.to_tensors(&Device::Cpu)?)?;
+        if let Some(after) = carries_optimizer(self.plan, fit) {
+            states.load_optimizer(after, &mut trainer)?;
+        }
+        let wanted = wanted(self.plan, fit);
+        let mut files = Files { runner: self, fit, records, written: BTreeMap::new() };
+        if wanted.contains(&Kept::Start) {
+            // A ticket is what its training starts from: written before.
+            let start = trainer.network().parameters().snapshot(|_, _| true)?;
+            files.write(dir, Kept::Start, start, &masks)?;
+        }
+        let mut keeper = Keeper::new(&fit.keep, n_batches(examples), examples.test().is_some());
+        let mut overhead = begun.elapsed();
+        let Trained { ending, history, data_seconds } =
+            self.train(&mut trainer, dir, fit, examples, &mut keeper, observer)?;
+        let Some(ending) = ending else { return Ok(None) };
+
+        let begun = Instant::now();
+        let masks = MaskSet::from_tensors(trainer.masks())?;
+        let (mut at_end, mut at_best) = (None, None);
+        if !matches!(ending, Ending::Failed { .. }) {
+            let now = trainer.network().parameters().snapshot(|_, _| true)?;
+            at_end = Some(self.evaluated(trainer.network(), examples)?);
+            if let Some((_, best)) = keeper.best.take() {
+                trainer.network().parameters().restore(&best)?;
+                at_best = Some(self.evaluated(trainer.network(), examples)?);
+                trainer.network().parameters().restore(&now)?;
+            }
+            if wanted.contains(&Kept::Learnt) {
+                files.write(dir, Kept::Learnt, std::mem::take(&mut keeper.learnt), &masks)?;
+            }
+            for (step, weights) in std::mem::take(&mut keeper.at) {
+                files.write(dir, Kept::At(step), weights, &MaskSet::new())?;
+            }
+            if wanted.contains(&Kept::End) {
+                files.write(dir, Kept::End, now, &masks)?;
+            }
+            if wanted.contains(&Kept::Optimizer) {
+                let (path, name) = dir.prepare_file(&fit.address, "optimizer.safetensors")?;
+                save_optimizer(&path, &trainer)?;
+                files.written.insert(Kept::Optimizer.name(fit), file_record(&path, name)?);
+            }
+        }
+        let layers = layer_records(trainer.network().parameters(), &self.plan.pruning.ranks)?;
+        overhead += begun.elapsed();
+        let n_batches = n_batches(examples);
+        Ok(Some(FitRecord {
+            address: fit.address.clone(),
+            plan: identity.to_owned(),
+            starts_from: fit.start.fit().cloned(),
+            mask_from: fit.mask.fits().into_iter().filter(|needed| fit.start.fit() != Some(needed)).cloned().collect(),
+            description: fit.description.clone(),
+            sparsity: if masks.is_empty() { 0.0 } else { masks.sparsity() },
+            span: (fit.from.iterations(n_batches), fit.to.iterations(n_batches)),
+            ending,
+            history,
+            at_end,
+            at_best,
+            layers,
+            files: files.written,
+            overhead_seconds: overhead.as_secs_f64(),
+            wait_seconds: Some(data_seconds),
+            peak_memory_bytes: (self.peak_memory)(),
+        }))
+    }
+
+    fn train(
+        &self,
+        trainer: &mut Trainer<N>,
+        dir: &mut ExperimentDir,
+        fit: &FitPlan,
+        examples: &E,
+        keeper: &mut Keeper,
+        observer: &mut dyn Observer,
+    ) -> Result<Trained, Error> {
+        let training = &self.plan.training;
+        let n_batches = n_batches(examples);
+        let length = fit.length.unwrap_or(training.length);
+        if fit.from == fit.to {
+            // Nothing to train: what the mask alone does.
+            return Ok(Trained { ending: Some(Ending::Done), history: Vec::new(), data_seconds: 0.0 });
+        }
+        let rate = fit.learning_rate.as_ref().unwrap_or(&training.learning_rate);
+        let rate = rate.plan(TrainingLength::until(length, n_batches)?)?;
+        let config = FitConfig {
+            length: Some(length),
+            first_epoch: epochs_before(self.plan, fit),
+            learning_rate: &|progress| rate.rate(progress),
+            momentum: rate.momentum_curve(),
+            validate: training.validate_every.map_or(Validate::EachEpoch, Validate::Every),
+            clip: training.clip_norm.map(Clip::Norm),
+            interrupted: Some(self.is_interrupted),
+            ..FitConfig::span(fit.from, fit.to)
+        };
+        let data = Data {
+            train: |epoch| examples.train(epoch),
+            n_train_batches: n_batches as usize,
+            valid: || examples.valid(),
+        };
+        // Told after the fit's own figures, since both want the observer.
+        let notices = std::cell::RefCell::new(Vec::new());
+        let mut pruning = match &fit.gradual {
+            Some(gradual) => {
+                let config = self.pruning_config(gradual, trainer.network(), fit.address.seed)?;
+                let told = |notice: &PruningNotice| notices.borrow_mut().push(*notice);
+                Some(Pruning::new(config).with_notices(told))
+            }
+            None => None,
+        };
+        let mut dynamic = fit.dynamic.map(Dynamic::new);
+        let mut early_bird = match &fit.early_bird {
+            Some(search) => {
+                let rule = &self.plan.pruning;
+                let parameters = trainer.network().parameters();
+                let (sparsity, selection) = rule.target(search.target, &search.selection, parameters)?;
+                Some(EarlyBird::new(search.settled, sparsity, selection, rule.ranks.clone()))
+            }
+            None => None,
+        };
+        let mut recorder = Recorder::new(fit, dir, observer, &self.plan.pruning.ranks, &notices);
+        let fitted = {
+            let mut hooks: Vec<&mut dyn Hook> = vec![keeper];
+            if let Some(pruning) = &mut pruning {
+                hooks.push(pruning);
+            }
+            if let Some(dynamic) = &mut dynamic {
+                hooks.push(dynamic);
+            }
+            if let Some(early_bird) = &mut early_bird {
+                hooks.push(early_bird);
+            }
+            hooks.push(&mut recorder);
+            trainer.fit_task(self.task, &config, &data, &mut hooks)
+        };
+        let ending = match fitted {
+            Ok(fitted) => match fitted.end {
+                End::Done => Some(Ending::Done),
+                End::Stopped { reason, .. } => Some(Ending::Stopped { reason }),
+                End::TimeLimit | End::Interrupted => None,
+            },
+            // The experiment goes on without this fit.
+            Err(error @ (lth_train::Error::LossNotFinite { .. } | lth_train::Error::GradientNotFinite { .. })) => {
+                Some(Ending::Failed { reason: error.to_string() })
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Trained { ending, history: recorder.history, data_seconds: recorder.data_seconds })
+    }
+
+    fn pruning_config(&self, gradual: &Gradual, network: &N, seed: u64) -> Result<PruningConfig, Error> {
+        let (end, selection) = self.plan.pruning.target(gradual.target, &gradual.selection, network.parameters())?;
+        let schedule = SparsitySchedule {
+            window: gradual.window,
+            every: gradual.every,
+            ..SparsitySchedule::to(end, gradual.schedule.clone())
+        };
+        Ok(PruningConfig {
+            criterion: by_name(&gradual.criterion, seed)?,
+            selection,
+            rewind: gradual.rewind,
+            ranks: self.plan.pruning.ranks.clone(),
+            ..PruningConfig::new(schedule)
+        })
+    }
+
+    /// The masks that a fit starts under.
+    fn masks(&self, fit: &FitPlan, examples: &E, states: &States<'_>) -> Result<MaskSet, Error> {
+        let rule = &self.plan.pruning;
+        let seed = mask_seed(fit);
+        match &fit.mask {
+            MaskFrom::Dense => Ok(MaskSet::new()),
+            MaskFrom::Same(other) => states.masks(other),
+            MaskFrom::Shuffled(other) => Ok(shuffle_within(&states.masks(other)?, &rule.selection, seed)?),
+            MaskFrom::Random(other) => {
+                let like = states.masks(other)?;
+                let weights: Tensors = like
+                    .iter()
+                    .map(|(name, mask)| Ok((name.to_owned(), Tensor::ones(mask.shape(), DType::F32, &Device::Cpu)?)))
+                    .collect::<candle_core::Result<_>>()?;
+                let criterion = by_name("random", seed)?;
+                let scores = lth_criteria::score_all(&criterion, &lth_criteria::NamedInputs::of(&weights))?;
+                let selection = Selection { scope: Scope::Global, ..rule.selection.clone() };
+                Ok(select(&scores, like.sparsity(), &selection)?)
+            }
+            MaskFrom::Cut(cut) => self.cut(cut, fit, examples, states),
+        }
+    }
+
+    fn cut(&self, cut: &Cut, fit: &FitPlan, examples: &E, states: &States<'_>) -> Result<MaskSet, Error> {
+        let rule = &self.plan.pruning;
+        let seed = fit.address.seed;
+        let criterion = by_name(cut.criterion.as_deref().unwrap_or(&rule.criterion), mask_seed(fit))?;
+        let scored = |dtype: DType| {
+            let network = self.network(initial_seed(&cut.scored, seed), dtype)?;
+            let initial = network.parameters().snapshot(|_, _| true)?;
+            self.begin(&network, &cut.scored, seed, dtype, states)?;
+            Ok::<_, Error>((network, initial))
+        };
+        let (network, initial) = scored(DType::F32)?;
+        let requires = criterion.requires();
+        let is_double = [lth_criteria::Input::HessianGradient, lth_criteria::Input::FlowGradient];
+        let double = is_double.iter().any(|input| requires.contains(*input)).then(|| scored(DType::F64)).transpose()?;
+        let (target, selection) =
+            rule.target(cut.target, cut.selection.as_ref().unwrap_or(&rule.selection), network.parameters())?;
+        let within = cut.within.as_ref().map(|other| states.masks(other)).transpose()?;
+        let scoring = Scoring {
+            network: &network,
+            double: double.as_ref().map(|(network, _)| network),
+            initial: &initial,
+            examples,
+            task: self.task,
+            ranks: &rule.ranks,
+            n_batches: self.score_batches,
+            seed,
+        };
+        scoring.masks(&*criterion, target.fraction(), &selection, within.as_ref())
+    }
+
+    /// On the test set, or where there is none on the validation set.
+    fn evaluated(&self, network: &N, examples: &E) -> Result<Evaluated, Error> {
+        let (on, batches) = match examples.test() {
+            Some(batches) => (Part::Test, batches),
+            None => (Part::Validation, examples.valid()),
+        };
+        let evaluation = evaluate(network, self.task, batches)?;
+        Ok(Evaluated {
+            on,
+            loss: evaluation.loss,
+            metrics: evaluation.metrics,
+            n_examples: evaluation.n_examples as u64,
+            right: evaluation.right.map(|right| right.into_iter().collect()),
+        })
+    }
+}
+
+/// What a training gave.
+struct Trained {
+    /// `None` if it was interrupted.
+    ending: Option<Ending>,
+    history: Vec<lth_runs::experiment::Measurement>,
+    data_seconds: f64,
+}
+
+/// Writes a fit's networks.
+struct Files<'a, R> {
+    runner: &'a R,
+    fit: &'a FitPlan,
+    records: &'a [FitRecord],
+    written: BTreeMap<String, FileRecord>,
+}
+
+impl<N, E, T> Files<'_, Runner<'_, N, E, T>> {
+    fn write(&mut self, dir: &mut ExperimentDir, kept: Kept, tensors: Tensors, masks: &MaskSet) -> Result<(), Error> {
+        let name = kept.name(self.fit);
+        let (path, relative) = dir.prepare_file(&self.fit.address, &format!("{name}.safetensors"))?;
+        let is_ticket = kept == Kept::Start || (kept == Kept::End && rewinds_at_end(self.fit));
+        let header = TicketHeader {
+            stage: if is_ticket { Stage::Ticket } else { Stage::Trained },
+            network: self.runner.network_info.clone(),
+            pruning: if masks.is_empty() { None } else { Some(self.pruning_info(masks)?) },
+            seed: self.fit.address.seed,
+            dataset: self.runner.dataset_info.clone(),
+            parent: None,
+            other: BTreeMap::new(),
+        };
+        let mut ticket = Ticket { header, tensors, masks: masks.clone() };
+        // The ticket that a search leaves is the one that the next fit trains: nothing is its own parent.
+        let content = ticket.content_sha256()?;
+        ticket.header.parent = self.parent(kept).filter(|parent| *parent != content);
+        ticket.write(&path)?;
+        self.written.insert(name, FileRecord { content: Some(content), ..file_record(&path, relative)? });
+        Ok(())
+    }
+
+    /// The content of the network that this one was pruned or trained from.
+    fn parent(&self, kept: Kept) -> Option<String> {
+        let own = |name: &str| self.written.get(name)?.content.clone();
+        match kept {
+            Kept::End if rewinds_at_end(self.fit) => own("trained"),
+            Kept::End if self.written.contains_key("ticket") => own("ticket"),
+            _ => {
+                let before = self.fit.start.fit().or(self.fit.mask.fits().first().copied())?;
+                let record = self.records.iter().find(|record| record.address == *before)?;
+                let before = self.runner.plan.fit(before)?;
+                record.files.get(&Kept::End.name(before))?.content.clone()
+            }
+        }
+    }
+
+    fn pruning_info(&self, masks: &MaskSet) -> Result<PruningInfo, Error> {
+        let rule = &self.runner.plan.pruning;
+        let sparsity = Sparsity::new(masks.sparsity())?;
+        let once = SparsitySchedule::to(sparsity, Schedule::OneShot);
+        let (criterion, selection, schedule, rewind) = match (&self.fit.gradual, &self.fit.mask) {
+            (Some(gradual), _) => {
+                let schedule = SparsitySchedule {
+                    window: gradual.window,
+                    every: gradual.every,
+                    ..SparsitySchedule::to(sparsity, gradual.schedule.clone())
+                };
+                (&gradual.criterion, &gradual.selection, schedule, gradual.rewind)
+            }
+            (None, MaskFrom::Cut(cut)) => {
+                let criterion = cut.criterion.as_ref().unwrap_or(&rule.criterion);
+                (criterion, cut.selection.as_ref().unwrap_or(&rule.selection), once, None)
+            }
+            _ => (&rule.criterion, &rule.selection, once, None),
+        };
+        Ok(PruningInfo {
+            criterion: criterion.clone(),
+            selection: selection.clone(),
+            schedule,
+            sparsity: masks.sparsity(),
+            rewind,
+        })
+    }
+}
+
+fn file_record(path: &std::path::Path, relative: String) -> Result<FileRecord, Error> {
+    let (sha256, bytes) = lth_files::sha256_file(path)?;
+    Ok(FileRecord { path: relative, sha256, bytes, content: None })
+}
+
+fn n_batches<E: Examples>(examples: &E) -> u32 {
+    u32::try_from(examples.n_train_batches()).unwrap_or(u32::MAX)
+}
+
+/// The seed that the initial weights of a start are drawn with.
+fn initial_seed(start: &Start, seed: u64) -> u64 {
+    match start {
+        Start::Reinitialised(draw) | Start::SignTransfer { draw, .. } => {
+            identity::seed(&format!("reinitialised {draw} of {seed}"))
+        }
+        _ => seed,
+    }
+}
+
+/// The seed of a mask that is drawn at random: another for every address.
+fn mask_seed(fit: &FitPlan) -> u64 {
+    match &fit.gradual {
+        Some(_) => fit.address.seed,
+        None => identity::seed(&format!("mask of {}", fit.address)),
+    }
+}
+
+/// Epochs of the fits that come before in the data's order.
+fn epochs_before(plan: &Plan, fit: &FitPlan) -> u64 {
+    let before = fit.after.as_ref().and_then(|after| plan.fit(after));
+    before.map_or(0, |before| epochs_before(plan, before) + u64::from(before.to.epoch))
+}

@@ -1,0 +1,151 @@
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use lth_experiment::{Arm, Rewinding};
+use lth_runs::experiment::{Ending, FitRecord};
+use lth_schedule::{LearningRate, Step};
+use lth_ticket::Ticket;
+
+use crate::support::{Result, run, run_until, small};
+
+fn ticket(folder: &std::path::Path, name: &str) -> Result<Ticket> {
+    Ok(Ticket::read(&folder.join("fits").join(name), &Device::Cpu)?)
+}
+
+fn bits(tensor: &Tensor) -> Result<Vec<u32>> {
+    Ok(tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect())
+}
+
+/// What every network of the records is, by address and name.
+fn contents(records: &[FitRecord]) -> BTreeMap<String, String> {
+    let files = records.iter().flat_map(|record| {
+        record.files.iter().map(move |(name, file)| (format!("{} {name}", record.address), file.content.clone()))
+    });
+    files.filter_map(|(name, content)| Some((name, content?))).collect()
+}
+
+#[test]
+fn a_ticket_starts_as_its_mask_over_the_weights_it_is_rewound_to() -> Result {
+    let folder = tempfile::tempdir()?;
+    let mut experiment = small()?;
+    let step: Step = "5it".parse()?;
+    experiment.imp.rewinding = Rewinding::Weights(step);
+    let (outcome, _) = run(&experiment, folder.path())?;
+    assert!(outcome.is_done && outcome.n_trained == 3, "{outcome:?}");
+    let kept = ticket(folder.path(), "dense/level-00/seed-7/at-5it.safetensors")?;
+    for level in [1, 2] {
+        let start = ticket(folder.path(), &format!("ticket/level-0{level}/seed-7/ticket.safetensors"))?;
+        // 40 % of what is left, 20 % in the output layer.
+        let expected = [("fc1.weight", 0.6), ("fc2.weight", 0.6), ("fc3.weight", 0.8)];
+        for (name, kept_part) in expected {
+            let mask = start.masks.get(name).ok_or(name)?;
+            let wanted = f64::powi(kept_part, level) * mask.len() as f64;
+            assert!((mask.kept() as f64 - wanted).abs() <= 1.0, "{name}: {} of {}", mask.kept(), mask.len());
+        }
+        assert_eq!(start.tensors.keys().collect::<Vec<_>>(), kept.tensors.keys().collect::<Vec<_>>());
+        for (name, then) in &kept.tensors {
+            let masked = match start.masks.get(name) {
+                Some(mask) => mask.apply(then)?,
+                None => then.clone(),
+            };
+            assert_eq!(bits(&start.tensors[name])?, bits(&masked)?, "{name} at level {level}");
+        }
+    }
+    // A level's mask lies within the one before.
+    let masks = |level| {
+        Ok::<_, Box<dyn std::error::Error>>(
+            ticket(folder.path(), &format!("ticket/level-0{level}/seed-7/ticket.safetensors"))?.masks,
+        )
+    };
+    assert!(masks(2)?.is_nested_in(&masks(1)?)?);
+    Ok(())
+}
+
+#[test]
+fn what_is_there_is_not_done_again_and_an_arm_is_added() -> Result {
+    let folder = tempfile::tempdir()?;
+    let mut experiment = small()?;
+    let (first, _) = run(&experiment, folder.path())?;
+    let (again, told) = run(&experiment, folder.path())?;
+    assert_eq!((again.n_trained, told.len()), (0, 3));
+    assert_eq!(first.records, again.records);
+    experiment.imp.arms = vec![Arm::Random, Arm::Reinitialised];
+    let (more, told) = run(&experiment, folder.path())?;
+    let started: Vec<&String> = told.iter().filter(|line| line.starts_with("started")).collect();
+    assert_eq!(
+        started,
+        ["started random/1/7", "started random/2/7", "started reinitialised/1/7", "started reinitialised/2/7"]
+    );
+    assert_eq!(contents(&more.records[..3]), contents(&first.records));
+    Ok(())
+}
+
+#[test]
+fn an_interrupted_run_ends_as_one_that_was_not() -> Result {
+    let (whole, cut) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let mut experiment = small()?;
+    experiment.imp.arms = vec![Arm::Snip, Arm::SynFlow, Arm::Shuffled];
+    let (expected, _) = run(&experiment, whole.path())?;
+    // In the middle of the first fit, and of a later one.
+    let mut n_trained = 0;
+    for n_asked in [20, 150, usize::MAX] {
+        let (outcome, _) = run_until(&experiment, cut.path(), n_asked)?;
+        assert_eq!(outcome.is_done, n_asked == usize::MAX);
+        n_trained += outcome.n_trained;
+    }
+    let (outcome, _) = run(&experiment, cut.path())?;
+    assert_eq!(n_trained, expected.n_trained);
+    assert_eq!(contents(&outcome.records), contents(&expected.records));
+    let figures = |records: &[FitRecord]| -> Vec<_> { records.iter().map(|record| record.at_end.clone()).collect() };
+    assert_eq!(figures(&outcome.records), figures(&expected.records));
+    Ok(())
+}
+
+#[test]
+fn every_arm_runs_and_differs_from_the_ticket_as_it_says() -> Result {
+    let folder = tempfile::tempdir()?;
+    let mut experiment = small()?;
+    experiment.imp.n_levels = 1;
+    experiment.imp.arms = Arm::ALL.to_vec();
+    let (outcome, _) = run(&experiment, folder.path())?;
+    assert!(outcome.is_done);
+    let of = |arm: &str| outcome.records.iter().find(|record| record.address.arm == arm).ok_or(arm.to_owned());
+    let kept = |record: &FitRecord| record.layers.iter().map(|layer| layer.weights - layer.zeros).collect::<Vec<_>>();
+    let ticket = of("ticket")?;
+    for arm in Arm::ALL {
+        let record = of(arm.name())?;
+        assert_eq!(record.ending, Ending::Done, "{arm}");
+        match arm {
+            Arm::DenseLonger => assert_eq!(record.n_steps(), 2 * ticket.n_steps()),
+            Arm::Supermask => assert_eq!((record.n_steps(), record.history.len()), (0, 0)),
+            // The same numbers in every layer.
+            Arm::Reinitialised | Arm::SignTransfer | Arm::Shuffled | Arm::OneShot | Arm::Agp => {
+                assert_eq!(kept(record), kept(ticket), "{arm}");
+            }
+            // As many throughout, of which some may be 0 as they were grown: nothing comes from a pixel that is black.
+            Arm::RigL | Arm::Set => {
+                let (n, of_ticket) = (kept(record).iter().sum::<u64>(), kept(ticket).iter().sum::<u64>());
+                assert!((record.sparsity - ticket.sparsity).abs() < 1e-9, "{arm}");
+                assert!(n <= of_ticket && n > of_ticket / 2, "{arm}: {n} of {of_ticket}");
+            }
+            // The same number in all.
+            _ => assert_eq!(kept(record).iter().sum::<u64>(), kept(ticket).iter().sum::<u64>(), "{arm}"),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_that_fit_and_what_rests_on_it_alone() -> Result {
+    let folder = tempfile::tempdir()?;
+    let mut experiment = small()?;
+    experiment.imp.training.learning_rate = LearningRate::constant(1e30);
+    experiment.imp.arms = vec![Arm::MagnitudeInit];
+    experiment.imp.n_levels = 1;
+    let (outcome, told) = run(&experiment, folder.path())?;
+    assert!(outcome.is_done);
+    let Ending::Failed { reason } = &outcome.records[0].ending else { return Err("the fit did not fail".into()) };
+    assert!(reason.contains("loss"), "{reason}");
+    assert_eq!(told, ["started dense/0/7", "left out ticket/1/7 for dense/0/7", "started magnitude-init/1/7"]);
+    Ok(())
+}

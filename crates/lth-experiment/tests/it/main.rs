@@ -1,0 +1,7 @@
+//! Whole experiments on the embedded digits, small enough for seconds.
+
+mod arms;
+mod lottery;
+mod notebook;
+mod refusals;
+mod support;

@@ -1,0 +1,127 @@
+//! What is measured on tensors, handed over as plain numbers.
+
+use crate::figure::{Axis, HeatMap, Histogram, LineChart, Picture, PictureGrid, Point, Series, Spread, TickFormat};
+use crate::page::Block;
+use crate::statistics::instability;
+use crate::table::{Align, Table};
+
+use super::table;
+
+/// Figures that a summary alone cannot give. All may be empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Extras {
+    /// How far masks overlap.
+    pub overlaps: Vec<Overlap>,
+    /// Weights at the start and at the end.
+    pub histograms: Vec<WeightHistogram>,
+    /// Error along the straight path between two networks.
+    pub paths: Vec<ErrorPath>,
+    /// Examples, with what a network said of them.
+    pub pictures: Vec<Picture>,
+}
+
+/// How far the masks of several fits overlap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overlap {
+    /// "between seeds at level 3", "between levels of seed 42"
+    pub title: String,
+    /// What rows and columns are: "seed 42".
+    pub names: Vec<String>,
+    /// Shared kept weights / weights kept by either, in [0, 1], a row for each name; what is not finite is left out.
+    pub values: Vec<Vec<f64>>,
+}
+
+/// Weights counted by size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightHistogram {
+    /// Whose: "ticket/3/42, all layers".
+    pub title: String,
+    /// Ends of the bins, rising: one more than there are counts.
+    pub edges: Vec<f64>,
+    /// Name and counts of each series: "at the start", "at the end".
+    pub series: Vec<(String, Vec<f64>)>,
+}
+
+/// Error along the straight path between two networks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ErrorPath {
+    /// Which two: "from step 500, seeds 1 and 2".
+    pub name: String,
+    /// Place (0 is the first network, 1 the second) and error, a fraction in [0, 1].
+    pub points: Vec<(f64, f64)>,
+}
+
+impl Extras {
+    pub(super) fn blocks(&self) -> Vec<Block> {
+        let mut figures = Vec::new();
+        for overlap in &self.overlaps {
+            let map = HeatMap {
+                title: format!("Mask overlap {}", overlap.title),
+                description: String::new(),
+                columns: overlap.names.clone(),
+                rows: overlap.names.clone(),
+                values: overlap.values.clone(),
+                range: Some((0.0, 1.0)),
+                format: TickFormat::Percent,
+            };
+            figures.push((map.figure(), "Weights kept by both of those kept by either.".to_owned()));
+        }
+        for histogram in &self.histograms {
+            let chart = Histogram {
+                title: format!("Weights of {}", histogram.title),
+                description: String::new(),
+                x: Axis::linear("weight"),
+                y: Axis::log("number of weights"),
+                edges: histogram.edges.clone(),
+                series: histogram.series.clone(),
+            };
+            figures.push((chart.figure(), String::new()));
+        }
+        if !self.paths.is_empty() {
+            let series = self.paths.iter().map(|path| Series {
+                name: path.name.clone(),
+                points: path.points.iter().map(|(place, error)| Point::new(*place, *error)).collect(),
+            });
+            let chart = LineChart {
+                title: "Error between two networks".into(),
+                description: String::new(),
+                x: Axis::linear("place on the straight path").over(0.0, 1.0),
+                y: Axis::percent("error"),
+                series: series.collect(),
+                spread: Spread::Band,
+            };
+            let caption = "Flat: both lie in one linearly connected minimum (Frankle et al. 2020).".to_owned();
+            figures.push((chart.figure(), caption));
+        }
+        if !self.pictures.is_empty() {
+            let grid = PictureGrid {
+                title: "Examples".into(),
+                description: String::new(),
+                n_columns: 6,
+                pictures: self.pictures.clone(),
+            };
+            figures.push((grid.figure(), String::new()));
+        }
+        let mut blocks = Vec::new();
+        if !figures.is_empty() {
+            blocks.push(Block::Figures(figures));
+        }
+        let caption = "Instability: the highest error on the path less the mean of its ends; below 2 points the paper calls \
+                       the networks stable.";
+        blocks.extend(table(caption, self.instabilities()));
+        blocks
+    }
+
+    fn instabilities(&self) -> Table {
+        let mut table =
+            Table::new([("path", Align::Left), ("instability, points", Align::Right), ("highest at", Align::Right)]);
+        for path in &self.paths {
+            let cells = match instability(&path.points) {
+                Ok(found) => [format!("{:.2}", 100.0 * found.instability), format!("{:.2}", found.at)],
+                Err(error) => [error.to_string(), String::new()],
+            };
+            table.push([path.name.clone()].into_iter().chain(cells));
+        }
+        table
+    }
+}

@@ -21,13 +21,13 @@
 //!
 //! let folder = tempfile::tempdir()?;
 //! let mut dir = experiment.open_dir(folder.path().join("digits"), Existing::Refuse)?;
-//! let host = |watch, observer| Host::new(folder.path().join("cache"), watch, observer);
-//! let (summary, outcome) = experiment.run(&mut dir, host(&mut |_| {}, &mut Silent))?;
+//! let cache = folder.path().join("cache");
+//! let (summary, outcome) = experiment.run(&mut dir, Host::new(&cache, &mut |_| {}, &mut Silent))?;
 //! assert_eq!((summary.fits.len(), outcome.n_trained), (9, 9)); // dense, ticket, reinitialised; three seeds
 //! assert!(dir.path().join("report.html").is_file());
 //!
 //! // Again: all is there.
-//! let (_, outcome) = experiment.run(&mut dir, host(&mut |_| {}, &mut Silent))?;
+//! let (_, outcome) = experiment.run(&mut dir, Host::new(&cache, &mut |_| {}, &mut Silent))?;
 //! assert_eq!(outcome.n_trained, 0);
 //! # Ok(()) }
 //! ```
@@ -41,9 +41,11 @@ mod connectivity;
 mod error;
 mod examples;
 mod experiment;
+mod files;
 mod host;
 mod identity;
 mod imp;
+mod masks;
 mod notebook;
 mod observer;
 pub mod plan;

@@ -5,25 +5,22 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use lth_criteria::by_name;
-use lth_mask::{MaskSet, Scope, Selection, select, shuffle_within};
-use lth_runs::experiment::{Ending, Evaluated, ExperimentDir, FileRecord, FitRecord, Part};
-use lth_schedule::{Schedule, Sparsity, SparsitySchedule, TrainingLength};
+use lth_mask::{MaskSet, select};
+use lth_runs::experiment::{Ending, Evaluated, ExperimentDir, FitRecord, Part};
+use lth_schedule::{SparsitySchedule, TrainingLength};
 use lth_ticket::{
-    DatasetInfo, Dynamic, EarlyBird, NetworkInfo, Notice as PruningNotice, Pruning, PruningConfig, PruningInfo, Stage,
-    Ticket,
+    DatasetInfo, Dynamic, EarlyBird, NetworkInfo, Notice as PruningNotice, Pruning, PruningConfig, layer_records,
 };
-use lth_ticket::{TicketHeader, layer_records};
 use lth_train::{BoxError, Clip, Data, End, FitConfig, Hook, Network, Optimizer, Task, Trainer, Validate, evaluate};
 
+use crate::files::{Files, file_record};
+use crate::masks::initial_seed;
 use crate::observer::{Notice, Observer};
-use crate::plan::{Cut, FitPlan, Gradual, MaskFrom, Plan, Start};
+use crate::plan::{FitPlan, Gradual, MaskFrom, Plan, Start};
 use crate::recorder::{Keeper, Recorder};
-use crate::scoring::Scoring;
 use crate::signs::transfer_signs;
-use crate::states::{Kept, States, carries_optimizer, rewinds_at_end, save_optimizer, wanted};
+use crate::states::{Kept, States, carries_optimizer, save_optimizer, wanted};
 use crate::{Error, Examples, identity};
-
-type Tensors = BTreeMap<String, Tensor>;
 
 /// Is given the records after every fit.
 pub type OnFit<'a> = dyn FnMut(&mut ExperimentDir, &[FitRecord]) -> Result<(), BoxError> + 'a;
@@ -183,7 +180,14 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
     }
 
     /// Gives a network, which has the initial weights of [`initial_seed`], those of a start.
-    fn begin(&self, network: &N, start: &Start, seed: u64, dtype: DType, states: &States<'_>) -> Result<(), Error> {
+    pub(crate) fn begin(
+        &self,
+        network: &N,
+        start: &Start,
+        seed: u64,
+        dtype: DType,
+        states: &States<'_>,
+    ) -> Result<(), Error> {
         if let Start::SignTransfer { signs, .. } = start {
             let other = self.network(initial_seed(signs, seed), dtype)?;
             self.begin(&other, signs, seed, dtype, states)?;
@@ -195,7 +199,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         Ok(())
     }
 
-    fn network(&self, seed: u64, dtype: DType) -> Result<N, Error> {
+    pub(crate) fn network(&self, seed: u64, dtype: DType) -> Result<N, Error> {
         (self.network)(seed, dtype).map_err(|source| Error::Subject { what: "the network", seed, source })
     }
 
@@ -381,59 +385,6 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         })
     }
 
-    /// The masks that a fit starts under.
-    fn masks(&self, fit: &FitPlan, examples: &E, states: &States<'_>) -> Result<MaskSet, Error> {
-        let rule = &self.plan.pruning;
-        let seed = mask_seed(fit);
-        match &fit.mask {
-            MaskFrom::Dense => Ok(MaskSet::new()),
-            MaskFrom::Same(other) => states.masks(other),
-            MaskFrom::Shuffled(other) => Ok(shuffle_within(&states.masks(other)?, &rule.selection, seed)?),
-            MaskFrom::Random(other) => {
-                let like = states.masks(other)?;
-                let weights: Tensors = like
-                    .iter()
-                    .map(|(name, mask)| Ok((name.to_owned(), Tensor::ones(mask.shape(), DType::F32, &Device::Cpu)?)))
-                    .collect::<candle_core::Result<_>>()?;
-                let criterion = by_name("random", seed)?;
-                let scores = lth_criteria::score_all(&criterion, &lth_criteria::NamedInputs::of(&weights))?;
-                let selection = Selection { scope: Scope::Global, ..rule.selection.clone() };
-                Ok(select(&scores, like.sparsity(), &selection)?)
-            }
-            MaskFrom::Cut(cut) => self.cut(cut, fit, examples, states),
-        }
-    }
-
-    fn cut(&self, cut: &Cut, fit: &FitPlan, examples: &E, states: &States<'_>) -> Result<MaskSet, Error> {
-        let rule = &self.plan.pruning;
-        let seed = fit.address.seed;
-        let criterion = by_name(cut.criterion.as_deref().unwrap_or(&rule.criterion), mask_seed(fit))?;
-        let scored = |dtype: DType| {
-            let network = self.network(initial_seed(&cut.scored, seed), dtype)?;
-            let initial = network.parameters().snapshot(|_, _| true)?;
-            self.begin(&network, &cut.scored, seed, dtype, states)?;
-            Ok::<_, Error>((network, initial))
-        };
-        let (network, initial) = scored(DType::F32)?;
-        let requires = criterion.requires();
-        let is_double = [lth_criteria::Input::HessianGradient, lth_criteria::Input::FlowGradient];
-        let double = is_double.iter().any(|input| requires.contains(*input)).then(|| scored(DType::F64)).transpose()?;
-        let (target, selection) =
-            rule.target(cut.target, cut.selection.as_ref().unwrap_or(&rule.selection), network.parameters())?;
-        let within = cut.within.as_ref().map(|other| states.masks(other)).transpose()?;
-        let scoring = Scoring {
-            network: &network,
-            double: double.as_ref().map(|(network, _)| network),
-            initial: &initial,
-            examples,
-            task: self.task,
-            ranks: &rule.ranks,
-            n_batches: self.score_batches,
-            seed,
-        };
-        scoring.masks(&*criterion, target.fraction(), &selection, within.as_ref())
-    }
-
     /// On the test set, or where there is none on the validation set.
     fn evaluated(&self, network: &N, examples: &E) -> Result<Evaluated, Error> {
         let (on, batches) = match examples.test() {
@@ -459,106 +410,8 @@ struct Trained {
     data_seconds: f64,
 }
 
-/// Writes a fit's networks.
-struct Files<'a, R> {
-    runner: &'a R,
-    fit: &'a FitPlan,
-    records: &'a [FitRecord],
-    written: BTreeMap<String, FileRecord>,
-}
-
-impl<N, E, T> Files<'_, Runner<'_, N, E, T>> {
-    fn write(&mut self, dir: &mut ExperimentDir, kept: Kept, tensors: Tensors, masks: &MaskSet) -> Result<(), Error> {
-        let name = kept.name(self.fit);
-        let (path, relative) = dir.prepare_file(&self.fit.address, &format!("{name}.safetensors"))?;
-        let is_ticket = kept == Kept::Start || (kept == Kept::End && rewinds_at_end(self.fit));
-        let header = TicketHeader {
-            stage: if is_ticket { Stage::Ticket } else { Stage::Trained },
-            network: self.runner.network_info.clone(),
-            pruning: if masks.is_empty() { None } else { Some(self.pruning_info(masks)?) },
-            seed: self.fit.address.seed,
-            dataset: self.runner.dataset_info.clone(),
-            parent: None,
-            other: BTreeMap::new(),
-        };
-        let mut ticket = Ticket { header, tensors, masks: masks.clone() };
-        // The ticket that a search leaves is the one that the next fit trains: nothing is its own parent.
-        let content = ticket.content_sha256()?;
-        ticket.header.parent = self.parent(kept).filter(|parent| *parent != content);
-        ticket.write(&path)?;
-        self.written.insert(name, FileRecord { content: Some(content), ..file_record(&path, relative)? });
-        Ok(())
-    }
-
-    /// The content of the network that this one was pruned or trained from.
-    fn parent(&self, kept: Kept) -> Option<String> {
-        let own = |name: &str| self.written.get(name)?.content.clone();
-        match kept {
-            Kept::End if rewinds_at_end(self.fit) => own("trained"),
-            Kept::End if self.written.contains_key("ticket") => own("ticket"),
-            _ => {
-                let before = self.fit.start.fit().or(self.fit.mask.fits().first().copied())?;
-                let record = self.records.iter().find(|record| record.address == *before)?;
-                let before = self.runner.plan.fit(before)?;
-                record.files.get(&Kept::End.name(before))?.content.clone()
-            }
-        }
-    }
-
-    fn pruning_info(&self, masks: &MaskSet) -> Result<PruningInfo, Error> {
-        let rule = &self.runner.plan.pruning;
-        let sparsity = Sparsity::new(masks.sparsity())?;
-        let once = SparsitySchedule::to(sparsity, Schedule::OneShot);
-        let (criterion, selection, schedule, rewind) = match (&self.fit.gradual, &self.fit.mask) {
-            (Some(gradual), _) => {
-                let schedule = SparsitySchedule {
-                    window: gradual.window,
-                    every: gradual.every,
-                    ..SparsitySchedule::to(sparsity, gradual.schedule.clone())
-                };
-                (&gradual.criterion, &gradual.selection, schedule, gradual.rewind)
-            }
-            (None, MaskFrom::Cut(cut)) => {
-                let criterion = cut.criterion.as_ref().unwrap_or(&rule.criterion);
-                (criterion, cut.selection.as_ref().unwrap_or(&rule.selection), once, None)
-            }
-            _ => (&rule.criterion, &rule.selection, once, None),
-        };
-        Ok(PruningInfo {
-            criterion: criterion.clone(),
-            selection: selection.clone(),
-            schedule,
-            sparsity: masks.sparsity(),
-            rewind,
-        })
-    }
-}
-
-fn file_record(path: &std::path::Path, relative: String) -> Result<FileRecord, Error> {
-    let (sha256, bytes) = lth_files::sha256_file(path)?;
-    Ok(FileRecord { path: relative, sha256, bytes, content: None })
-}
-
 fn n_batches<E: Examples>(examples: &E) -> u32 {
     u32::try_from(examples.n_train_batches()).unwrap_or(u32::MAX)
-}
-
-/// The seed that the initial weights of a start are drawn with.
-fn initial_seed(start: &Start, seed: u64) -> u64 {
-    match start {
-        Start::Reinitialised(draw) | Start::SignTransfer { draw, .. } => {
-            identity::seed(&format!("reinitialised {draw} of {seed}"))
-        }
-        _ => seed,
-    }
-}
-
-/// The seed of a mask that is drawn at random: another for every address.
-fn mask_seed(fit: &FitPlan) -> u64 {
-    match &fit.gradual {
-        Some(_) => fit.address.seed,
-        None => identity::seed(&format!("mask of {}", fit.address)),
-    }
 }
 
 /// Epochs of the fits that come before in the data's order.

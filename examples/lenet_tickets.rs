@@ -1,4 +1,4 @@
-//! Do LeNet's tickets win on handwritten digits? Five seeds, and every control of the first rank.
+//! Do LeNet's tickets win on handwritten digits? Ten seeds, and every control of the first rank.
 //!
 //! `cargo run --example lenet_tickets`
 #![allow(clippy::print_stdout)] // an example talks to its reader

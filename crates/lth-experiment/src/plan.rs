@@ -186,7 +186,7 @@ pub enum MaskFrom {
     Same(Address),
     /// The weights of highest score are kept.
     Cut(Box<Cut>),
-    /// As many weights of every layer as a fit ended with, drawn at random.
+    /// As many weights in all as a fit ended with, drawn at random from all layers together.
     Random(Address),
     /// A fit's mask, its values shuffled within each layer.
     Shuffled(Address),

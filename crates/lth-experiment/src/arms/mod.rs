@@ -33,7 +33,7 @@ pub enum Arm {
     Reinitialised,
     /// The ticket's mask and signs on the magnitudes of other initial weights.
     SignTransfer,
-    /// The ticket's start under a mask drawn at random with as many weights in every layer.
+    /// The ticket's start under a mask drawn at random with as many weights in all.
     Random,
     /// The ticket's start under its mask shuffled within each layer.
     Shuffled,

@@ -172,7 +172,7 @@ impl ExperimentDir {
     }
 
     /// Adds one line to `metrics.jsonl`. It outlives the process, but not always a power cut: the fit's record, which has
-    /// the same figures, does, and waiting for the disk at every line would take as long as training a small network.
+    /// the same figures, does.
     ///
     /// # Errors
     /// [`Error::Invalid`] if a figure is not finite or out of range, [`Error::Io`]; the file then ends with its last whole

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use lth_runs::experiment::{FitRecord, Summary};
+use lth_runs::statistics::Estimate;
 use lth_runs::table::{Align, Table};
+use lth_runs::{Analysis, ArmFigures, Summary};
 
 use crate::console::Console;
 use crate::failure::{Blame, Result};
@@ -46,9 +47,8 @@ fn read(path: &Path) -> Result<Summary> {
     Summary::read(&file).data()
 }
 
-/// Means over the seeds of each experiment.
+/// The figures of every arm and level that both have: means over the seeds of each.
 fn figures(first: &Summary, second: &Summary) -> Table {
-    let metric = &first.metric;
     let mut table = Table::new([
         ("arm", Align::Left),
         ("level", Align::Right),
@@ -59,38 +59,23 @@ fn figures(first: &Summary, second: &Summary) -> Table {
         ("seconds, first", Align::Right),
         ("second", Align::Right),
     ]);
-    for arm in &first.arms {
-        for level in first.levels() {
-            let of = |summary: &Summary| -> Vec<FitRecord> {
-                let here =
-                    |fit: &&FitRecord| fit.address.arm == arm.name && fit.address.level == level && fit.is_whole();
-                summary.fits.iter().filter(here).cloned().collect()
-            };
-            let (one, other) = (of(first), of(second));
-            if one.is_empty() || other.is_empty() {
-                continue;
-            }
-            let mean = |fits: &[FitRecord], value: &dyn Fn(&FitRecord) -> Option<f64>| -> Option<f64> {
-                let values: Vec<f64> = fits.iter().filter_map(value).collect();
-                (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-            };
-            let density = |fits: &[FitRecord]| mean(fits, &|fit| Some(100.0 * (1.0 - fit.measured_sparsity()?)));
-            let figure = |fits: &[FitRecord]| mean(fits, &|fit| fit.metric(metric));
-            let seconds = |fits: &[FitRecord]| mean(fits, &|fit| Some(fit.seconds()));
-            let text = |value: Option<f64>, decimals: usize| {
-                value.map_or_else(String::new, |value| format!("{value:.decimals$}"))
-            };
-            table.push([
-                arm.name.clone(),
-                level.to_string(),
-                text(density(&one), 2),
-                text(density(&other), 2),
-                text(figure(&one), 4),
-                text(figure(&other), 4),
-                text(seconds(&one), 1),
-                text(seconds(&other), 1),
-            ]);
-        }
+    let (first, second) = (Analysis::of(first), Analysis::of(second));
+    let mean = |estimate: Option<Estimate>, scale: f64, decimals: usize| {
+        estimate.map_or_else(String::new, |estimate| format!("{:.decimals$}", scale * estimate.mean))
+    };
+    for one in &first.figures {
+        let same = |other: &&ArmFigures| (&other.arm, other.level) == (&one.arm, one.level);
+        let Some(other) = second.figures.iter().find(same) else { continue };
+        table.push([
+            one.arm.clone(),
+            one.level.to_string(),
+            mean(one.density, 100.0, 2),
+            mean(other.density, 100.0, 2),
+            mean(one.metric, 1.0, 4),
+            mean(other.metric, 1.0, 4),
+            mean(one.seconds, 1.0, 1),
+            mean(other.seconds, 1.0, 1),
+        ]);
     }
     table
 }

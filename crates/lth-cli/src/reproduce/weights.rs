@@ -7,10 +7,10 @@ use lth_data::cache_dir;
 use lth_data::download::{self, Downloader, Hub, resnet18_weights};
 use lth_files::sha256_file;
 use lth_nn::Weights;
-use lth_runs::{Checked, WeightsRecord};
+use lth_runs::WeightsRecord;
 
 use super::options::{Options, Settings, WeightsName};
-use crate::checked::Compared;
+use crate::checked;
 use crate::console::Console;
 use crate::data::Watch;
 use crate::failure::{Blame, Failure, Kind, Result};
@@ -38,19 +38,16 @@ pub(super) fn open(
                     "Without a network: give them with --weights FILE, or start from random ones with --weights none";
                 Failure::new(Kind::Data, anyhow::anyhow!("{error:#}. {hint}"))
             })?;
-            let compared = Compared::of(&fetched, downloader.mirror());
+            let checked = checked::of_fetched(&fetched, downloader.mirror());
             let from = fetched.url.clone().unwrap_or_else(|| fetched.path.display().to_string());
             let source = format!("downloaded from {from}");
-            (
-                fetched.path,
-                WeightsRecord { name: "imagenet".to_owned(), source, sha256: None, checked: compared.checked },
-            )
+            (fetched.path, WeightsRecord { name: "imagenet".to_owned(), source, sha256: None, checked })
         }
         WeightsName::File(path) => {
             let name =
                 path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
             let source = format!("file {}", path.display());
-            let checked: Checked = Compared::recognise(&[resnet18_weights()], path)?.checked;
+            let checked = checked::of_file(&resnet18_weights(), path)?;
             (path.clone(), WeightsRecord { name, source, sha256: None, checked })
         }
     };

@@ -10,6 +10,7 @@ use super::geometry::{Direction, Geometry, Map};
 use super::scratch::{Shared, for_each_task, with_buffers};
 use crate::conv::kernel::table::{Kernels, MAX_ROWS, Number};
 use crate::conv::kernel::tile::{DenseTile, Run};
+use crate::pattern::clear_pruned;
 
 /// Rows (positions × batch) of one panel: 64 KB are read in order from the L2 cache; 128 rows would stay in L1, but
 /// sums would be loaded and stored twice as often.
@@ -220,9 +221,7 @@ impl Plan {
                     let len = columns.len() * n_taps;
                     // SAFETY: what was written just now.
                     let grad = unsafe { std::slice::from_raw_parts_mut(grad.at(to), len) };
-                    for (grad, &kept) in grad.iter_mut().zip(&kept[to..to + len]) {
-                        *grad = if kept == 0 { T::default() } else { *grad };
-                    }
+                    clear_pruned(grad, &kept[to..to + len]);
                 }
             }
         });

@@ -339,11 +339,8 @@ impl Compute for SwappedProduct<'_> {
     fn compute<T: Number>(&self, x: &[T], grad: &[T], out: &mut [MaybeUninit<T>]) {
         dense::apply(self.geometry, Direction::Forward, grad, x, out);
         if let Some(pattern) = self.pattern {
-            for (value, &kept) in out.iter_mut().zip(pattern.bits()) {
-                if kept == 0 {
-                    value.write(T::default());
-                }
-            }
+            // SAFETY: the product has written every element.
+            pattern.clear_pruned(unsafe { &mut *(std::ptr::from_mut(out) as *mut [T]) });
         }
     }
 }

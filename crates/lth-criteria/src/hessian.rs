@@ -90,6 +90,7 @@ pub fn hessian_vector_product(
 ///
 /// A variable's type is fixed where the network is built, so that f32 cannot be widened here and is refused: in f32 the
 /// product of a network with ReLU is noise (errors of three times its norm were measured on LeNet-300-100).
+/// [`hessian_gradient_product_at`] takes weights of any type.
 ///
 /// # Errors
 /// If a variable or the loss is not f64, `loss` fails or gives a variable no gradient, the gradient is not finite or all
@@ -124,6 +125,43 @@ pub fn hessian_gradient_product(
         return Err(Error::Parameter { parameter, got, expected });
     }
     Ok(product)
+}
+
+/// [`hessian_gradient_product`] of weights of any floating-point type, by name, f64.
+///
+/// `loss` is handed the weights as variables in f64, by the same names, and runs the network with them on fixed data in
+/// f64. A model that is built from a `VarBuilder` is built anew from these: `VarBuilder::from_tensors` keeps what is a
+/// variable one. `weights` themselves are not touched.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use candle_core::{Device, Tensor};
+/// use lth_criteria::hessian_gradient_product_at;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let weights = BTreeMap::from([("w".to_owned(), Tensor::new(&[1f32, -2.0], &Device::Cpu)?)]);
+/// // L = Σ w⁴ / 12, so that g = w³ / 3 and H is diagonal with w².
+/// let product = hessian_gradient_product_at(&weights, |w| (w["w"].powf(4.0)?.sum_all()? / 12.0))?;
+/// let product = product["w"].to_vec1::<f64>()?;
+/// assert!((product[0] - 1.0 / 3.0).abs() < 1e-6 && (product[1] + 32.0 / 3.0).abs() < 1e-5);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// If a weight is of an integer type, or as [`hessian_gradient_product`].
+pub fn hessian_gradient_product_at(
+    weights: &BTreeMap<String, Tensor>,
+    mut loss: impl FnMut(&BTreeMap<String, Var>) -> candle_core::Result<Tensor>,
+) -> Result<BTreeMap<String, Tensor>, Error> {
+    let mut variables = BTreeMap::new();
+    for (name, weight) in weights {
+        if weight.dtype().is_int() {
+            return Err(Error::NotDouble { what: format!("weight `{name}`"), got: weight.dtype() });
+        }
+        variables.insert(name.clone(), Var::from_tensor(&widened(weight)?)?);
+    }
+    hessian_gradient_product(&variables, || loss(&variables))
 }
 
 fn widened(tensor: &Tensor) -> Result<Tensor, Error> {

@@ -37,8 +37,9 @@
 //! | [`Lamp`] | w² / Σ of the layer's squares ≥ w² | |
 //!
 //! What they need is collected by [`GradientStatistics`], [`GateStatistics`], [`ActivationNorms`],
-//! [`hessian_gradient_product`] and [`flow_gradients`]; [`synflow`] runs the whole iterative method. [`Normalized`]
-//! puts the scores of different layers on one scale, for selection over all of them.
+//! [`hessian_gradient_product`] (of a network in f64; [`hessian_gradient_product_at`] widens weights of other types) and
+//! [`flow_gradients`]; [`synflow`] runs the whole iterative method. [`Normalized`] puts the scores of different layers
+//! on one scale, for selection over all of them.
 
 mod criterion;
 mod define;
@@ -71,7 +72,7 @@ pub use error::{Error, Names};
 pub use flow::{SynFlow, SynFlowRounds, flow_gradients, synflow};
 pub use gate::{GateStatistics, TaylorGate};
 pub use gradient::{EmpiricalFisher, Grasp, Snip, Taylor};
-pub use hessian::{hessian_gradient_product, hessian_vector_product};
+pub use hessian::{hessian_gradient_product, hessian_gradient_product_at, hessian_vector_product};
 pub use inputs::{Checked, Input, Inputs, NamedInputs, Requirements};
 pub use lamp::Lamp;
 pub use magnitude::{

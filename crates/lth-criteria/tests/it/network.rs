@@ -6,10 +6,11 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{BatchNorm, Conv2d, Conv2dConfig, Linear, Module, ModuleT, VarBuilder, VarMap};
 use lth_criteria::{
     ActivationNorms, Criterion, GradientStatistics, Grasp, NamedInputs, Snip, SynFlow, SynFlowRounds, Taylor, Wanda,
-    flow_gradients, gradients, hessian_gradient_product, hessian_vector_product, score_all, synflow,
+    flow_gradients, gradients, hessian_gradient_product, hessian_gradient_product_at, hessian_vector_product,
+    score_all, synflow,
 };
 
-use crate::values;
+use crate::{assert_close, values};
 
 struct Network {
     variables: BTreeMap<String, Var>,
@@ -240,4 +241,45 @@ fn the_hessian_of_a_network_with_relu_is_symmetric() {
         let size = (dot(&direction, &direction) * dot(&by_gradient, &by_gradient)).sqrt();
         assert!((ours - expected).abs() <= 1e-6 * size, "{ours}, expected {expected} of {size}");
     }
+}
+
+#[test]
+fn weights_in_single_and_half_precision_are_widened_for_a_network_built_anew() {
+    let wave = |phase: f64, dims: &[usize]| {
+        let value = |i: usize| (12.9898 * i as f64 + phase).sin() * 0.5;
+        Tensor::from_vec((0..dims.iter().product()).map(value).collect::<Vec<_>>(), dims, &Device::Cpu).unwrap()
+    };
+    let (x, targets) = (wave(1.0, &[32, 20]), (0..32u32).map(|i| i * 7 % 5).collect());
+    let targets = Tensor::from_vec(targets, 32, &Device::Cpu).unwrap();
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let mut weights = BTreeMap::new();
+        for (name, outputs, inputs) in [("fc1", 16, 20), ("fc2", 5, 16)] {
+            weights.insert(format!("{name}.weight"), wave(2.0, &[outputs, inputs]).to_dtype(dtype).unwrap());
+            weights.insert(format!("{name}.bias"), wave(3.0, &[outputs]).to_dtype(dtype).unwrap());
+        }
+        let product = hessian_gradient_product_at(&weights, |variables| {
+            let tensors = variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+            let vb = VarBuilder::from_tensors(tensors, DType::F64, &Device::Cpu);
+            let (fc1, fc2) = (candle_nn::linear(20, 16, vb.pp("fc1"))?, candle_nn::linear(16, 5, vb.pp("fc2"))?);
+            candle_nn::loss::cross_entropy(&fc2.forward(&fc1.forward(&x)?.relu()?)?, &targets)
+        });
+        let product = product.unwrap();
+        // By hand, in f64 from the start, at the same numbers.
+        let wide = |name: &String| Var::from_tensor(&weights[name].to_dtype(DType::F64).unwrap()).unwrap();
+        let variables: BTreeMap<String, Var> = weights.keys().map(|name| (name.clone(), wide(name))).collect();
+        let expected = hessian_gradient_product(&variables, || {
+            let layer = |x: &Tensor, name: &str| {
+                x.matmul(&variables[&format!("{name}.weight")].t()?)?
+                    .broadcast_add(variables[&format!("{name}.bias")].as_tensor())
+            };
+            candle_nn::loss::cross_entropy(&layer(&layer(&x, "fc1")?.relu()?, "fc2")?, &targets)
+        });
+        for (name, expected) in expected.unwrap() {
+            assert_close(&values(&product[&name]), &values(&expected), 1e-5, &name);
+            assert_eq!(weights[&name].dtype(), dtype);
+        }
+    }
+    let counts = BTreeMap::from([("n".to_owned(), Tensor::zeros(3, DType::U32, &Device::Cpu).unwrap())]);
+    let error = hessian_gradient_product_at(&counts, |_| candle_core::bail!("not called")).unwrap_err();
+    assert!(error.to_string().starts_with("weight `n` is u32"), "{error}");
 }

@@ -45,9 +45,10 @@
 //! [`conv2d_kernels`] tells the choice, [`Kernel::run`] overrides it.
 //!
 //! # Values that are not finite
-//! A NaN or an infinity reaches every output that a kept weight carries it to, on every kernel. Beyond that kernels
-//! differ: one that multiplies by the zero of a pruned weight or of padding makes a NaN where one that leaves it out
-//! makes none, and which kernel runs depends on shapes, mask and machine. Rely on it no further than to notice.
+//! A NaN or an infinity reaches every output that a kept weight carries it to, and no other, on every kernel: a pruned
+//! weight is not read, and neither is padding. Where nothing is masked that is what PyTorch does but for padding, whose
+//! zeros it multiplies. Sums that are not finite are computed again one by one, so that a network that has diverged is
+//! slow.
 //!
 //! # Fast
 //! [`backward`] gives what `loss.backward()` gives, in fewer passes over memory, where all operators

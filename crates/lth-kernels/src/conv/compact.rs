@@ -50,7 +50,8 @@ impl KeptChannels {
     }
 }
 
-/// The forward pass or the input gradient with a masked weight: writes all of `target`.
+/// The forward pass or the input gradient with a masked weight: writes all of `target`. Whether all of it is finite comes
+/// back.
 pub(crate) fn apply<T: Number>(
     kept: &KeptChannels,
     g: &Geometry,
@@ -58,7 +59,7 @@ pub(crate) fn apply<T: Number>(
     weight: &[T],
     source: &[T],
     target: &mut [MaybeUninit<T>],
-) {
+) -> bool {
     let small = kept.geometry(g);
     let (outputs, inputs) = (g.n_outputs() * g.batch, g.n_inputs() * g.batch);
     let (from, from_len, to, to_len) = match direction {
@@ -72,10 +73,11 @@ pub(crate) fn apply<T: Number>(
             return dense::apply(&small, direction, small_weight, &gathered, target);
         }
         with_buffers::<T, _>(to.len() * to_len, 0, |small_target, _| {
-            dense::apply(&small, direction, small_weight, &gathered, as_uninit(small_target));
+            let is_finite = dense::apply(&small, direction, small_weight, &gathered, as_uninit(small_target));
             scatter(small_target, to, to_len, target);
-        });
-    });
+            is_finite
+        })
+    })
 }
 
 /// The weight's gradient; exact zeros where `bits` is 0.

@@ -6,6 +6,7 @@
 //! two in real networks and would fall on the same cache lines.
 
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::geometry::{Direction, Geometry, Map};
 use super::scratch::{Shared, for_each_task, with_buffers};
@@ -18,14 +19,15 @@ const REDUCTION_CHUNK: usize = 160;
 const PANEL_BYTES: usize = 320 << 10;
 const TARGET_BYTES: usize = 640 << 10;
 
-/// The forward pass or the input gradient: `target` gets all of its elements written.
+/// The forward pass or the input gradient: `target` gets all of its elements written. Whether all of them are finite
+/// comes back (tiles that reach past the batch hold zeros there).
 pub(crate) fn apply<T: Number>(
     geometry: &Geometry,
     direction: Direction,
     weight: &[T],
     source: &[T],
     target: &mut [MaybeUninit<T>],
-) {
+) -> bool {
     let map = geometry.map(direction);
     let kernels = T::kernels();
     let plan = Plan::new(&map, kernels);
@@ -33,13 +35,17 @@ pub(crate) fn apply<T: Number>(
     assert_eq!(target.len(), map.rows * geometry.groups * map.target[0] * map.target[1] * geometry.batch);
     assert_eq!(weight.len(), geometry.weights_per_group() * geometry.groups);
     let out = Shared::of_uninit(target);
+    let is_finite = AtomicBool::new(true);
     let n_tasks = geometry.groups * plan.batch_tiles.len() * plan.n_bands * plan.n_row_ranges;
     for_each_task(n_tasks, geometry.dense_work(), |task| {
         let (range, rest) = (task % plan.n_row_ranges, task / plan.n_row_ranges);
         let (band, rest) = (rest % plan.n_bands, rest / plan.n_bands);
         let (batch_tile, group) = (rest % plan.batch_tiles.len(), rest / plan.batch_tiles.len());
-        plan.run(&map, kernels, group, plan.batch_tiles[batch_tile], band, range, weight, source, out);
+        if !plan.run(&map, kernels, group, plan.batch_tiles[batch_tile], band, range, weight, source, out) {
+            is_finite.store(false, Ordering::Relaxed);
+        }
     });
+    is_finite.into_inner()
 }
 
 /// A piece of the batch: its first element and the vectors that cover it.
@@ -131,7 +137,7 @@ impl Plan {
         weight: &[T],
         source: &[T],
         target: Shared<T>,
-    ) {
+    ) -> bool {
         let g = &map.geometry;
         let width = tile.vectors * kernels.lanes;
         let here = width.min(g.batch - tile.start);
@@ -161,6 +167,7 @@ impl Plan {
                 (buffer.as_mut_ptr(), buffer_row, width)
             };
             let mut runs = Vec::with_capacity(g.n_taps());
+            let mut is_finite = true;
             for depth in (0..map.depth).step_by(self.depth_chunk) {
                 let depth_end = (depth + self.depth_chunk).min(map.depth);
                 for c in depth..depth_end {
@@ -213,7 +220,7 @@ impl Plan {
                             // SAFETY: the kernel is of this machine's instruction set; runs point at source rows
                             // inside the panel (`reach` covers `inside`) and at weights of rows `row..row + n` of
                             // this chunk; `out` has `n` rows of `width` elements that no other task writes.
-                            unsafe { kernels.dense[tile.vectors.ilog2() as usize][n - 1](&tile_args) };
+                            is_finite &= unsafe { kernels.dense[tile.vectors.ilog2() as usize][n - 1](&tile_args) };
                             row += n;
                         }
                     }
@@ -231,7 +238,8 @@ impl Plan {
                     }
                 }
             }
-        });
+            is_finite
+        })
     }
 }
 

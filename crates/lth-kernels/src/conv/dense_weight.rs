@@ -7,6 +7,7 @@
 use std::mem::MaybeUninit;
 
 use super::geometry::{Direction, Geometry, Map};
+use super::mend;
 use super::scratch::{Shared, for_each_task, with_buffers};
 use crate::conv::kernel::table::{Kernels, MAX_ROWS, Number};
 use crate::conv::kernel::tile::{DenseTile, Run};
@@ -33,6 +34,26 @@ pub(crate) fn weight_gradient<T: Number>(
     assert_eq!(grad.len(), geometry.weights_per_group() * geometry.groups);
     assert!(kept.is_none_or(|kept| kept.len() == grad.len()));
     let plan = Plan::new(&map, kernels);
+    compute(&plan, &map, kernels, (input, output_grad), kept, grad);
+    // Where taps are columns, those outside the picture are columns of zeros.
+    if plan.unfolded && mend::has_padding(geometry) {
+        // SAFETY: every element was written just now.
+        let grad = unsafe { &mut *(std::ptr::from_mut(grad) as *mut [T]) };
+        if !mend::are_finite(grad) {
+            mend::weight_gradient(geometry, (input, output_grad), grad);
+        }
+    }
+}
+
+fn compute<T: Number>(
+    plan: &Plan,
+    map: &Map,
+    kernels: &Kernels<T>,
+    (input, output_grad): (&[T], &[T]),
+    kept: Option<&[u8]>,
+    grad: &mut [MaybeUninit<T>],
+) {
+    let geometry = &map.geometry;
     let n_tasks = geometry.groups * plan.column_blocks.len() * plan.n_row_ranges * plan.n_parts;
     let n_weights = grad.len();
     let run = |out: Shared<T>| {
@@ -41,7 +62,7 @@ pub(crate) fn weight_gradient<T: Number>(
             let (block, rest) = (rest % plan.column_blocks.len(), rest / plan.column_blocks.len());
             let (part, group) = (rest % plan.n_parts, rest / plan.n_parts);
             let out = Shared::from_pointer(out.at(part * n_weights));
-            plan.run(&map, kernels, group, plan.column_blocks[block], range, part, input, output_grad, kept, out);
+            plan.run(map, kernels, group, plan.column_blocks[block], range, part, input, output_grad, kept, out);
         });
     };
     if plan.n_parts == 1 {

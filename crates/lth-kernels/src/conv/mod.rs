@@ -6,6 +6,7 @@
 //! - `lattice`, `program`, `sparse`: a mask made into lists, and the drivers that walk them
 //! - `flat`, `unfold`: small batches in `[N, C, H, W]`
 //! - `compact`: filters and channels that are pruned whole
+//! - `mend`: sums that are not finite, from kept weights inside the picture alone
 //! - `cost`: which of these runs a layer
 //! - `op`: candle's operators
 //! - `packed`: inference, where the weight no longer changes
@@ -18,6 +19,7 @@ pub(crate) mod flat;
 mod geometry;
 mod kernel;
 mod lattice;
+mod mend;
 pub(crate) mod op;
 mod packed;
 pub(crate) mod program;

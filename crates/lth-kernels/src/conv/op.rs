@@ -10,7 +10,7 @@ use super::cost::{self, Kernel, Pass};
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::Number;
 use super::scratch::with_buffers;
-use super::{compact, dense, dense_weight, sparse, unfold};
+use super::{compact, dense, dense_weight, mend, sparse, unfold};
 use crate::layout::{Layout as Order, to_layout};
 use crate::pattern::Pattern;
 use crate::real::{tensor, with_real, with_values};
@@ -147,11 +147,19 @@ fn sparse_gradients<T: Number + WithDType>(
         with_values(w, |w: &[T]| {
             with_values(grad, |grad: &[T]| {
                 // SAFETY: `gradients` writes all of both.
-                Ok(unsafe {
+                let mut is_finite = true;
+                let mut of_x = unsafe {
                     written(x.len(), |of_x| {
-                        of_w = written(w.len(), |of_w| sparse::gradients(&program, w, x, grad, of_x, of_w));
+                        of_w = written(w.len(), |of_w| {
+                            is_finite = sparse::gradients(&program, w, x, grad, of_x, of_w);
+                        });
                     })
-                })
+                };
+                if !is_finite && mend::has_padding(g) {
+                    let (direction, bits) = (Direction::InputGradient, Some(pattern.bits()));
+                    mend::map(g, direction, bits, (w, grad), &mut of_x, Order::Chwn);
+                }
+                Ok(of_x)
             })
         })
     })?;
@@ -259,21 +267,43 @@ struct Apply<'a> {
     direction: Direction,
 }
 
-impl Compute for Apply<'_> {
-    fn compute<T: Number>(&self, source: &[T], weight: &[T], out: &mut [MaybeUninit<T>]) {
+impl Apply<'_> {
+    /// Writes all of `out`. Whether nothing that is not finite was met comes back; it may say no where nothing was.
+    fn apply<T: Number>(&self, source: &[T], weight: &[T], out: &mut [MaybeUninit<T>]) -> bool {
         let (g, direction) = (self.geometry, self.direction);
         let Some(pattern) = self.pattern else {
+            // Nothing but weights inside the picture is read.
             return dense::apply(g, direction, weight, source, out);
         };
         let kept = pattern.kept_channels();
-        match (cost::choose(g, pattern.density(), kept, Pass::Map(direction), T::kernels().set), kept) {
-            (Kernel::Sparse, _) => sparse::apply(&pattern.program::<T>(g, direction), weight, source, out),
-            (Kernel::Compact, Some(kept)) => {
-                compact::apply(kept, g, direction, &pattern.masked(weight), source, out);
-            }
-            _ if pattern.density() == 1.0 => dense::apply(g, direction, weight, source, out),
-            _ => dense::apply(g, direction, &pattern.masked(weight), source, out),
+        let (is_finite, is_right) =
+            match (cost::choose(g, pattern.density(), kept, Pass::Map(direction), T::kernels().set), kept) {
+                (Kernel::Sparse, _) => {
+                    let is_finite = sparse::apply(&pattern.program::<T>(g, direction), weight, source, out);
+                    (is_finite, is_finite || !mend::has_padding(g))
+                }
+                (Kernel::Compact, Some(kept)) => {
+                    let is_finite = compact::apply(kept, g, direction, &pattern.masked(weight), source, out);
+                    (is_finite, is_finite)
+                }
+                _ if pattern.density() == 1.0 => (dense::apply(g, direction, weight, source, out), true),
+                _ => {
+                    let is_finite = dense::apply(g, direction, &pattern.masked(weight), source, out);
+                    (is_finite, is_finite)
+                }
+            };
+        if !is_right {
+            // SAFETY: every element was written.
+            let out = unsafe { all_written(out) };
+            mend::map(g, direction, Some(pattern.bits()), (weight, source), out, Order::Chwn);
         }
+        is_finite
+    }
+}
+
+impl Compute for Apply<'_> {
+    fn compute<T: Number>(&self, source: &[T], weight: &[T], out: &mut [MaybeUninit<T>]) {
+        self.apply(source, weight, out);
     }
 }
 
@@ -294,16 +324,36 @@ impl Compute for Unfolded<'_> {
             && cost::choose(&inner, pattern.density(), None, Pass::Map(Direction::Forward), set) == Kernel::Sparse
         {
             let program = pattern.flat_program::<T>(g);
-            return with_buffers::<T, _>(program.n_entries(), 0, |values, _| {
+            let is_right = with_buffers::<T, _>(program.n_entries(), 0, |values, _| {
                 program.pack(weight, values);
                 program.apply(values, x, out);
+                !mend::has_padding(g) || mend::are_finite(values)
             });
+            if !is_right {
+                self.mend(weight, x, out);
+            }
+            return;
         }
         let apply = Apply { geometry: &inner, pattern: self.pattern, direction: Direction::Forward };
         with_buffers::<T, _>(inner.in_channels * inner.batch, 0, |columns, _| {
             unfold::unfold(g, x, columns);
-            unfold::by_picture(g, out, |out| apply.compute(columns, weight, out));
+            let mut is_finite = true;
+            unfold::by_picture(g, out, |out| is_finite = apply.apply(columns, weight, out));
+            // Taps outside the picture have become columns of zeros.
+            if !is_finite && mend::has_padding(g) {
+                self.mend(weight, x, out);
+            }
         });
+    }
+}
+
+impl Unfolded<'_> {
+    /// `out` has been written.
+    fn mend<T: Number>(&self, weight: &[T], x: &[T], out: &mut [MaybeUninit<T>]) {
+        // SAFETY: as the callers say.
+        let out = unsafe { all_written(out) };
+        let bits = self.pattern.map(Pattern::bits);
+        mend::map(self.geometry, Direction::Forward, bits, (weight, x), out, Order::Nchw);
     }
 }
 
@@ -340,7 +390,7 @@ impl Compute for SwappedProduct<'_> {
         dense::apply(self.geometry, Direction::Forward, grad, x, out);
         if let Some(pattern) = self.pattern {
             // SAFETY: the product has written every element.
-            pattern.clear_pruned(unsafe { &mut *(std::ptr::from_mut(out) as *mut [T]) });
+            pattern.clear_pruned(unsafe { all_written(out) });
         }
     }
 }
@@ -383,6 +433,13 @@ unsafe fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> V
     // SAFETY: the caller's promise.
     unsafe { out.set_len(len) };
     out
+}
+
+/// # Safety
+/// Every element must have been written.
+unsafe fn all_written<T>(out: &mut [MaybeUninit<T>]) -> &mut [T] {
+    // SAFETY: the caller's promise.
+    unsafe { &mut *(std::ptr::from_mut(out) as *mut [T]) }
 }
 
 fn storage_dtype(storage: &CpuStorage) -> DType {

@@ -11,7 +11,7 @@ use super::geometry::{Direction, Geometry};
 use super::kernel::table::Number;
 use super::program::{Program, ProgramKey};
 use super::scratch::{Shared, for_each_task, with_buffers};
-use super::{Conv2dParams, compact, dense, geometry, native_layout, sparse, unfold};
+use super::{Conv2dParams, compact, dense, geometry, mend, native_layout, sparse, unfold};
 use crate::error::{expect_dtype, expect_rank, expect_shape};
 use crate::layout::{Layout, to_layout};
 use crate::pattern::{Cache, Pattern, cached};
@@ -45,6 +45,8 @@ pub struct PackedConv2d {
 struct Inner {
     weight_shape: Vec<usize>,
     weight: Vec<f32>,
+    /// Whether all of the weight is.
+    is_finite: bool,
     bias: Option<Vec<f32>>,
     pattern: Option<Pattern>,
     relu: bool,
@@ -97,6 +99,7 @@ impl PackedConv2d {
             pattern.expect_fits(op, weight)?;
         }
         let values = weight.flatten_all()?.to_vec1::<f32>()?;
+        let is_finite = mend::are_finite(&values);
         let mut weight_shape = weight.dims().to_vec();
         weight_shape.resize(4, 1);
         Ok(Self {
@@ -106,6 +109,7 @@ impl PackedConv2d {
                     Some(pattern) => pattern.masked(&values).into_owned(),
                     None => values,
                 },
+                is_finite,
                 bias: bias.map(Tensor::to_vec1).transpose()?,
                 pattern: pattern.cloned(),
                 relu,
@@ -262,30 +266,51 @@ impl Inner {
             return;
         }
         let set = f32::kernels().set;
+        let mend = |out: &mut [MaybeUninit<f32>]| {
+            // SAFETY: the kernels have written every element.
+            let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [f32]) };
+            let bits = self.pattern.as_ref().map(Pattern::bits);
+            mend::map(g, Direction::Forward, bits, (&self.weight, x), out, layout);
+        };
+        // Zeros of padding are read by every kernel but the dense one in its own layout.
+        let padding_counts = mend::has_padding(g) && !self.is_finite;
+        let is_masked = self.pattern.as_ref().is_some_and(|pattern| pattern.density() < 1.0);
         if let Some(pattern) = &self.pattern {
             // A small batch is unfolded first, and its columns are no channels.
             let kept = pattern.kept_channels().filter(|_| layout == Layout::Chwn);
             match (cost::choose_packed(&inner, pattern.density(), kept, set), kept) {
                 (Kernel::Sparse, _) => {
-                    return match &*self.packed(pattern, g, layout) {
+                    match &*self.packed(pattern, g, layout) {
                         Lists::Chwn(program, values) => sparse::apply_packed(program, values, x, out),
                         Lists::Nchw(program, values) => program.apply(values, x, out),
-                    };
+                    }
+                    if padding_counts {
+                        mend(out);
+                    }
+                    return;
                 }
                 (Kernel::Compact, Some(kept)) => {
-                    return compact::apply(kept, g, Direction::Forward, &self.weight, x, out);
+                    if !compact::apply(kept, g, Direction::Forward, &self.weight, x, out) {
+                        mend(out);
+                    }
+                    return;
                 }
                 _ => {}
             }
         }
-        match layout {
-            Layout::Chwn => dense::apply(g, Direction::Forward, &self.weight, x, out),
+        let is_right = match layout {
+            Layout::Chwn => dense::apply(g, Direction::Forward, &self.weight, x, out) || !is_masked,
             Layout::Nchw => with_buffers::<f32, _>(inner.in_channels * inner.batch, 0, |columns, _| {
+                let mut is_finite = true;
                 unfold::unfold(g, x, columns);
                 unfold::by_picture(g, out, |out| {
-                    dense::apply(&inner, Direction::Forward, &self.weight, columns, out);
+                    is_finite = dense::apply(&inner, Direction::Forward, &self.weight, columns, out);
                 });
+                is_finite || !(is_masked || padding_counts)
             }),
+        };
+        if !is_right {
+            mend(out);
         }
     }
 

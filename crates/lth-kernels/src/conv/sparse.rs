@@ -7,12 +7,14 @@
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
 use super::geometry::{Direction, Map};
 use super::kernel::table::{Number, SparseDotFn, SparseFn};
 use super::kernel::tile::{Pitch, SparseTile};
+use super::mend;
 use super::program::{ClassProgram, Kept, PANEL_BYTES, Program};
 use super::scratch::{Shared, for_each_task, with_buffers};
 
@@ -23,12 +25,14 @@ const OUTPUT_BLOCK: usize = 8;
 /// Kept weights whose values one task fetches.
 const FETCH: usize = 1 << 14;
 
-/// The forward pass or the input gradient (whichever the program is of): writes all of `target`.
-pub(crate) fn apply<T: Number>(program: &Program, weight: &[T], source: &[T], target: &mut [MaybeUninit<T>]) {
+/// The forward pass or the input gradient (whichever the program is of): writes all of `target`. Whether all kept weights
+/// are finite comes back: one that is not makes NaN of the zeros of padding.
+pub(crate) fn apply<T: Number>(program: &Program, weight: &[T], source: &[T], target: &mut [MaybeUninit<T>]) -> bool {
     with_buffers::<T, _>(program.kept.len(), 0, |values, _| {
         fetch(&program.kept, weight, values);
         apply_packed(program, values, source, target);
-    });
+        mend::are_finite(values)
+    })
 }
 
 /// The kept weights in the order of the program's entries.
@@ -52,10 +56,27 @@ pub(crate) fn weight_gradient<T: Number>(
     grad: &mut [MaybeUninit<T>],
 ) {
     assert_eq!(program.map.direction, Direction::Forward);
-    with_dots(program, grad, |sums| run(program, input, None, Some(Dots { factors: output_grad, sums })));
+    let is_finite =
+        with_dots(program, grad, |sums| run(program, input, None, Some(Dots { factors: output_grad, sums })));
+    mend_weight_gradient(program, is_finite, (input, output_grad), grad);
 }
 
-/// Both gradients: of all of the input, and of the kept weights. `program` is of the input gradient.
+/// Where factors that are not finite have met the zeros of padding.
+fn mend_weight_gradient<T: Number>(
+    program: &Program,
+    is_finite: bool,
+    (input, output_grad): (&[T], &[T]),
+    grad: &mut [MaybeUninit<T>],
+) {
+    let g = &program.map.geometry;
+    if !is_finite && mend::has_padding(g) {
+        // SAFETY: every element was written.
+        mend::weight_gradient(g, (input, output_grad), unsafe { &mut *(std::ptr::from_mut(grad) as *mut [T]) });
+    }
+}
+
+/// Both gradients: of all of the input, and of the kept weights. `program` is of the input gradient. Whether all kept
+/// weights are finite comes back, as from [`apply`].
 pub(crate) fn gradients<T: Number>(
     program: &Program,
     weight: &[T],
@@ -63,15 +84,17 @@ pub(crate) fn gradients<T: Number>(
     output_grad: &[T],
     input_grad: &mut [MaybeUninit<T>],
     weight_grad: &mut [MaybeUninit<T>],
-) {
+) -> bool {
     assert_eq!(program.map.direction, Direction::InputGradient);
     with_buffers::<T, _>(program.kept.len(), 0, |values, _| {
         fetch(&program.kept, weight, values);
         let target = Shared::of_uninit(check(program, values, output_grad, input_grad));
-        with_dots(program, weight_grad, |sums| {
+        let is_finite = with_dots(program, weight_grad, |sums| {
             run(program, output_grad, Some(Products { values, target }), Some(Dots { factors: input, sums }));
         });
-    });
+        mend_weight_gradient(program, is_finite, (input, output_grad), weight_grad);
+        mend::are_finite(values)
+    })
 }
 
 /// Checks every length and hands `target` on.
@@ -110,18 +133,21 @@ fn fetch<T: Number>(kept: &[Kept], weight: &[T], values: &mut [T]) {
 }
 
 /// Runs `dot`, which sums for each entry over some parts of the work, and writes all of the weight's gradient: the sums of
-/// an entry are added in order.
-fn with_dots<T: Number>(program: &Program, grad: &mut [MaybeUninit<T>], dot: impl FnOnce(Shared<T>)) {
+/// an entry are added in order. Whether all are finite comes back.
+fn with_dots<T: Number>(program: &Program, grad: &mut [MaybeUninit<T>], dot: impl FnOnce(Shared<T>)) -> bool {
     let g = &program.map.geometry;
     let n_sums = program.n_sums::<T>();
     let (n_entries, per_output) = (program.kept.len(), g.in_per_group() * g.n_taps());
     assert_eq!(grad.len(), g.out_channels * per_output);
     let work = grad.len();
     let grad = Shared::of_uninit(grad);
+    let is_finite = AtomicBool::new(true);
     with_buffers::<T, _>(n_entries * n_sums, 0, |sums, _| {
         dot(Shared::new(sums));
         let sums = &*sums;
         for_each_task(g.out_channels.div_ceil(OUTPUT_BLOCK), work, |block| {
+            // Stays 0 while the sums are finite.
+            let mut probe = T::default();
             for output in block * OUTPUT_BLOCK..g.out_channels.min((block + 1) * OUTPUT_BLOCK) {
                 let first = output * per_output;
                 // SAFETY: the weights of an output, which no other task writes; zero bytes are the number zero.
@@ -131,11 +157,17 @@ fn with_dots<T: Number>(program: &Program, grad: &mut [MaybeUninit<T>], dot: imp
                 };
                 for kept in &program.kept[program.outputs[output] as usize..program.outputs[output + 1] as usize] {
                     let of_parts = (0..n_sums).map(|part| sums[part * n_entries + kept.entry as usize]);
-                    grad[kept.position as usize - first] = of_parts.fold(T::default(), |sum, part| sum + part);
+                    let sum = of_parts.fold(T::default(), |sum, part| sum + part);
+                    grad[kept.position as usize - first] = sum;
+                    probe += sum * T::default();
                 }
+            }
+            if probe != T::default() {
+                is_finite.store(false, Ordering::Relaxed);
             }
         });
     });
+    is_finite.into_inner()
 }
 
 /// Sums of kept weights times what they read.

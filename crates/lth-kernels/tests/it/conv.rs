@@ -213,42 +213,101 @@ fn empty_filters_and_channels_give_zeros() -> Result<()> {
     Ok(())
 }
 
-/// Where an output must not be finite: a kept weight reads what is not.
-fn spoilt(x: &Tensor, mask: &Tensor, p: &Conv2dParams) -> Result<Vec<bool>> {
-    let bad: Vec<f64> = values(x).into_iter().map(|v| f64::from(u8::from(!v.is_finite()))).collect();
-    let bad = Tensor::from_vec(bad, x.shape(), &Device::Cpu)?;
-    Ok(values(&naive(&bad, &mask.to_dtype(DType::F64)?, p)?).into_iter().map(|n| n > 0.0).collect())
+/// Which numbers are finite.
+fn finite(tensor: &Tensor) -> Vec<bool> {
+    values(tensor).into_iter().map(f64::is_finite).collect()
 }
 
 #[test]
-fn what_is_not_finite_reaches_every_output_that_a_kept_weight_carries_it_to() -> Result<()> {
-    let p = params((1, 2), (1, 1), (1, 1), 1);
-    let shape = [8, 6, 3, 3];
-    let (weight, mask) = (noise32(2, &shape), mask(4, &shape, 0.3));
-    let pattern = Pattern::new(&mask)?;
-    for batch in [2, 17] {
-        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let mut values = values(&noise32(1, &[batch, 6, 5, 7])).into_iter().map(|v| v as f32).collect::<Vec<_>>();
-            // A corner, whose outputs read padding as well, and one from the middle of the last picture.
-            let middle = values.len() - 100;
-            (values[0], values[middle]) = (bad, bad);
-            let x = Tensor::from_vec(values, (batch, 6, 5, 7), &Device::Cpu)?;
-            let expected = spoilt(&x, &mask, &p)?;
-            for kernel in [Kernel::Dense, Kernel::Sparse, Kernel::Compact] {
-                for set in InstructionSet::ALL {
-                    for layout in LAYOUTS {
-                        let y = || kernel.run(|| run(&x, &weight, Some(&pattern), &p, layout));
-                        let Some(result) = set.run(y) else { continue };
-                        let [y, ..] = result?;
-                        let lost =
-                            self::values(&y).into_iter().zip(&expected).position(|(y, bad)| *bad && y.is_finite());
-                        assert_eq!(lost, None, "{kernel}, {set:?}, {layout:?}, batch {batch}");
+fn what_is_not_finite_reaches_what_a_kept_weight_carries_it_to_and_nothing_else() -> Result<()> {
+    for (p, filters, side) in [
+        (params((1, 2), (1, 1), (1, 1), 1), [8, 6, 3, 3], [5, 7]),
+        (params((1, 1), (1, 1), (1, 1), 1), [8, 16, 3, 3], [4, 4]),
+        (params((2, 2), (3, 3), (1, 1), 1), [4, 3, 7, 7], [9, 8]),
+        (params((1, 1), (2, 0), (2, 1), 2), [4, 3, 3, 1], [6, 5]),
+    ] {
+        let inputs = filters[1] * p.groups;
+        let mask = mask(4, &filters, 0.3);
+        let pattern = Pattern::new(&mask)?;
+        for batch in [2, 17, 64] {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let shape = [batch, inputs, side[0], side[1]];
+                let with = |tensor: &Tensor, places: &[usize]| -> Result<Tensor> {
+                    let mut values: Vec<f32> = values(tensor).into_iter().map(|v| v as f32).collect();
+                    places.iter().for_each(|&at| values[at] = bad);
+                    Tensor::from_vec(values, tensor.shape(), &Device::Cpu)
+                };
+                let (x, weight) = (noise32(1, &shape), noise32(2, &filters));
+                // A corner, whose outputs read padding as well, and one from the middle of the last picture.
+                let spoilt_x = with(&x, &[0, x.elem_count() - side[0] * side[1] / 2])?;
+                // Weights of every tap, kept and pruned.
+                let spoilt_weight = with(&weight, &[0, 5, 10, weight.elem_count() - 1])?;
+                for (x, weight) in [(&spoilt_x, &weight), (&x, &spoilt_weight)] {
+                    let expected = by_hand(x, weight, &mask, &p)?.map(|tensor| finite(&tensor));
+                    for kernel in [Kernel::Dense, Kernel::Sparse, Kernel::Compact] {
+                        for set in InstructionSet::ALL {
+                            for layout in LAYOUTS {
+                                let y = || kernel.run(|| run(x, weight, Some(&pattern), &p, layout));
+                                let Some(result) = set.run(y) else { continue };
+                                for (what, ours, expected) in
+                                    [("y", 0), ("dx", 1), ("dw", 2)].map(|(what, i)| (what, i, &expected[i]))
+                                {
+                                    let ours = finite(&result.as_ref().map_err(|e| e.to_string()).expect("runs")[ours]);
+                                    let differs =
+                                        ours.iter().zip(expected).position(|(ours, expected)| ours != expected);
+                                    assert_eq!(
+                                        differs, None,
+                                        "{what} of {filters:?}, {bad}: {kernel}, {set:?}, {layout:?}, batch {batch}"
+                                    );
+                                }
+                                let packed = kernel.run(|| {
+                                    let p = Conv2dParams { layout, ..p };
+                                    let packed = PackedConv2d::new(weight, None, Some(&pattern), false, &p)?;
+                                    let y = set.run(|| packed.forward(&to_layout(x, Layout::Nchw, layout)?, None));
+                                    y.transpose()?.map(|y| to_layout(&y, layout, Layout::Nchw)).transpose()
+                                });
+                                if let Some(y) = packed? {
+                                    assert_eq!(
+                                        finite(&y),
+                                        expected[0],
+                                        "packed {kernel}, {set:?}, {layout:?}, {batch}"
+                                    );
+                                }
+                            }
+                        }
                     }
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Output, input gradient and weight gradient as [`run`] gives them, by the definition: what is pruned or outside is not
+/// read.
+fn by_hand(x: &Tensor, weight: &Tensor, mask: &Tensor, p: &Conv2dParams) -> Result<[Tensor; 3]> {
+    let ((n, c, h, w), (o, per_group, kh, kw)) = (x.dims4()?, weight.dims4()?);
+    let y_shape = naive(&x.zeros_like()?, weight, p)?;
+    let (_, _, oh, ow) = y_shape.dims4()?;
+    let cotangent = values(&noise32(77, y_shape.dims()));
+    let (xs, ws, kept) = (values(x), values(weight), values(mask));
+    let (mut y, mut dx, mut dw) = (vec![0.0; n * o * oh * ow], vec![0.0; xs.len()], vec![0.0; ws.len()]);
+    for at in 0..y.len() {
+        let (ox, oy, channel, picture) = (at % ow, at / ow % oh, at / ow / oh % o, at / ow / oh / o);
+        for k in 0..per_group * kh * kw {
+            let (kx, ky, depth) = (k % kw, k / kw % kh, k / kw / kh);
+            let position = channel * per_group * kh * kw + k;
+            let row = (oy * p.stride.0 + ky * p.dilation.0).checked_sub(p.padding.0).filter(|&row| row < h);
+            let column = (ox * p.stride.1 + kx * p.dilation.1).checked_sub(p.padding.1).filter(|&column| column < w);
+            let (Some(row), Some(column), true) = (row, column, kept[position] != 0.0) else { continue };
+            let from = ((picture * c + channel / (o / p.groups) * per_group + depth) * h + row) * w + column;
+            y[at] += ws[position] * xs[from];
+            dx[from] += ws[position] * cotangent[at];
+            dw[position] += xs[from] * cotangent[at];
+        }
+    }
+    let tensor = |values: Vec<f64>, like: &Tensor| Tensor::from_vec(values, like.shape(), &Device::Cpu);
+    Ok([tensor(y, &y_shape)?, tensor(dx, x)?, tensor(dw, weight)?])
 }
 
 #[test]

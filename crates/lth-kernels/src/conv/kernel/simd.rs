@@ -6,7 +6,15 @@
 
 /// A floating-point type that the kernels compute in.
 pub(crate) trait Float:
-    Copy + Default + PartialEq + Send + Sync + std::ops::Add<Output = Self> + std::ops::AddAssign + 'static
+    Copy
+    + Default
+    + PartialEq
+    + Send
+    + Sync
+    + std::ops::Add<Output = Self>
+    + std::ops::AddAssign
+    + std::ops::Mul<Output = Self>
+    + 'static
 {
 }
 

@@ -69,7 +69,7 @@ pub(crate) struct TileShape {
     pub(crate) cut_unit: usize,
 }
 
-pub(crate) type DenseFn<T> = unsafe fn(&DenseTile<'_, T>);
+pub(crate) type DenseFn<T> = unsafe fn(&DenseTile<'_, T>) -> bool;
 pub(crate) type TransposeFn<T> = unsafe fn([*const T; 4], usize, *mut T, usize);
 pub(crate) type SparseFn<T> = unsafe fn(&SparseTile<T>, *const T, *mut T, bool);
 pub(crate) type SparseDotFn<T> = unsafe fn(&SparseTile<T>, *const T, *mut T);
@@ -133,7 +133,7 @@ macro_rules! kernels {
             // SAFETY (all wrappers): the features are those of the vector type, and the rest of the contract
             // is passed on unchanged.
             $(#[target_feature(enable = $feature)])*
-            unsafe fn dense<const MR: usize, const NV: usize>(tile: &DenseTile<'_, $t>) {
+            unsafe fn dense<const MR: usize, const NV: usize>(tile: &DenseTile<'_, $t>) -> bool {
                 // SAFETY: see above.
                 unsafe { tile::dense::<$vector, MR, NV>(tile) }
             }

@@ -29,11 +29,13 @@ pub(crate) struct DenseTile<'a, T> {
     pub(crate) first: bool,
 }
 
+/// Whether all sums are finite comes back.
+///
 /// # Safety
 /// The vector type's instruction set is there; every address that the description of [`DenseTile`] names, for
 /// `MR` rows and `NV` vectors, is inside one allocation.
 #[inline(always)]
-pub(crate) unsafe fn dense<V: Vector, const MR: usize, const NV: usize>(tile: &DenseTile<'_, V::Elem>) {
+pub(crate) unsafe fn dense<V: Vector, const MR: usize, const NV: usize>(tile: &DenseTile<'_, V::Elem>) -> bool {
     // SAFETY: the caller's promise covers each address computed here.
     unsafe {
         let mut acc = [[V::zero(); NV]; MR];
@@ -62,11 +64,16 @@ pub(crate) unsafe fn dense<V: Vector, const MR: usize, const NV: usize>(tile: &D
                 panel = panel.wrapping_add(tile.x_step);
             }
         }
+        // 0 times a sum is 0, or NaN where the sum is not finite: two sums, so that none waits for the one before.
+        let mut probes = [V::zero(); 4];
         for m in 0..MR {
             for v in 0..NV {
                 acc[m][v].store(tile.out.add(m * tile.out_row + v * V::LANES));
+                probes[m % 2] = acc[m][v].fma(V::zero(), probes[m % 2]);
             }
         }
+        let [even, odd, ..] = V::sums(probes);
+        even + odd == V::Elem::default()
     }
 }
 

@@ -84,6 +84,12 @@ impl Observer for Progress<'_> {
                 self.console.line(format!("\n{} ({} of {n_fits}): {}", fit.address, index + 1, fit.description));
                 self.bar = Some(self.console.bar(&fit.address.to_string(), *n_steps));
             }
+            Notice::Resumed { fit, step } => {
+                self.console.note(format!("{fit} goes on from its checkpoint, at step {step}"));
+            }
+            Notice::BegunAnew { fit, reason } => {
+                self.console.note(format!("{fit} begins anew: {reason}"));
+            }
             Notice::Stepped { n_done, loss, .. } => {
                 if let Some(bar) = &self.bar {
                     bar.set_position(*n_done);
@@ -110,7 +116,7 @@ impl Observer for Progress<'_> {
 /// Shows the result, or says how to go on after an interruption.
 pub(crate) fn conclude(summary: &Summary, outcome: &Outcome, folder: &Path, console: &Console) -> Result {
     if !outcome.is_done {
-        console.note("interrupted: the same command line goes on with the fit that was cut");
+        console.note("interrupted: the same command line goes on where it was cut");
         return Err(Failure::new(Kind::Interrupted, anyhow::anyhow!("interrupted before all fits were done")));
     }
     console.line(format!("\n{}", lth_runs::report::overview(summary).trim_end()));

@@ -1,10 +1,11 @@
 //! `lth imp`: iterative magnitude pruning with its controls.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use lth_data::{DatasetName, Opening};
-use lth_experiment::{Arm, Experiment, Host, PRESETS, Rewinding, preset};
+use lth_experiment::{Arm, CHECKPOINT_EVERY, Experiment, Host, PRESETS, Rewinding, preset};
 use lth_runs::Existing;
 use lth_schedule::Step;
 
@@ -62,6 +63,9 @@ pub struct Options {
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
+    /// Seconds between two checkpoints of a fit: what is lost at most where the process is killed
+    #[arg(long, value_name = "SECONDS", default_value_t = CHECKPOINT_EVERY.as_secs())]
+    checkpoint_every: u64,
     /// Folder of the experiment [default: runs/NAME-IDENTITY, the same for the same experiment]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -115,6 +119,7 @@ pub(crate) fn run(options: &Options) -> Result {
     let host = Host {
         open: data::open_options(options.source.skip_damaged)?,
         is_interrupted: &interrupted,
+        checkpoint_every: Duration::from_secs(options.checkpoint_every),
         peak_memory: &system::peak_memory,
         software: SOFTWARE.into(),
         command: system::command_line(),

@@ -136,6 +136,42 @@ fn a_short_run_leaves_the_same_weights_to_the_bit() -> Result {
 }
 
 #[test]
+fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits() -> Result {
+    let folder = tempfile::tempdir()?;
+    let command = "imp --preset lenet-digits --levels 2 --arms agp,rigl --seeds 1 --length 4ep --threads 1";
+    let whole = run(folder.path(), &format!("{command} --out whole"))?;
+    assert_eq!(whole.status.code(), Some(0), "{}", stderr(&whole));
+    // At every step a checkpoint: also a process that lives for a moment gets on.
+    let cut = format!("{command} --out cut --checkpoint-every 0");
+    let (mut n_kills, mut n_resumed) = (0, 0);
+    for moment in 0..40 {
+        let mut child = lth(folder.path(), &cut).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        std::thread::sleep(std::time::Duration::from_millis(60 + 23 * (moment * 7 % 11)));
+        // SIGKILL: nothing can be tidied up.
+        child.kill()?;
+        let output = child.wait_with_output()?;
+        n_resumed += stderr(&output).matches("goes on from its checkpoint").count();
+        n_kills += usize::from(output.status.code().is_none());
+    }
+    let rest = run(folder.path(), &cut)?;
+    assert_eq!(rest.status.code(), Some(0), "{}", stderr(&rest));
+    assert!(n_kills > 0 && n_resumed > 0, "{n_kills} killed, {n_resumed} resumed");
+    let contents = |out: &str| -> Result<BTreeMap<String, Vec<u8>>> {
+        let out = folder.path().join(out);
+        let networks = files(&out)?.into_iter().filter(|path| path.extension().is_some_and(|end| end == "safetensors"));
+        networks
+            .map(|path| Ok((path.strip_prefix(&out)?.display().to_string(), std::fs::read(&path)?)))
+            .collect::<Result<_>>()
+    };
+    let (whole, cut) = (contents("whole")?, contents("cut")?);
+    assert_eq!(whole.keys().collect::<Vec<_>>(), cut.keys().collect::<Vec<_>>());
+    for (name, bytes) in &whole {
+        assert!(cut[name] == *bytes, "{name} after {n_kills} kills");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_run_through_a_mirror_keeps_no_password_and_says_what_was_checked() -> Result {
     let folder = tempfile::tempdir()?;
     pets(folder.path())?;

@@ -189,7 +189,18 @@ impl Experiment {
     /// # Errors
     /// As [`Experiment::plan`] and [`Runner::run`].
     pub fn run(&self, dir: &mut ExperimentDir, host: Host<'_>) -> Result<(Summary, Outcome), Error> {
-        let Host { open, watch, observer, is_interrupted, peak_memory, reports, software, command, machine } = host;
+        let Host {
+            open,
+            watch,
+            observer,
+            is_interrupted,
+            checkpoint_every,
+            peak_memory,
+            reports,
+            software,
+            command,
+            machine,
+        } = host;
         let plan = self.plan()?;
         let writer = SummaryWriter::new(&plan, self.record()?, dir, (&software, &command, machine.as_ref()))?;
         let watch = RefCell::new(watch);
@@ -223,9 +234,13 @@ impl Experiment {
                 preprocessing: Some(Preprocessing { mean, std }),
                 class_names: Vec::new(),
             },
-            dataset_info: DatasetInfo { name: self.data.name.to_string(), sha256: None },
+            dataset_info: &|| DatasetInfo {
+                name: self.data.name.to_string(),
+                sha256: opened.borrow().as_ref().map(|(_, dataset)| dataset.provenance.content_sha256.clone()),
+            },
             score_batches: SCORE_BATCHES,
             is_interrupted,
+            checkpoint_every,
             peak_memory,
         };
         let outcome = runner

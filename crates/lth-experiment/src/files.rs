@@ -41,7 +41,7 @@ impl<N, E, T> Files<'_, Runner<'_, N, E, T>> {
             network: self.runner.network_info.clone(),
             pruning: if masks.is_empty() { None } else { Some(self.pruning_info(masks)?) },
             seed: self.fit.address.seed,
-            dataset: self.runner.dataset_info.clone(),
+            dataset: (self.runner.dataset_info)(),
             parent: None,
             other: BTreeMap::new(),
         };

@@ -24,6 +24,8 @@ pub struct Host<'a> {
     pub observer: &'a mut dyn Observer,
     /// Asked between two batches: whether to stop, and go on another time.
     pub is_interrupted: &'a dyn Fn() -> bool,
+    /// Time between two checkpoints of a fit, about: a minute, unless somebody wants it otherwise.
+    pub checkpoint_every: Duration,
     /// The process's peak resident memory in bytes, where somebody knows it.
     pub peak_memory: &'a dyn Fn() -> Option<u64>,
     /// The files made of a summary, by name: [`lth_runs::report::files`].
@@ -48,6 +50,7 @@ impl<'a> Host<'a> {
             watch,
             observer,
             is_interrupted: &|| false,
+            checkpoint_every: CHECKPOINT_EVERY,
             peak_memory: &|| None,
             reports: &lth_runs::report::files,
             software: concat!("lth ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -56,6 +59,9 @@ impl<'a> Host<'a> {
         }
     }
 }
+
+/// What is lost at most where a process is killed.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 
 /// Tells nobody.
 pub struct Silent;

@@ -22,12 +22,20 @@ pub(crate) fn of(value: &impl Serialize) -> Result<String, Error> {
 /// # Errors
 /// If it cannot be written as JSON.
 pub(crate) fn of_fit(plan: &Plan, fit: &FitPlan) -> Result<String, Error> {
+    of(&facts_of_fit(plan, fit)?)
+}
+
+/// All that a fit's result depends on.
+///
+/// # Errors
+/// If it cannot be written as JSON.
+pub(crate) fn facts_of_fit(plan: &Plan, fit: &FitPlan) -> Result<Value, Error> {
     // What is kept for others does not change the fit; nor do words.
     let own = FitPlan { keep: Vec::new(), description: String::new(), keeps_files: false, ..fit.clone() };
     let rests_on = fit.rests_on().into_iter().filter_map(|address| plan.fit(address));
     let rests_on: Vec<Value> = rests_on.map(|other| Ok(of_fit(plan, other)?.into())).collect::<Result<_, Error>>()?;
     let Plan { subject, training, pruning, optimizer_state, .. } = plan;
-    of(&serde_json::json!({
+    Ok(serde_json::json!({
         "fit": own, "rests_on": rests_on, "subject": subject, "training": training, "pruning": pruning,
         "optimizer_state": optimizer_state,
     }))

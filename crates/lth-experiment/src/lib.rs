@@ -36,6 +36,7 @@
 //! [`sensitivity`] look at trained networks.
 
 mod arms;
+mod checkpoints;
 mod checks;
 mod connectivity;
 mod error;
@@ -63,7 +64,7 @@ pub use connectivity::{PathPoint, linear_path};
 pub use error::Error;
 pub use examples::Examples;
 pub use experiment::{Experiment, FixedSeeds};
-pub use host::{Host, Silent, SummaryWriter};
+pub use host::{CHECKPOINT_EVERY, Host, Silent, SummaryWriter};
 pub use imp::{DENSE, ImpConfig, Rewinding, TICKET};
 pub use notebook::NotebookConfig;
 pub use observer::{Notice, Observer};

@@ -32,6 +32,20 @@ pub enum Notice<'a> {
         /// Steps that it takes.
         n_steps: u64,
     },
+    /// The fit goes on where an earlier process was stopped.
+    Resumed {
+        /// Which one.
+        fit: &'a Address,
+        /// The next step, counted from the start of the training.
+        step: u64,
+    },
+    /// The fit has a checkpoint that cannot be used, and begins at its start.
+    BegunAnew {
+        /// Which one.
+        fit: &'a Address,
+        /// What is wrong with the checkpoint.
+        reason: &'a str,
+    },
     /// The optimiser has moved.
     Stepped {
         /// The fit.

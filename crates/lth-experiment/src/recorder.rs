@@ -7,7 +7,8 @@ use candle_core::Tensor;
 use lth_runs::experiment::{ExperimentDir, LayerRecord, Measurement, MetricLine};
 use lth_schedule::Step;
 use lth_ticket::layer_records;
-use lth_train::{BoxError, Event, Fit, Hook};
+use lth_train::{BoxError, Event, Fit, Hook, HookState};
+use serde::{Deserialize, Serialize};
 
 use crate::observer::{Notice, Observer};
 use crate::plan::FitPlan;
@@ -68,6 +69,41 @@ impl Hook for Keeper {
         }
         Ok(())
     }
+
+    fn save(&self) -> Result<HookState, BoxError> {
+        let mut tensors = Tensors::new();
+        for (number, (_, weights)) in self.at.iter().enumerate() {
+            tensors.extend(weights.iter().map(|(name, weight)| (format!("at/{number}/{name}"), weight.clone())));
+        }
+        if let Some((_, weights)) = &self.best {
+            tensors.extend(weights.iter().map(|(name, weight)| (format!("best/{name}"), weight.clone())));
+        }
+        let kept = KeeperState {
+            at: self.at.iter().map(|(step, _)| *step).collect(),
+            best: self.best.as_ref().map(|(loss, _)| *loss),
+        };
+        Ok(HookState { tensors, json: serde_json::to_value(kept)? })
+    }
+
+    fn load(&mut self, state: &HookState) -> Result<(), BoxError> {
+        let kept: KeeperState = serde_json::from_value(state.json.clone())?;
+        // Snapshots are never changed in place: sharing them is as good as copies.
+        let under = |prefix: &str| -> Tensors {
+            let own = state.tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)));
+            own.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect()
+        };
+        let at = kept.at.into_iter().enumerate();
+        self.at = at.map(|(number, step)| (step, under(&format!("at/{number}/")))).collect();
+        self.best = kept.best.map(|loss| (loss, under("best/")));
+        Ok(())
+    }
+}
+
+/// What a [`Keeper`] keeps that is no tensor.
+#[derive(Serialize, Deserialize)]
+struct KeeperState {
+    at: Vec<Step>,
+    best: Option<f64>,
 }
 
 /// Tells and writes down the figures as they come. Comes after hooks that change weights.
@@ -139,4 +175,25 @@ impl Hook for Recorder<'_> {
         }
         Ok(())
     }
+
+    fn save(&self) -> Result<HookState, BoxError> {
+        let json = serde_json::json!({
+            "from": self.from, "history": self.history, "data_seconds": self.data_seconds,
+        });
+        Ok(HookState { tensors: Tensors::new(), json })
+    }
+
+    fn load(&mut self, state: &HookState) -> Result<(), BoxError> {
+        let RecorderState { from, history, data_seconds } = serde_json::from_value(state.json.clone())?;
+        (self.from, self.history, self.data_seconds) = (from, history, data_seconds);
+        Ok(())
+    }
+}
+
+/// What a [`Recorder`] goes on with.
+#[derive(Deserialize)]
+struct RecorderState {
+    from: usize,
+    history: Vec<Measurement>,
+    data_seconds: f64,
 }

@@ -1,7 +1,7 @@
 //! Does what a plan says, and what of it is not there yet.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use lth_criteria::by_name;
@@ -11,7 +11,9 @@ use lth_schedule::{SparsitySchedule, TrainingLength};
 use lth_ticket::{
     DatasetInfo, Dynamic, EarlyBird, NetworkInfo, Notice as PruningNotice, Pruning, PruningConfig, layer_records,
 };
-use lth_train::{BoxError, Clip, Data, End, FitConfig, Hook, Network, Optimizer, Task, Trainer, Validate, evaluate};
+use lth_train::{
+    BoxError, Checkpoint, Clip, Data, End, FitConfig, Hook, Network, Optimizer, Task, Trainer, Validate, evaluate,
+};
 
 use crate::files::{Files, file_record};
 use crate::masks::initial_seed;
@@ -20,7 +22,7 @@ use crate::plan::{FitPlan, Gradual, MaskFrom, Plan, Start};
 use crate::recorder::{Keeper, Recorder};
 use crate::signs::transfer_signs;
 use crate::states::{Kept, States, carries_optimizer, save_optimizer, wanted};
-use crate::{Error, Examples, identity};
+use crate::{Error, Examples, checkpoints, identity};
 
 /// Is given the records after every fit.
 pub type OnFit<'a> = dyn FnMut(&mut ExperimentDir, &[FitRecord]) -> Result<(), BoxError> + 'a;
@@ -38,12 +40,15 @@ pub struct Runner<'a, N, E, T> {
     pub task: &'a T,
     /// What files say of the network.
     pub network_info: NetworkInfo,
-    /// What files say of the data.
-    pub dataset_info: DatasetInfo,
+    /// What files say of the data; asked once they are there.
+    pub dataset_info: &'a dyn Fn() -> DatasetInfo,
     /// Batches that a criterion's gradients are averaged over.
     pub score_batches: usize,
     /// Asked between two batches: whether to stop, and go on another time.
     pub is_interrupted: &'a dyn Fn() -> bool,
+    /// Time between two checkpoints of a fit, about; writing them takes no more than a hundredth of the training time. A
+    /// fit that is interrupted writes one, too, and the next run goes on from it.
+    pub checkpoint_every: Duration,
     /// The process's peak resident memory in bytes, where somebody knows it.
     pub peak_memory: &'a dyn Fn() -> Option<u64>,
 }
@@ -79,6 +84,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             let address = &fit.address;
             let identity = identity::of_fit(self.plan, fit)?;
             if let Some(record) = self.done(dir, fit, &identity)? {
+                dir.remove_checkpoint(address)?;
                 observer.on(&Notice::Skipped { record: &record });
                 outcome.records.push(record);
                 continue;
@@ -117,6 +123,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             match trained.map_err(Error::of(address))? {
                 Some(record) => {
                     dir.write_record(&record)?;
+                    dir.remove_checkpoint(address)?;
                     observer.on(&Notice::Ended { record: &record });
                     outcome.records.push(record);
                     outcome.n_trained += 1;
@@ -231,10 +238,17 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             let start = trainer.network().parameters().snapshot(|_, _| true)?;
             files.write(dir, Kept::Start, start, &masks)?;
         }
+        let checkpoint = checkpoints::of(self.plan, fit, (self.dataset_info)().sha256.as_deref(), dir)?;
+        let state = checkpoints::read(&checkpoint, fit, observer)?;
+        let reached = state.as_ref().and_then(|state| state.counters.position.as_ref()).map_or(0, |at| at.iteration);
+        dir.drop_lines_after(&fit.address, reached as u64)?;
+        if let Some(state) = state {
+            trainer.restore(&state)?;
+        }
         let mut keeper = Keeper::new(&fit.keep, n_batches(examples), examples.test().is_some());
         let mut overhead = begun.elapsed();
         let Trained { ending, history, data_seconds } =
-            self.train(&mut trainer, dir, fit, examples, &mut keeper, observer)?;
+            self.train(&mut trainer, dir, fit, examples, &checkpoint, &mut keeper, observer)?;
         let Some(ending) = ending else { return Ok(None) };
 
         let begun = Instant::now();
@@ -292,6 +306,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         dir: &mut ExperimentDir,
         fit: &FitPlan,
         examples: &E,
+        checkpoint: &Checkpoint,
         keeper: &mut Keeper,
         observer: &mut dyn Observer,
     ) -> Result<Trained, Error> {
@@ -312,6 +327,8 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             validate: training.validate_every.map_or(Validate::EachEpoch, Validate::Every),
             clip: training.clip_norm.map(Clip::Norm),
             interrupted: Some(self.is_interrupted),
+            checkpoint: Some(&|state| Ok(checkpoint.write(state)?)),
+            checkpoint_every: Some(self.checkpoint_every),
             ..FitConfig::span(fit.from, fit.to)
         };
         let data = Data {

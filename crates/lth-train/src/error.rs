@@ -1,4 +1,5 @@
 use std::fmt;
+use std::path::PathBuf;
 
 use lth_schedule::Step;
 
@@ -204,6 +205,36 @@ pub enum Error {
     /// A checkpoint could not be written.
     #[error("writing a checkpoint failed: {}", chain(&**.0))]
     Checkpoint(BoxError),
+
+    /// A checkpoint that is there is not what was written.
+    #[error("checkpoint {} is damaged: {reason}", .path.display())]
+    DamagedCheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A checkpoint is of a run that differs from this one.
+    #[error(
+        "checkpoint {} is of another run: its {what} is {got}, this one's is {expected}; go on with the same settings, or \
+         remove it to begin anew",
+        .path.display()
+    )]
+    OtherRun {
+        /// The file.
+        path: PathBuf,
+        /// The first fact that differs.
+        what: String,
+        /// What the file says.
+        got: String,
+        /// What this run is.
+        expected: String,
+    },
+
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Files(#[from] lth_files::Error),
 
     /// Gradients are not those of the loss.
     #[error(

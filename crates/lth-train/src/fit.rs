@@ -87,9 +87,13 @@ pub struct FitConfig<'a> {
     pub time_limit: Option<Duration>,
     /// Asked before every batch that begins a step; where it says yes the fit ends with [`End::Interrupted`].
     pub interrupted: Option<&'a dyn Fn() -> bool>,
-    /// Given the whole state after every epoch, and where the fit is interrupted or out of time, to be written down by
-    /// whoever wants to resume.
+    /// Given the whole state now and then, and where the fit is interrupted or out of time, to be written down by whoever
+    /// wants to resume (see [`Checkpoint`](crate::Checkpoint)). Every hook of such a fit must give its state
+    /// ([`Hook::save`](crate::Hook::save)).
     pub checkpoint: Option<&'a WriteState<'a>>,
+    /// Time between two states, at least, and so long that writing takes no more than a hundredth of the time; zero: every step,
+    /// whatever it takes. `None`: the end of every epoch. It decides when states are written, and nothing else.
+    pub checkpoint_every: Option<Duration>,
 }
 
 impl FitConfig<'_> {
@@ -114,6 +118,7 @@ impl FitConfig<'_> {
             time_limit: None,
             interrupted: None,
             checkpoint: None,
+            checkpoint_every: None,
         }
     }
 }

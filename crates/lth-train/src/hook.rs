@@ -118,8 +118,7 @@ impl Fit<'_> {
         self.history
     }
 
-    /// All that the last validation gave, also which examples were right. `None` before the first, and after a resume until
-    /// the next.
+    /// All that the validation just before gave, also which examples were right. `None` from the next batch on.
     pub fn evaluation(&self) -> Option<&Evaluation> {
         self.evaluation
     }
@@ -253,11 +252,12 @@ pub trait Hook {
         false
     }
 
-    /// All that the hook would need to go on after a restart.
+    /// All that the hook would need to go on after a restart; `HookState::default()` of one that needs nothing. Asked where
+    /// states are written ([`FitConfig::checkpoint`](crate::FitConfig::checkpoint)).
     /// # Errors
-    /// If a tensor cannot be copied.
+    /// If a tensor cannot be copied. A hook that does not say what it needs is refused there.
     fn save(&self) -> Result<HookState, BoxError> {
-        Ok(HookState::default())
+        Err("it gives no state for checkpoints: let `Hook::save` give what it needs, or `HookState::default()`".into())
     }
 
     /// Takes up what [`Hook::save`] gave.

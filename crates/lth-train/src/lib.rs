@@ -10,6 +10,7 @@
 //! * [`Task`]: from a batch of any type to a loss and named metrics; [`Classification`] and [`Regression`] are there.
 //! * [`Trainer`]: the loop over any span of a training ([`FitConfig`]). It announces [`Event`]s to [`Hook`]s, keeps every
 //!   mask applied after every step, and ends with its history and the reason ([`Fitted`]).
+//! * [`Checkpoint`]: the file of a fit's state, with which another process goes on to the same bits.
 //! * [`EarlyStopping`]: the hook that stops a fit which no longer gets better.
 //! * [`evaluate`]: loss and metrics over a whole data set.
 //! * [`check_gradients`]: whether a network's gradients are right, by finite differences.
@@ -65,6 +66,7 @@
 //! ```
 
 mod check;
+mod checkpoint;
 mod clip;
 mod early_stopping;
 mod error;
@@ -81,6 +83,7 @@ mod task;
 mod trainer;
 
 pub use check::{CheckedGradient, GradientReport, Verdict, check_gradients};
+pub use checkpoint::Checkpoint;
 pub use clip::Clip;
 pub use early_stopping::EarlyStopping;
 pub use error::{BoxError, Error, without_backtrace};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Once;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
@@ -14,6 +14,9 @@ use crate::{
     BoxError, Classification, Data, End, Error, Evaluation, Event, Fit, FitConfig, FitSpan, Fitted, Hook, Network,
     Pass, Record, Role, Task, Trainer, Validate, evaluate,
 };
+
+/// Training takes so many times as long as the states that are written of it.
+const CHECKPOINT_SHARE: u32 = 100;
 
 impl<N: Network> Trainer<N> {
     /// Trains a classifier over `config`'s span, or, after an interruption or [`Trainer::restore`] from inside a fit, over
@@ -77,6 +80,7 @@ impl<N: Network> Trainer<N> {
             run.announce(self, Event::FitStart, hooks)?;
         }
         let mut batches = None;
+        let (mut last_checkpoint, mut took) = (called, Duration::ZERO);
         let end = loop {
             if let Some((by, reason)) = run.requests.stop.take() {
                 break End::Stopped { by, reason };
@@ -122,6 +126,8 @@ impl<N: Network> Trainer<N> {
                 let rate = (config.learning_rate)(run.progress());
                 run.requests.learning_rate = Some(check_finite("learning rate", rate)?);
             }
+            // Of the validation just before, and of no other: a resumed fit would not know it.
+            run.evaluation = None;
             run.announce(self, Event::BeforeBatch, hooks)?;
             if run.requests.stop.is_some() {
                 continue;
@@ -153,18 +159,34 @@ impl<N: Network> Trainer<N> {
                 }
                 if is_epochs_end {
                     run.announce(self, Event::EpochEnd, hooks)?;
-                    self.write_checkpoint(config, &run, hooks)?;
                 }
                 run.clock = Instant::now();
+            }
+            let is_due = match config.checkpoint_every {
+                Some(every) => {
+                    run.at.span.begins_step(iteration)
+                        && (every.is_zero() || last_checkpoint.elapsed() >= every.max(took * CHECKPOINT_SHARE))
+                }
+                None => is_epochs_end,
+            };
+            // A fit that a hook has stopped would not know that of a state.
+            if is_due && config.checkpoint.is_some() && run.requests.stop.is_none() {
+                run.pause();
+                let begun = Instant::now();
+                self.write_checkpoint(config, &run, hooks)?;
+                last_checkpoint = Instant::now();
+                took = last_checkpoint - begun;
+                run.clock = last_checkpoint;
             }
         };
         drop(batches);
         run.pause();
         let reached = run.at.span.step(run.at.iteration);
         if matches!(end, End::Interrupted | End::TimeLimit) {
-            let (at, states) = (run.at.clone(), saved_states(hooks)?);
             self.write_checkpoint(config, &run, hooks)?;
-            (self.position, self.hook_states) = (Some(at), states);
+            // The hooks themselves may be there for the rest of the fit; those that can be saved need not.
+            let states = hooks.iter().filter_map(|hook| Some((hook.name().to_owned(), hook.save().ok()?)));
+            (self.position, self.hook_states) = (Some(run.at.clone()), states.collect());
         } else {
             let is_recorded = run.at.history.last().map_or(run.at.span.from, |record| record.iteration);
             if is_recorded != run.at.iteration {
@@ -207,7 +229,14 @@ impl<N: Network> Trainer<N> {
         if let Some(at) = &self.position {
             at.check_same_fit(&start)?;
         }
+        if config.checkpoint.is_some() {
+            // What cannot be saved is found now, not with the first state.
+            saved_states(hooks)?;
+        }
         let states = std::mem::take(&mut self.hook_states);
+        if std::mem::take(&mut self.is_restored) && self.position.is_some() {
+            check_same_hooks(&states, &hook_names)?;
+        }
         for hook in hooks.iter_mut() {
             if let Some(state) = states.get(hook.name()) {
                 hook.load(state).map_err(|source| Error::Hook { hook: hook.name().to_owned(), source })?;
@@ -219,7 +248,8 @@ impl<N: Network> Trainer<N> {
             requests: Requests::default(),
             at,
             loss: None,
-            is_first_batch: true,
+            // A resumed fit has been looked at: in the midst of training a gradient may be 0 for a batch.
+            is_first_batch: is_start,
             sums: BTreeMap::new(),
             losses: 0.0,
             evaluation: None,
@@ -366,6 +396,18 @@ fn saved_states(hooks: &[&mut dyn Hook]) -> Result<BTreeMap<String, crate::HookS
         Ok((name, saved))
     };
     hooks.iter().map(save).collect()
+}
+
+/// # Errors
+/// [`Error::State`] if a state from a file lacks a hook of this fit, or has one that this fit lacks.
+fn check_same_hooks(states: &BTreeMap<String, crate::HookState>, names: &[String]) -> Result<(), Error> {
+    if let Some(name) = names.iter().find(|name| !states.contains_key(*name)) {
+        return Err(Error::State(format!("its fit had no hook `{name}`, this one has")));
+    }
+    if let Some(name) = states.keys().find(|name| !names.contains(name)) {
+        return Err(Error::State(format!("its fit had a hook `{name}`, this one has none")));
+    }
+    Ok(())
 }
 
 /// # Errors

@@ -17,6 +17,8 @@ pub struct Trainer<N> {
     pub(crate) seed: u64,
     pub(crate) position: Option<Position>,
     pub(crate) hook_states: BTreeMap<String, HookState>,
+    /// Whether position and states came by [`Trainer::restore`], so that every hook of the fit is among them.
+    pub(crate) is_restored: bool,
     pub(crate) may_lack_gradient: BTreeSet<String>,
     pub(crate) may_be_unseeded: bool,
 }
@@ -31,6 +33,7 @@ impl<N: Network> Trainer<N> {
             seed,
             position: None,
             hook_states: BTreeMap::new(),
+            is_restored: false,
             may_lack_gradient: BTreeSet::new(),
             may_be_unseeded: false,
         }
@@ -86,6 +89,7 @@ impl<N: Network> Trainer<N> {
     pub fn abandon_fit(&mut self) {
         self.position = None;
         self.hook_states.clear();
+        self.is_restored = false;
     }
 
     /// All that a later run needs to go on from here: between two fits, or where a fit was interrupted or out of time. For
@@ -110,8 +114,8 @@ impl<N: Network> Trainer<N> {
 
     /// Takes up a [`State`]. If it is from inside a fit, the next [`Trainer::fit`] goes on with the batch that was next
     /// (give it the same configuration, data and hooks) and ends with the same bits as if it had not been interrupted. A
-    /// fit over another span, with another cadence of validation, another clipping or other frozen parameters is refused
-    /// there.
+    /// fit over another span, with another cadence of validation, another clipping, other frozen parameters or other hooks
+    /// is refused there.
     /// # Errors
     /// If parameters or averages do not fit this network and optimiser.
     pub fn restore(&mut self, state: &State) -> Result<(), Error> {
@@ -129,6 +133,7 @@ impl<N: Network> Trainer<N> {
         self.seed = counters.seed;
         self.position.clone_from(&counters.position);
         self.hook_states.clone_from(&state.hooks);
+        self.is_restored = true;
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ mod weights;
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use candle_core::DType;
 use lth_data::{Dataset, Loader};
@@ -92,7 +93,6 @@ fn train(
         preprocessing: Some(data::preprocessing(&settings.data.normalisation)),
         class_names: classes(),
     };
-    let sha256 = opened.borrow().as_ref().map(|(_, dataset)| dataset.provenance.content_sha256.clone());
 
     let network = |seed: u64, dtype: DType| -> std::result::Result<ResNet, BoxError> {
         let setup = Setup { dtype, ..Setup::new(seed) };
@@ -122,9 +122,13 @@ fn train(
         examples: &examples,
         task: &Classification::default(),
         network_info,
-        dataset_info: DatasetInfo { name: settings.data.name.to_string(), sha256 },
+        dataset_info: &|| DatasetInfo {
+            name: settings.data.name.to_string(),
+            sha256: opened.borrow().as_ref().map(|(_, dataset)| dataset.provenance.content_sha256.clone()),
+        },
         score_batches: 1,
         is_interrupted: &interrupted,
+        checkpoint_every: Duration::from_secs(options.checkpoint_every),
         peak_memory: &system::peak_memory,
     };
     console.note(format!("writing to {}", dir.path().display()));

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use lth_data::{DataSource, DatasetName, DatasetSpec, Part, SplitRule};
-use lth_experiment::NotebookConfig;
 use lth_experiment::plan::OptimizerState;
+use lth_experiment::{CHECKPOINT_EVERY, NotebookConfig};
 use lth_nn::Head;
 use lth_schedule::LearningRate;
 use lth_train::OptimizerConfig;
@@ -75,6 +75,9 @@ pub struct Options {
     /// The five fits only
     #[arg(long)]
     pub(crate) no_controls: bool,
+    /// Seconds between two checkpoints of a fit: what is lost at most where the process is killed
+    #[arg(long, value_name = "SECONDS", default_value_t = CHECKPOINT_EVERY.as_secs())]
+    pub(crate) checkpoint_every: u64,
     /// Folder of the experiment [default: runs/DATASET-IDENTITY, the same for the same experiment]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,

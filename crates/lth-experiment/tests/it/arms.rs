@@ -148,9 +148,10 @@ fn transferred_signs_are_the_tickets_and_magnitudes_another_draws() -> Result {
             preprocessing: None,
             class_names: Vec::new(),
         },
-        dataset_info: lth_ticket::DatasetInfo { name: "digits".into(), sha256: None },
+        dataset_info: &|| lth_ticket::DatasetInfo { name: "digits".into(), sha256: None },
         score_batches: 1,
         is_interrupted: &|| false,
+        checkpoint_every: std::time::Duration::MAX,
         peak_memory: &|| None,
     };
     let outcome = runner.run(&mut dir, &mut lth_experiment::Silent, &mut |_, _| Ok(()))?;

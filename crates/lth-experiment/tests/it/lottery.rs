@@ -102,6 +102,56 @@ fn an_interrupted_run_ends_as_one_that_was_not() -> Result {
 }
 
 #[test]
+fn a_fit_goes_on_from_inside_whatever_prunes_it() -> Result {
+    let (whole, cut) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let mut experiment = small()?;
+    experiment.imp.n_levels = 1;
+    experiment.imp.rewinding = Rewinding::Weights("3it".parse()?);
+    experiment.imp.training.validate_every = std::num::NonZeroU32::new(4);
+    // A hook of each kind.
+    experiment.imp.arms = vec![Arm::Agp, Arm::RigL, Arm::Set, Arm::EarlyBird];
+    let (expected, _) = run(&experiment, whole.path())?;
+    // Stopped again and again after a few batches, always somewhere else.
+    let (mut n_asked, mut n_runs, mut n_resumed) = (6, 0, 0);
+    let outcome = loop {
+        let (outcome, told) = run_until(&experiment, cut.path(), n_asked)?;
+        n_resumed += told.iter().filter(|line| line.starts_with("resumed ")).count();
+        assert!(told.iter().all(|line| !line.starts_with("begun anew")), "{told:?}");
+        if outcome.is_done {
+            break outcome;
+        }
+        (n_asked, n_runs) = (6 + (n_asked + 5) % 13, n_runs + 1);
+        assert!(n_runs < 200, "it gets on");
+    };
+    assert!(n_resumed >= 8, "{n_resumed} in {n_runs} runs");
+    assert_eq!(contents(&outcome.records), contents(&expected.records));
+    let figures = |records: &[FitRecord]| -> Vec<_> {
+        let histories = records.iter().map(|record| {
+            let at = record.history.iter().map(|at| (at.step, at.train_loss, at.valid_loss, at.metrics.clone()));
+            (record.at_end.clone(), record.at_best.clone(), at.collect::<Vec<_>>())
+        });
+        histories.collect()
+    };
+    assert_eq!(figures(&outcome.records), figures(&expected.records));
+    // The lines are those of a run that was never stopped, and no checkpoint is left.
+    let lines = |folder: &std::path::Path| -> Result<Vec<_>> {
+        let text = std::fs::read_to_string(folder.join("metrics.jsonl"))?;
+        let lines = text.lines().map(serde_json::from_str::<lth_runs::experiment::MetricLine>);
+        let lines: Vec<_> = lines.collect::<std::result::Result<_, _>>()?;
+        Ok(lines.into_iter().map(|line| (line.fit, line.at.step, line.at.valid_loss)).collect())
+    };
+    assert_eq!(lines(cut.path())?, lines(whole.path())?);
+    for record in &outcome.records {
+        let folder = cut.path().join(record.address.folder());
+        let names = std::fs::read_dir(&folder)?.map(|entry| entry.map(|entry| entry.file_name()));
+        for name in names {
+            assert!(!name?.to_string_lossy().starts_with("checkpoint"), "{}", folder.display());
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn every_arm_runs_and_differs_from_the_ticket_as_it_says() -> Result {
     let folder = tempfile::tempdir()?;
     let mut experiment = small()?;

@@ -30,6 +30,8 @@ pub(crate) fn run_until(experiment: &Experiment, folder: &Path, n_asked: usize) 
     let mut told = Vec::new();
     let mut observer = |notice: &Notice<'_>| match notice {
         Notice::Started { fit, .. } => told.push(format!("started {}", fit.address)),
+        Notice::Resumed { fit, step } => told.push(format!("resumed {fit} at {step}")),
+        Notice::BegunAnew { fit, reason } => told.push(format!("begun anew {fit}: {reason}")),
         Notice::Skipped { record } => told.push(format!("skipped {}", record.address)),
         Notice::LeftOut { fit, needed } => told.push(format!("left out {} for {needed}", fit.address)),
         _ => {}

@@ -17,5 +17,5 @@ pub use analysis::{Analysis, ArmFigures, Beside, Compared, Comparison, LeftOut, 
 pub use arm::{ArmRecord, ArmRole};
 pub use fit::{Ending, Evaluated, FitRecord, Measurement, Part};
 pub use reference::{Reference, ReferenceFigure};
-pub use store::{ExperimentDir, MetricLine};
+pub use store::{CHECKPOINT, ExperimentDir, MetricLine};
 pub use summary::{Conditions, ExperimentRecord, SCHEMA, Summary};

@@ -1,5 +1,6 @@
 //! The folder of an experiment.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,10 @@ const EXPERIMENT: &str = "experiment.json";
 const SUMMARY: &str = "summary.json";
 const METRICS: &str = "metrics.jsonl";
 const RECORD: &str = "record.json";
+/// A fit's checkpoint, in its folder while it is not whole.
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+/// It, the one before it, and the next one that was not put in its place.
+const CHECKPOINTS: [&str; 3] = [CHECKPOINT, "checkpoint.safetensors.previous", "checkpoint.safetensors.next"];
 /// What is written at the folder's top, the manifest last: a removal that is cut short can be done again.
 const OURS: [&str; 5] = [SUMMARY, METRICS, "report.md", "report.html", EXPERIMENT];
 
@@ -28,6 +33,7 @@ const OURS: [&str; 5] = [SUMMARY, METRICS, "report.md", "report.html", EXPERIMEN
 ///   fits/ticket/level-03/seed-42/          a fit, by its address
 ///     record.json                          last of its files: a fit with a record is whole
 ///     ticket.safetensors, …                what it left
+///     checkpoint.safetensors, ….previous   while it is not whole: where it goes on
 ///   summary.json, report.md, report.html   brought up to date after every fit
 /// ```
 /// Files appear whole or not at all, but for `metrics.jsonl`, which grows by whole lines. Folders that were made and never
@@ -40,6 +46,8 @@ pub struct ExperimentDir {
     experiment: ExperimentRecord,
     /// What the first write begins with.
     begins: Begin,
+    /// Fits of which earlier processes left lines, once somebody has asked.
+    have_lines: Option<BTreeSet<Address>>,
     _lock: FolderLock,
 }
 
@@ -100,7 +108,7 @@ impl ExperimentDir {
                 (Existing::Replace, Some(_)) => Begin::Replaces,
             },
         };
-        let dir = Self { path, made, experiment, begins, _lock: lock };
+        let dir = Self { path, made, experiment, begins, have_lines: None, _lock: lock };
         if dir.begins != Begin::Replaces {
             dir.cut_half_lines()?;
             remove_partial_files(&dir.path)?;
@@ -169,6 +177,51 @@ impl ExperimentDir {
     /// [`Error::Io`].
     pub fn forget(&mut self, address: &Address) -> Result<(), Error> {
         remove(&self.path.join(address.folder()).join(RECORD))
+    }
+
+    /// Removes the checkpoint of a fit that is whole, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove_checkpoint(&mut self, address: &Address) -> Result<(), Error> {
+        let folder = self.path.join(address.folder());
+        CHECKPOINTS.iter().try_for_each(|name| remove(&folder.join(name)))
+    }
+
+    /// Takes the lines of a fit that lie behind `step` out of `metrics.jsonl`: those that a process wrote after the state
+    /// from which the fit goes on. They will be written again.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if a line cannot be read, [`Error::Io`].
+    pub fn drop_lines_after(&mut self, address: &Address, step: u64) -> Result<(), Error> {
+        if self.have_lines.as_ref().is_some_and(|have| !have.contains(address)) {
+            return Ok(());
+        }
+        let lines = if self.begins == Begin::Replaces { Vec::new() } else { self.lines()? };
+        let have: BTreeSet<Address> = lines.iter().map(|(_, line)| line.fit.clone()).collect();
+        self.have_lines = Some(have);
+        let is_kept = |line: &MetricLine| line.fit != *address || line.at.step <= step;
+        if lines.iter().all(|(_, line)| is_kept(line)) {
+            return Ok(());
+        }
+        let kept: String =
+            lines.iter().filter(|(_, line)| is_kept(line)).map(|(text, _)| format!("{text}\n")).collect();
+        let path = self.path.join(METRICS);
+        Ok(write_atomic(&path, |file| file.write_all(kept.as_bytes()))?)
+    }
+
+    /// The lines of `metrics.jsonl`, as they are and as they read.
+    fn lines(&self) -> Result<Vec<(String, MetricLine)>, Error> {
+        let path = self.path.join(METRICS);
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(Error::io("read", &path))?,
+        };
+        let read = |(at, line): (usize, &str)| match serde_json::from_str(line) {
+            Ok(read) => Ok((line.to_owned(), read)),
+            Err(error) => Err(Error::Damaged { path: path.clone(), line: Some(at + 1), reason: error.to_string() }),
+        };
+        text.lines().enumerate().map(read).collect()
     }
 
     /// Adds one line to `metrics.jsonl`. It outlives the process, but not always a power cut: the fit's record, which has
@@ -255,6 +308,7 @@ impl ExperimentDir {
                     }
                 }
             }
+            CHECKPOINTS.iter().try_for_each(|name| remove(&folder.join(name)))?;
             remove(&folder.join(RECORD))?;
             for emptied in folder.ancestors().take_while(|above| *above != self.path) {
                 if std::fs::remove_dir(emptied).is_err() {
@@ -265,7 +319,7 @@ impl ExperimentDir {
         OURS.iter().try_for_each(|name| remove(&self.path.join(name)))
     }
 
-    /// The folders of fits that have a record.
+    /// The folders of fits that have a record or a checkpoint.
     fn fit_folders(&self) -> Vec<PathBuf> {
         let mut folders = vec![self.path.join("fits")];
         for _ in 0..3 {
@@ -279,7 +333,7 @@ impl ExperimentDir {
             folders = folders.iter().flat_map(below).collect();
         }
         folders.sort();
-        folders.retain(|folder| folder.join(RECORD).is_file());
+        folders.retain(|folder| [RECORD].iter().chain(&CHECKPOINTS).any(|name| folder.join(name).is_file()));
         folders
     }
 

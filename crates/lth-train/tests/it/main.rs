@@ -1,6 +1,7 @@
 //! Tests of the trainer through its public interface.
 
 mod check;
+mod checkpoint;
 mod early_stopping;
 mod hooks;
 mod optimizer;

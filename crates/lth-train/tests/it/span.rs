@@ -29,15 +29,15 @@ impl Network for Noisy {
 }
 
 /// Batches of an epoch.
-const N: usize = 5;
-const EPOCHS: u32 = 3;
+pub(crate) const N: usize = 5;
+pub(crate) const EPOCHS: u32 = 3;
 
-fn data() -> Data<impl Fn(u64) -> Batches, impl Fn() -> Batches> {
+pub(crate) fn data() -> Data<impl Fn(u64) -> Batches, impl Fn() -> Batches> {
     let train = |epoch| Box::new((0..N).map(move |index| batch(epoch, index))) as Batches;
     Data { train, n_train_batches: N, valid: || Box::new((0..2).map(|index| batch(99, index))) as Batches }
 }
 
-fn trainer() -> Result<Trainer<Noisy>, Error> {
+pub(crate) fn trainer() -> Result<Trainer<Noisy>, Error> {
     let mut trainer = Trainer::new(Noisy(network()?), Optimizer::new(OptimizerConfig::adam()), 7);
     let mask = Tensor::new(&[[1u8, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 1]], &Device::Cpu)?;
     trainer.set_masks(BTreeMap::from([("weight".to_owned(), mask)]))?;
@@ -45,7 +45,7 @@ fn trainer() -> Result<Trainer<Noisy>, Error> {
 }
 
 /// Every bit of a trainer's weights and averages.
-fn bits<M: Network>(trainer: &Trainer<M>) -> Result<BTreeMap<String, Vec<u64>>, Error> {
+pub(crate) fn bits<M: Network>(trainer: &Trainer<M>) -> Result<BTreeMap<String, Vec<u64>>, Error> {
     let State { parameters, optimizer, .. } = trainer.state()?;
     let all = parameters.into_iter().chain(optimizer);
     let values = all.map(|(name, tensor)| {
@@ -67,7 +67,7 @@ fn at(iteration: usize) -> Step {
     Step { epoch: (iteration / N) as u32, iteration: (iteration % N) as u32 }
 }
 
-fn whole(accumulate: u32) -> FitConfig<'static> {
+pub(crate) fn whole(accumulate: u32) -> FitConfig<'static> {
     FitConfig {
         first_epoch: 4,
         learning_rate: &rate,
@@ -171,7 +171,7 @@ fn spans_out_of_order_are_refused() -> Result<(), Error> {
 
 /// Counts; its count must survive a resume.
 #[derive(Default)]
-struct Counter(BTreeMap<String, u64>);
+pub(crate) struct Counter(pub(crate) BTreeMap<String, u64>);
 
 impl Hook for Counter {
     fn name(&self) -> &str {

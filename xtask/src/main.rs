@@ -1,6 +1,7 @@
 //! The project's commands: those of `lth`, and what its developers need besides.
 
 mod bench;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -22,11 +23,13 @@ enum Command {
     #[command(flatten)]
     Lth(lth_cli::Command),
     Bench(Box<bench::Options>),
+    Torture(torture::Options),
 }
 
 fn main() -> ExitCode {
     lth_cli::main(|cli: Cli| match cli.command {
         Command::Lth(command) => command.run::<Cli>(),
         Command::Bench(options) => bench::run(&options),
+        Command::Torture(options) => torture::run(&options),
     })
 }

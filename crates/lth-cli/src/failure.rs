@@ -79,7 +79,8 @@ impl fmt::Display for Failure {
                 said.push_str(&text);
             }
         }
-        f.write_str(&said)
+        // Names in files may be anything: none moves the cursor or begins a line.
+        f.write_str(&said.replace(char::is_control, " "))
     }
 }
 

@@ -17,6 +17,7 @@ mod list;
 mod prune;
 mod report;
 mod reproduce;
+mod verify;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ pub enum Command {
     Report(report::Options),
     /// Lays two experiments side by side
     Compare(compare::Options),
+    /// Checks an experiment's files, and that two runs of it are the same to the bit
+    Verify(verify::Options),
     /// Lists the experiments in a folder
     List(list::Options),
     /// Shows what a ticket or checkpoint holds, layer by layer
@@ -65,6 +68,7 @@ impl Command {
             Self::Imp(options) => imp::run(options),
             Self::Report(options) => report::run(options),
             Self::Compare(options) => compare::run(options),
+            Self::Verify(options) => verify::run(options),
             Self::List(options) => list::run(options),
             Self::Inspect(options) => inspect::run(options),
             Self::Prune(options) => prune::run(options),

@@ -9,6 +9,7 @@ mod reference;
 mod schema_1;
 mod store;
 mod summary;
+mod verify;
 
 pub use crate::record::{FileRecord, LayerRecord};
 pub use address::Address;
@@ -18,4 +19,5 @@ pub use arm::{ArmRecord, ArmRole};
 pub use fit::{Ending, Evaluated, FitRecord, Measurement, Part};
 pub use reference::{Reference, ReferenceFigure};
 pub use store::{CHECKPOINT, ExperimentDir, MetricLine};
+pub use verify::{Discrepancy, damaged_files, differences};
 pub use summary::{Conditions, ExperimentRecord, SCHEMA, Summary};

@@ -10,3 +10,4 @@ mod round_trip;
 mod schema_1;
 mod storing;
 mod verdicts;
+mod verifying;

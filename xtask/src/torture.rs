@@ -1,0 +1,134 @@
+//! Runs that are killed, and what is left of them.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use lth_cli::console::Console;
+use lth_cli::failure::{Blame, Failure, Kind, Result};
+use lth_runs::Summary;
+use lth_runs::experiment::{Discrepancy, damaged_files, differences};
+
+/// Kills runs with SIGKILL at moments spread evenly over their whole time, lets the same command line go on, and checks that
+/// masks, weights and figures end as those of a run that nobody touched, to the last bit.
+///
+/// A run of `imp` (digits; a hook of each kind) and one of `reproduce` (drawn pets, the cache of decoded pictures among what
+/// is interrupted). Then the same on 1, 2, 4 and 8 threads. Exit code 4 if any run ends otherwise.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask torture                  200 runs of each, some minutes
+  cargo xtask torture --runs 5         as CI does it")]
+pub(crate) struct Options {
+    /// Runs of each command that are killed, each once or several times
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    runs: u32,
+    /// Kills of a run: as many as it has lives, one after the other
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    kills: u32,
+}
+
+/// What is run: a name, and the command line without --out.
+const SUBJECTS: [(&str, &str); 2] = [
+    (
+        "imp",
+        "imp --preset lenet-digits --levels 2 --arms agp,rigl,set,early-bird,snip --seeds 1 --length 3ep \
+         --checkpoint-every 0",
+    ),
+    (
+        "reproduce",
+        "reproduce --dataset toy-pets --epochs 1,2,1,2,1 --no-controls --checkpoint-every 0",
+    ),
+];
+
+pub(crate) fn run(options: &Options) -> Result {
+    let console = Console::new(false);
+    let folder = std::env::temp_dir().join(format!("lth-torture-{}", std::process::id()));
+    let done = SUBJECTS.iter().try_for_each(|subject| torture(subject, &folder, options, &console));
+    let _ = std::fs::remove_dir_all(&folder);
+    done?;
+    console.finish()
+}
+
+fn torture((name, command): &(&str, &str), folder: &Path, options: &Options, console: &Console) -> Result {
+    let whole = folder.join(format!("{name}-whole"));
+    let begun = Instant::now();
+    finish(command, &folder.join("cache-whole"), &whole, 1).training()?;
+    let took = begun.elapsed();
+    let expected = summary(&whole)?;
+    console.line(format!("{name}: {} fits in {:.1} s, untouched", expected.fits.len(), took.as_secs_f64()));
+
+    let mut problems = Vec::new();
+    let (mut n_killed, mut n_alike) = (0, 0);
+    for run in 0..options.runs {
+        let (out, cache) = (folder.join(format!("{name}-{run}")), folder.join(format!("cache-{run}")));
+        for kill in 0..options.kills {
+            // Moments by the golden ratio: as even as any, for any number of runs.
+            let share = (f64::from(run * options.kills + kill) * 0.618_033_988_749_895).fract();
+            n_killed += u32::from(kill_after(command, &cache, &out, took.mul_f64(share)).training()?);
+        }
+        finish(command, &cache, &out, 1).training()?;
+        let found = verdict(&out, &expected)?;
+        n_alike += u32::from(found.is_empty());
+        problems.extend(found.into_iter().map(|found| format!("run {run}: {found}")));
+        for folder in [&out, &cache] {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+    console.line(format!("{name}: {n_alike} of {} runs, killed {n_killed} times, ended with the same bits", options.runs));
+    for threads in [2, 4, 8] {
+        let out = folder.join(format!("{name}-on-{threads}"));
+        finish(command, &folder.join("cache-whole"), &out, threads).training()?;
+        let found = verdict(&out, &expected)?;
+        if found.is_empty() {
+            console.line(format!("{name}: the same bits on {threads} threads"));
+        }
+        problems.extend(found.into_iter().map(|found| format!("on {threads} threads: {found}")));
+    }
+    if let Some(first) = problems.first() {
+        let n = problems.len();
+        return Err(Failure::new(Kind::Training, anyhow::anyhow!("{n} discrepancies: {name}, {first}")));
+    }
+    Ok(())
+}
+
+fn lth(command: &str, cache: &Path, out: &Path, threads: u32) -> anyhow::Result<Command> {
+    let mut lth = Command::new(std::env::current_exe()?);
+    lth.args(command.split_whitespace()).arg("--out").arg(out).arg("--threads").arg(threads.to_string());
+    lth.env("LTH_CACHE", cache).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    Ok(lth)
+}
+
+fn finish(command: &str, cache: &Path, out: &Path, threads: u32) -> anyhow::Result<()> {
+    let output = lth(command, cache, out, threads)?.output().context("starting the command")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {}", output.status, said.lines().last().unwrap_or_default());
+    Ok(())
+}
+
+/// Whether it was still running then.
+fn kill_after(command: &str, cache: &Path, out: &Path, moment: Duration) -> anyhow::Result<bool> {
+    let mut child = lth(command, cache, out, 1)?.stderr(Stdio::null()).spawn().context("starting the command")?;
+    std::thread::sleep(moment);
+    child.kill()?;
+    Ok(child.wait()?.code().is_none())
+}
+
+fn summary(folder: &Path) -> Result<Summary> {
+    Summary::read(&folder.join("summary.json")).data()
+}
+
+/// What is not as it was to be.
+fn verdict(out: &Path, expected: &Summary) -> Result<Vec<String>> {
+    let got = summary(out)?;
+    let (mut found, alone) = differences(&got, expected);
+    found.extend(damaged_files(out, &got));
+    let text = |Discrepancy { fit, what, got, expected }: &Discrepancy| {
+        format!("{fit}: {what} is {got}, expected {expected}")
+    };
+    let mut all: Vec<String> = found.iter().map(text).collect();
+    all.extend(alone.iter().map(|fit| format!("{fit} is in one of them only")));
+    Ok(all)
+}

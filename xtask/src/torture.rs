@@ -19,8 +19,8 @@ use lth_runs::experiment::{Discrepancy, damaged_files, differences};
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask torture                  200 runs of each, some minutes
-  cargo xtask torture --runs 5         as CI does it")]
+  cargo xtask torture                             200 runs of each: hours
+  cargo xtask torture --only imp --runs 3         as CI does it")]
 pub(crate) struct Options {
     /// Runs of each command that are killed, each once or several times
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -28,25 +28,26 @@ pub(crate) struct Options {
     /// Kills of a run: as many as it has lives, one after the other
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     kills: u32,
+    /// Only this command [default: both]
+    #[arg(long, value_name = "NAME", value_parser = SUBJECTS.map(|(name, _)| name))]
+    only: Option<String>,
 }
 
 /// What is run: a name, and the command line without --out.
 const SUBJECTS: [(&str, &str); 2] = [
     (
         "imp",
-        "imp --preset lenet-digits --levels 2 --arms agp,rigl,set,early-bird,snip --seeds 1 --length 3ep \
+        "imp --preset lenet-digits --levels 1 --arms agp,rigl,set,early-bird,snip --seeds 1 --length 2ep \
          --checkpoint-every 0",
     ),
-    (
-        "reproduce",
-        "reproduce --dataset toy-pets --epochs 1,2,1,2,1 --no-controls --checkpoint-every 0",
-    ),
+    ("reproduce", "reproduce --dataset toy-pets --epochs 1,2,1,2,1 --no-controls --checkpoint-every 1"),
 ];
 
 pub(crate) fn run(options: &Options) -> Result {
     let console = Console::new(false);
     let folder = std::env::temp_dir().join(format!("lth-torture-{}", std::process::id()));
-    let done = SUBJECTS.iter().try_for_each(|subject| torture(subject, &folder, options, &console));
+    let wanted = |(name, _): &&(&str, &str)| options.only.as_ref().is_none_or(|only| only == name);
+    let done = SUBJECTS.iter().filter(wanted).try_for_each(|subject| torture(subject, &folder, options, &console));
     let _ = std::fs::remove_dir_all(&folder);
     done?;
     console.finish()
@@ -77,7 +78,8 @@ fn torture((name, command): &(&str, &str), folder: &Path, options: &Options, con
             let _ = std::fs::remove_dir_all(folder);
         }
     }
-    console.line(format!("{name}: {n_alike} of {} runs, killed {n_killed} times, ended with the same bits", options.runs));
+    console
+        .line(format!("{name}: {n_alike} of {} runs, killed {n_killed} times, ended with the same bits", options.runs));
     for threads in [2, 4, 8] {
         let out = folder.join(format!("{name}-on-{threads}"));
         finish(command, &folder.join("cache-whole"), &out, threads).training()?;
@@ -125,9 +127,8 @@ fn verdict(out: &Path, expected: &Summary) -> Result<Vec<String>> {
     let got = summary(out)?;
     let (mut found, alone) = differences(&got, expected);
     found.extend(damaged_files(out, &got));
-    let text = |Discrepancy { fit, what, got, expected }: &Discrepancy| {
-        format!("{fit}: {what} is {got}, expected {expected}")
-    };
+    let text =
+        |Discrepancy { fit, what, got, expected }: &Discrepancy| format!("{fit}: {what} is {got}, expected {expected}");
     let mut all: Vec<String> = found.iter().map(text).collect();
     all.extend(alone.iter().map(|fit| format!("{fit} is in one of them only")));
     Ok(all)

@@ -19,5 +19,5 @@ pub use arm::{ArmRecord, ArmRole};
 pub use fit::{Ending, Evaluated, FitRecord, Measurement, Part};
 pub use reference::{Reference, ReferenceFigure};
 pub use store::{CHECKPOINT, ExperimentDir, MetricLine};
-pub use verify::{Discrepancy, damaged_files, differences};
 pub use summary::{Conditions, ExperimentRecord, SCHEMA, Summary};
+pub use verify::{Discrepancy, damaged_files, differences};

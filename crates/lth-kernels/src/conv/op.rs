@@ -11,7 +11,7 @@ use super::geometry::{Direction, Geometry};
 use super::kernel::table::Number;
 use super::scratch::with_buffers;
 use super::{compact, dense, dense_weight, mend, sparse, unfold};
-use crate::layout::{Layout as Order, to_layout};
+use crate::layout::{Layout as Order, to_layout, transposed};
 use crate::pattern::Pattern;
 use crate::real::{tensor, with_real, with_values};
 use crate::tape;
@@ -178,13 +178,13 @@ impl CustomOp2 for Product {
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        // Samples innermost: [I, N] is what a convolution of one pixel takes.
-        let transposed = |t: &Tensor| t.detach().t()?.contiguous();
         let (geometry, pattern) = (self.geometry, self.pattern.clone());
-        let grad = transposed(grad)?;
+        let Geometry { batch, in_channels, out_channels, .. } = geometry;
+        // Samples innermost: [I, N] is what a convolution of one pixel takes.
+        let grad = transposed(&grad.detach(), batch, &[out_channels, batch])?;
         let of_x = || {
             let dx = grad.apply_op2_no_bwd(w, &InputGradient { geometry, pattern: pattern.clone() })?;
-            dx.reshape((geometry.in_channels, geometry.batch))?.t()?.contiguous()
+            transposed(&dx, in_channels, &[batch, in_channels])
         };
         let of_w = || {
             let kernel = match &pattern {
@@ -199,7 +199,8 @@ impl CustomOp2 for Product {
                 return x.detach().contiguous()?.apply_op2_no_bwd(&grad, &gradient);
             }
             let gradient = WeightGradient { geometry, pattern: pattern.clone() };
-            transposed(x)?.apply_op2_no_bwd(&grad, &gradient)?.reshape(w.shape())
+            let x = transposed(&x.detach(), batch, &[in_channels, batch])?;
+            x.apply_op2_no_bwd(&grad, &gradient)?.reshape(w.shape())
         };
         Ok((x.track_op().then(of_x).transpose()?, w.track_op().then(of_w).transpose()?))
     }

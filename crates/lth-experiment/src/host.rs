@@ -80,8 +80,8 @@ pub struct SummaryWriter {
     written: Cell<Option<(Instant, Duration)>>,
 }
 
-/// Of a training's time, the files made of it may take the tenth part.
-const SHARE: u32 = 10;
+/// Of a training's time, the files made of it may take the hundredth part.
+const SHARE: u32 = 100;
 
 impl SummaryWriter {
     /// Begins with what is there.
@@ -148,8 +148,8 @@ impl SummaryWriter {
         summary.conditions.pruned_weights_are_frozen = pruned_weights_are_frozen;
     }
 
-    /// As [`SummaryWriter::write`] after a fit; where fits are so short that writing would take more than a tenth of the
-    /// time, not after every one. Their records are on the disk already.
+    /// As [`SummaryWriter::write`] after a fit; where fits are so short that writing would take more than a hundredth of
+    /// the time, not after every one. Their records are on the disk already.
     ///
     /// # Errors
     /// As [`SummaryWriter::write`].

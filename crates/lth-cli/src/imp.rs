@@ -13,6 +13,7 @@ use crate::console::Console;
 use crate::data::Watch;
 use crate::experiment::{Progress, SOFTWARE, conclude, interrupted, machine, out_failure};
 use crate::failure::{Blame, Failure, Result};
+use crate::share::Share;
 use crate::{data, system};
 
 /// Finds winning tickets as the papers do: train, prune, rewind, level by level, beside the controls that they must beat.
@@ -41,13 +42,13 @@ pub struct Options {
     #[arg(long, value_name = "ARM,…")]
     arms: Option<String>,
     /// First seed
-    #[arg(long)]
+    #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
     /// Repeat with this many consecutive seeds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: Option<u64>,
-    /// Length of a training
-    #[arg(long, value_name = "STEP", help = "Length of a training: 10ep, 5000it, 2ep40it")]
+    /// Length of a training: 10ep, 5000it, 2ep40it
+    #[arg(long, value_name = "STEP")]
     length: Option<Step>,
     /// Where kept weights go back to: a step such as 0ep or 500it
     #[arg(long, value_name = "STEP")]
@@ -55,9 +56,9 @@ pub struct Options {
     /// Examples in a training batch
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: Option<u32>,
-    /// How much accuracy a ticket may lose and still be called as good, in percent
-    #[arg(long, value_name = "PERCENT")]
-    margin: Option<f64>,
+    /// How much accuracy a ticket may lose and still be called as good: 0.005 or 0.5%
+    #[arg(long, value_name = Share::VALUE_NAME)]
+    margin: Option<Share>,
     #[command(flatten)]
     source: data::SourceOptions,
     /// Worker threads [default: one per core]
@@ -178,8 +179,8 @@ impl Options {
         if let Some(step) = self.rewind {
             imp.rewinding = if step == Step::START { Rewinding::Reset } else { Rewinding::Weights(step) };
         }
-        if let Some(margin) = self.margin {
-            imp.margin = Some(margin / 100.0);
+        if let Some(Share(margin)) = self.margin {
+            imp.margin = Some(margin);
         }
         if let Some(batch_size) = self.batch_size {
             experiment.batch_size = batch_size as usize;

@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use candle_core::{Device, Module, Tensor};
 use clap::Args;
 use lth_data::{Normalisation, Resizer};
-use lth_nn::{NetworkSpec, PackedNetwork, Part, Setup, Weights};
+use lth_nn::{NetworkSpec, PackedNetwork, Setup};
 use lth_ticket::{Preprocessing, Ticket};
 use lth_train::Network;
 use rayon::prelude::*;
@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::console::Console;
 use crate::failure::{Blame, Result};
+use crate::system;
 
 /// Classifies pictures with a trained network, dense or sparse.
 ///
@@ -36,6 +37,9 @@ pub struct Options {
     /// Pictures that go through the network at once; it changes results by rounding alone
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch_size: u32,
+    /// Worker threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
     /// Leave damaged pictures out, and say which
     #[arg(long)]
     skip_damaged: bool,
@@ -64,6 +68,9 @@ struct Answer {
 pub(crate) fn run(options: &Options) -> Result {
     lth_kernels::keep_freed_memory();
     let console = Console::new(options.json);
+    if options.threads.is_some() {
+        system::set_threads(options.threads)?;
+    }
     let mut classifier = Classifier::open(&options.file).data()?;
     let mut answers = Vec::new();
     let mut n_damaged = 0;
@@ -132,8 +139,8 @@ impl Classifier {
                 n_outputs: info.n_outputs,
                 input: info.input.clone(),
             };
-            let mut network = spec.build(&Setup::new(0))?;
-            Weights { tensors, ..Weights::default() }.load_into(network.parameters(), Part::All)?;
+            // As wide as its tensors: it may have been trained narrower, or compacted.
+            let mut network = spec.from_tensors(&tensors, &Setup::new(0))?;
             network.set_masks(&masks.to_tensors(&Device::Cpu)?)?;
             anyhow::Ok(network.packed()?)
         };

@@ -2,6 +2,7 @@
 
 pub mod console;
 pub mod failure;
+pub mod share;
 pub mod system;
 
 mod checked;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use candle_core::{Device, Tensor};
 use clap::{Args, ValueEnum};
@@ -16,6 +15,8 @@ use crate::console::Console;
 use crate::failure::{Blame, Failure, Result};
 use crate::inspect;
 use crate::layers::{Layers, LeftOut, Totals, totals};
+use crate::share::Share;
+use crate::system;
 
 /// Prunes a checkpoint, without data and without training.
 ///
@@ -41,7 +42,7 @@ pub struct Options {
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// How much of the weights goes: 0.8 or 80%
-    #[arg(long, value_name = "FRACTION|PERCENT%")]
+    #[arg(long, value_name = Share::VALUE_NAME)]
     sparsity: Share,
     /// Saliency score
     #[arg(long, value_name = "NAME", default_value = "large_final")]
@@ -50,7 +51,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     initial: Option<PathBuf>,
     /// What is pruned as one: weight, filter, kernel, row, 2:4, row_block(64), …
-    #[arg(long, value_name = "G", default_value = "weight")]
+    #[arg(long, value_name = "GRANULARITY", default_value = "weight")]
     granularity: Granularity,
     /// Over what the sparsity is shared
     #[arg(long, value_enum, default_value_t = ScopeName::Local)]
@@ -65,43 +66,17 @@ pub struct Options {
     #[arg(long, value_name = "PATTERN")]
     transposed: Vec<String>,
     /// Seed of the criterion random
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, value_name = "SEED", default_value_t = 42)]
     seed: u64,
+    /// Worker threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
     /// Replace OUT and its masks
     #[arg(long)]
     force: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-/// A fraction in [0, 1), or a percentage.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-struct Share(f64);
-
-impl FromStr for Share {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let (number, unit) = match text.trim().strip_suffix('%') {
-            Some(percent) => (percent.trim_end(), 100.),
-            None => (text.trim(), 1.),
-        };
-        let value: f64 = number.parse().map_err(|_| "expected a fraction as 0.8 or a percentage as 80%".to_owned())?;
-        let share = value / unit;
-        if (0. ..1.).contains(&share) {
-            return Ok(Self(share));
-        }
-        if share == 1. && unit == 100. {
-            return Err("would leave no weight: expected less than 100%".to_owned());
-        }
-        let hint = if unit == 1. && (1. ..=100.).contains(&value) {
-            format!("; {value} % is `{value}%`")
-        } else {
-            String::new()
-        };
-        Err(format!("expected a fraction from 0 to below 1 or a percentage from 0% to below 100%{hint}"))
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -176,6 +151,9 @@ struct Report<'a> {
 
 pub(crate) fn run(options: &Options) -> Result {
     let console = Console::new(options.json);
+    if options.threads.is_some() {
+        system::set_threads(options.threads)?;
+    }
     let criterion = criterion(options)?;
     let masks_output = masks_output(options)?;
     let mut weights = Weights::read(&options.input).data()?;
@@ -366,18 +344,6 @@ mod tests {
         let weights = Weights { tensors: tensors.into(), ..Weights::default() };
         weights.write(path)?;
         Ok(weights)
-    }
-
-    #[test]
-    fn a_share_is_a_fraction_or_a_percentage() {
-        assert_eq!("0.8".parse(), Ok(Share(0.8)));
-        assert_eq!("80%".parse(), Ok(Share(0.8)));
-        assert_eq!(" 80 % ".parse(), Ok(Share(0.8)));
-        for wrong in ["80", "1", "1.0", "100%", "1.1", "-0.1", "101%", "NaN", "", "%", "a lot"] {
-            assert!(wrong.parse::<Share>().is_err(), "{wrong}");
-        }
-        assert!("1".parse::<Share>().is_err_and(|message| message.contains("below 1") && message.ends_with("`1%`")));
-        assert!("80".parse::<Share>().is_err_and(|message| message.ends_with("80 % is `80%`")));
     }
 
     #[test]

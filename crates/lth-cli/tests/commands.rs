@@ -172,6 +172,33 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits() -> Result {
 }
 
 #[test]
+fn a_narrower_network_is_an_experiment_of_its_own_and_is_inferred_with() -> Result {
+    let folder = tempfile::tempdir()?;
+    pets(folder.path())?;
+    let train = |more: &str| run(folder.path(), &format!("reproduce --data-dir pets {SHORT} {more} --out run"));
+    check(&train("--width 4")?, 0, "");
+    check(&train("--width 8")?, 2, "another experiment");
+    let picture = std::fs::read_dir(folder.path().join("pets/images"))?.flatten().map(|entry| entry.path()).next();
+    let picture = picture.ok_or("a picture was drawn")?.display().to_string();
+    let network = "run/fits/ticket/level-02/seed-42/trained.safetensors";
+    let answer = run(folder.path(), &format!("infer {network} {picture} --json"))?;
+    check(&answer, 0, "");
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&answer.stdout)?.as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
+#[test]
+fn the_figures_of_a_report_are_files_that_stand_alone() -> Result {
+    let folder = tempfile::tempdir()?;
+    let short = "imp --preset lenet-digits --seeds 1 --levels 1 --arms none --length 1ep --out run";
+    check(&run(folder.path(), short)?, 0, "");
+    check(&run(folder.path(), "report --figures run")?, 0, "");
+    let figure = std::fs::read_to_string(folder.path().join("run/figures/test-accuracy-on-digits.svg"))?;
+    assert!(figure.starts_with("<svg") && figure.contains("xmlns=") && figure.contains(".lth-figure{"), "{figure}");
+    Ok(())
+}
+
+#[test]
 fn a_run_through_a_mirror_keeps_no_password_and_says_what_was_checked() -> Result {
     let folder = tempfile::tempdir()?;
     pets(folder.path())?;

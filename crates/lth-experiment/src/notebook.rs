@@ -27,7 +27,7 @@ pub struct NotebookConfig {
     pub epochs: [u32; 5],
     /// Optimiser of all fits.
     pub optimizer: OptimizerConfig,
-    /// Learning rate of all fits.
+    /// Learning rate of all fits, each of which has a whole course of it.
     pub learning_rate: LearningRate,
     /// A new optimiser for every fit (what the paper means), or one through all (what the notebook did).
     #[serde(default)]
@@ -36,6 +36,9 @@ pub struct NotebookConfig {
     pub controls: bool,
     /// One replicate for each.
     pub seeds: Vec<u64>,
+    /// How much of the accuracy a ticket may lose and still be called as good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
     /// Whether data and weights are the notebook's own, so that its figures belong beside these.
     #[serde(default)]
     pub is_original: bool,
@@ -117,7 +120,7 @@ impl NotebookConfig {
                 levels: Levels::Overall(sparsities),
             },
             metric: "accuracy".into(),
-            margin: None,
+            margin: self.margin,
             optimizer_state: self.optimizer_state,
             arms,
             fits,
@@ -125,7 +128,8 @@ impl NotebookConfig {
         })
     }
 
-    /// SHA-256 of the configuration without seeds and controls: to those can be added later.
+    /// SHA-256 of the configuration without seeds and controls, to which can be added later, and without the margin, which
+    /// changes no fit.
     ///
     /// # Errors
     /// If it cannot be written as JSON.
@@ -192,7 +196,7 @@ impl NotebookConfig {
                 fits.push(FitPlan {
                     start: Start::End(at(DENSE, 0)),
                     after: Some(at(DENSE, 0)),
-                    // One longer fit in two pieces.
+                    // One longer fit in two pieces, if the learning rate is constant.
                     optimizer_state: Some(OptimizerState::Carried),
                     ..fit(at(LONGER, 0), "dense, trained on".into(), longest - baseline)
                 });
@@ -239,6 +243,7 @@ mod tests {
             optimizer_state: OptimizerState::Fresh,
             controls,
             seeds: vec![42],
+            margin: None,
             is_original: false,
         }
     }

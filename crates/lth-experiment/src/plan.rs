@@ -269,6 +269,28 @@ pub enum OptimizerState {
     Carried,
 }
 
+/// `fresh` or `carried`, as in files.
+impl std::fmt::Display for OptimizerState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Fresh => "fresh",
+            Self::Carried => "carried",
+        })
+    }
+}
+
+impl std::str::FromStr for OptimizerState {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        [Self::Fresh, Self::Carried].into_iter().find(|state| state.to_string() == name).ok_or_else(|| Error::Plan {
+            field: "state of the optimiser".into(),
+            got: format!("`{name}`"),
+            expected: "fresh or carried".into(),
+        })
+    }
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

@@ -1,9 +1,9 @@
 //! The command line of `bench`, and what can be measured.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use lth_cli::share::Share;
 use serde::{Deserialize, Serialize};
 
 /// Measures training steps, evaluation and the pruning toolkit, beside candle's own operators and, if asked, PyTorch.
@@ -29,7 +29,7 @@ pub(crate) struct Options {
     #[arg(long, value_enum, value_name = "FIGURE", num_args = 1..)]
     pub(crate) only: Vec<Figure>,
     /// Sparsities of the pruned networks: 0.9 or 90% [default: 50% 80% 90% 95% 98%]
-    #[arg(long, value_name = "FRACTION|PERCENT%", num_args = 1..)]
+    #[arg(long, value_name = Share::VALUE_NAME, num_args = 1..)]
     pub(crate) sparsity: Vec<Share>,
     /// A Python with torch and torchvision, and sparseprop if it is to take part
     #[arg(long, value_name = "PYTHON")]
@@ -157,25 +157,6 @@ pub(crate) enum PeakOf {
     Selection,
 }
 
-/// A fraction in [0, 1), or a percentage.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Share(pub(crate) f64);
-
-impl FromStr for Share {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let (number, unit) = match text.trim().strip_suffix('%') {
-            Some(percent) => (percent.trim_end(), 100.),
-            None => (text.trim(), 1.),
-        };
-        match number.parse::<f64>().map(|number| number / unit) {
-            Ok(share) if (0. ..1.).contains(&share) => Ok(Self(share)),
-            _ => Err("expected a fraction like 0.9 or a percentage like 90%, below 1".to_owned()),
-        }
-    }
-}
-
 impl Options {
     pub(crate) fn has(&self, figure: Figure) -> bool {
         self.only.is_empty() || self.only.contains(&figure)
@@ -193,15 +174,6 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn shares_are_fractions_or_percentages_below_one() {
-        assert_eq!("0.9".parse(), Ok(Share(0.9)));
-        assert_eq!("90%".parse(), Ok(Share(0.9)));
-        for bad in ["90", "1", "100%", "-0.1", "nan", ""] {
-            assert!(bad.parse::<Share>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn names_are_those_of_json_and_command_line() {

@@ -23,7 +23,7 @@ use crate::console::Console;
 use crate::experiment::{Progress, SOFTWARE, conclude, interrupted, machine, out_failure};
 use crate::failure::{Blame, Failure, Result};
 use crate::{data, system};
-use options::{FreezeName, Settings, WeightsName};
+use options::{Settings, WeightsName};
 
 pub(crate) fn run(options: &Options) -> Result {
     let settings = options.settings()?;
@@ -82,7 +82,7 @@ fn train(
         open(plan.fits[0].address.seed)?;
         let (read, record) = weights::open(options, settings, console)?.unzip();
         weights.replace(read);
-        writer.started_from(record, settings.freeze == FreezeName::Body);
+        writer.started_from(record, settings.freeze == Freeze::Body);
     }
     let classes = || opened.borrow().as_ref().map_or_else(Vec::new, |(_, dataset)| dataset.pictures.classes().to_vec());
     let network_info = NetworkInfo {
@@ -96,17 +96,15 @@ fn train(
 
     let network = |seed: u64, dtype: DType| -> std::result::Result<ResNet, BoxError> {
         let setup = Setup { dtype, ..Setup::new(seed) };
-        let network = ResNet::new(&ResNetConfig::resnet18(classes().len(), options.head), &setup)?;
+        let config = ResNetConfig { width: settings.width, ..ResNetConfig::resnet18(classes().len(), options.head) };
+        let network = ResNet::new(&config, &setup)?;
         if let Some(weights) = &*weights.borrow() {
             let weights: &lth_nn::Weights = weights;
             if let Some(prefix) = weights.load_into(lth_train::Network::parameters(&network), Part::Body)?.stripped {
                 console.note(format!("`{prefix}` before every name of the starting weights is taken off"));
             }
         }
-        network.freeze(match settings.freeze {
-            FreezeName::Body => Freeze::Body,
-            FreezeName::None => Freeze::None,
-        });
+        network.freeze(settings.freeze);
         Ok(network)
     };
     let examples = |seed: u64| -> std::result::Result<Loader, BoxError> {
@@ -150,8 +148,13 @@ fn subject(settings: &Settings, options: &Options) -> serde_json::Value {
         WeightsName::None => "none".to_owned(),
         WeightsName::File(path) => path.display().to_string(),
     };
+    let mut network =
+        json!({ "name": "resnet-18", "head": options.head.name(), "freeze": settings.freeze, "weights": weights });
+    if settings.width != ResNetConfig::resnet18(1, options.head).width {
+        network["width"] = settings.width.into();
+    }
     json!({
-        "network": { "name": "resnet-18", "head": options.head.name(), "freeze": settings.freeze, "weights": weights },
+        "network": network,
         "data": { "name": data.name, "split": data.split, "normalisation": data.normalisation, "image_size": data.image_size },
         "batch_size": settings.batch_size,
     })

@@ -18,6 +18,7 @@ fn controls_and_seeds_change_no_identity_of_a_fit() -> Result {
         optimizer_state: OptimizerState::Fresh,
         controls: false,
         seeds: vec![1],
+        margin: None,
         is_original: false,
     };
     let more = NotebookConfig { controls: true, seeds: vec![1, 2], ..config.clone() };

@@ -7,7 +7,7 @@ use clap::Args;
 use lth_data::toy_pets::ToyPets;
 use lth_data::{DataSource, DatasetName, DatasetSpec, Part, SplitRule};
 use lth_experiment::plan::OptimizerState;
-use lth_experiment::CHECKPOINT_EVERY;
+use lth_experiment::{CHECKPOINT_EVERY, NotebookConfig};
 use lth_nn::{Freeze, Head, ResNetConfig};
 use lth_schedule::LearningRate;
 use lth_train::OptimizerConfig;

@@ -40,6 +40,37 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Resul
     Ok(())
 }
 
+/// Gives the content of the file `from` the name `to` as well: as a second name of the same bytes on the disk (a hard link)
+/// where the file system can, or else as a copy. What was at `to` is replaced, whole or not at all, as [`write_atomic`] does.
+///
+/// For files that are replaced and never written into, as all of [`write_atomic`]'s are: a change through one name would
+/// show under the other.
+///
+/// # Errors
+/// [`Error::Io`] if neither can be done.
+pub fn link_or_copy(from: &Path, to: &Path) -> Result<(), Error> {
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A link cannot take the place of a file: it is made under a temporary name, which tempfile finds, and renamed.
+    let linked = tempfile::Builder::new()
+        .prefix(PREFIX)
+        .suffix(SUFFIX)
+        .make_in(folder, |temporary| std::fs::hard_link(from, temporary))
+        .and_then(|linked| {
+            let temporary = linked.into_temp_path();
+            let name = temporary.to_path_buf();
+            temporary.persist(to).map_err(|error| error.error)?;
+            // Where both are names of one file already, the system renames nothing and says that it has.
+            let _ = std::fs::remove_file(name);
+            Ok(())
+        });
+    if linked.is_ok() {
+        sync_folder(folder);
+        return Ok(());
+    }
+    let mut source = File::open(from).map_err(Error::io("read", from))?;
+    write_atomic(to, |out| io::copy(&mut source, out).map(|_| ()))
+}
+
 /// Asks that what was renamed or removed in `folder` outlive a power cut. Not every file system can be asked, so that
 /// nothing is said of a failure; the files themselves are safe by then.
 pub fn sync_folder(folder: &Path) {

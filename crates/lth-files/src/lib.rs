@@ -1,10 +1,10 @@
 //! The ground that everything on disk stands on.
 //!
 //! A run of hours must not be lost to a full disk, a kill at the wrong moment or two processes in one folder. What this
-//! project writes goes through here: a file appears whole or not at all ([`write_atomic`]), a folder is held by one
-//! process ([`FolderLock`]), safetensors are written in one order, so that equal content is equal bytes
-//! ([`save_safetensors`]), and read without trust ([`open_safetensors`]), and content is named by its SHA-256
-//! ([`sha256`]). It knows nothing of networks, and candle is not in its tree.
+//! project writes goes through here: a file appears whole or not at all ([`write_atomic`]), content that is there already
+//! takes no more room ([`link_or_copy`]), a folder is held by one process ([`FolderLock`]), safetensors are written in one
+//! order, so that equal content is equal bytes ([`save_safetensors`]), and read without trust ([`open_safetensors`]), and
+//! content is named by its SHA-256 ([`sha256`]). It knows nothing of networks, and candle is not in its tree.
 //!
 //! ```
 //! use std::io::Write;
@@ -28,7 +28,7 @@ mod lock;
 mod safetensors_file;
 mod sha256;
 
-pub use atomic::{remove_partial_files, sync_folder, write_atomic};
+pub use atomic::{link_or_copy, remove_partial_files, sync_folder, write_atomic};
 pub use error::Error;
 pub use lock::FolderLock;
 pub use safetensors_file::{

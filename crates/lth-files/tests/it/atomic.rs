@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use lth_files::{Error, remove_partial_files, write_atomic};
+use lth_files::{Error, link_or_copy, remove_partial_files, write_atomic};
 
 use crate::faults::{Fault, check_writer, with};
 
@@ -84,4 +84,41 @@ fn leftovers_of_a_killed_process_go_and_nothing_else_does() -> Result<(), Error>
     left.sort();
     assert_eq!(left, [".lth-notes", "mine.partial"]);
     remove_partial_files(&folder.path().join("absent"))
+}
+
+#[test]
+fn what_is_there_gets_a_second_name_or_is_copied_where_it_cannot() -> Result<(), Error> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [first, second] = ["a.bin", "b.bin"].map(|name| folder.path().join(name));
+    write_atomic(&first, |out| out.write_all(b"weights"))?;
+    write_atomic(&second, |out| out.write_all(b"old"))?;
+    let names = || std::fs::read_dir(folder.path()).expect("a folder").count();
+    let content = || [&first, &second].map(|path| std::fs::read(path).expect("it is there"));
+    // Twice: the second time both are one file already.
+    for _ in 0..2 {
+        link_or_copy(&first, &second)?;
+        assert_eq!((content(), names()), ([b"weights".to_vec(), b"weights".to_vec()], 2));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let inode = |path: &Path| std::fs::metadata(path).expect("it is there").ino();
+        assert_eq!(inode(&first), inode(&second), "the bytes are on the disk once");
+        write_atomic(&second, |out| out.write_all(b"new"))?;
+        assert_eq!(content()[0], b"weights", "a file that is replaced leaves the other");
+        if let Some(copied) = with(Fault::Link, || link_or_copy(&first, &second)) {
+            copied?;
+            assert_eq!((content()[1].as_slice(), names()), (&b"weights"[..], 2));
+            assert_ne!(inode(&first), inode(&second));
+        }
+    }
+    write_atomic(&second, |out| out.write_all(b"old"))?;
+    if let Some(failed) = with(Fault::Rename, || link_or_copy(&first, &second)) {
+        assert!(failed.expect_err("nothing could be renamed").to_string().contains("b.bin"));
+        assert_eq!((content()[1].as_slice(), names()), (&b"old"[..], 2));
+    }
+    let absent = link_or_copy(&folder.path().join("absent"), &second).expect_err("there is nothing to link");
+    assert!(absent.to_string().contains("absent"), "{absent}");
+    assert_eq!((content()[1].as_slice(), names()), (&b"old"[..], 2));
+    Ok(())
 }

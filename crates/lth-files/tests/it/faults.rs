@@ -51,6 +51,9 @@ pub(crate) enum Fault {
     Sync,
     /// A name cannot be changed.
     Rename,
+    /// A file cannot have a second name: another file system.
+    #[allow(dead_code)] // no fault of a writer, and of one test alone
+    Link,
 }
 
 impl Fault {
@@ -102,11 +105,16 @@ mod filter {
         const OLD_NAMES: [c_long; 2] = [libc::SYS_rename, libc::SYS_renameat];
         #[cfg(target_arch = "aarch64")]
         const OLD_NAMES: [c_long; 1] = [libc::SYS_renameat];
+        #[cfg(target_arch = "x86_64")]
+        const LINKS: [c_long; 2] = [libc::SYS_link, libc::SYS_linkat];
+        #[cfg(target_arch = "aarch64")]
+        const LINKS: [c_long; 1] = [libc::SYS_linkat];
         let (calls, answer): (Vec<c_long>, i32) = match fault {
             Fault::Create => (vec![libc::SYS_openat], libc::EACCES),
             Fault::Write => (vec![libc::SYS_write, libc::SYS_writev, libc::SYS_pwrite64], libc::ENOSPC),
             Fault::Sync => (vec![libc::SYS_fsync, libc::SYS_fdatasync], libc::EIO),
             Fault::Rename => ([&OLD_NAMES[..], &[libc::SYS_renameat2]].concat(), libc::EIO),
+            Fault::Link => (LINKS.to_vec(), libc::EXDEV),
         };
         let load = |place| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, place);
         let answer = instruction(libc::BPF_RET, 0, 0, libc::SECCOMP_RET_ERRNO | answer as u32);

@@ -23,6 +23,11 @@ use crate::content::{Masked, masked};
 const BITS: &str = "bits/";
 const KEPT: &str = "kept/";
 
+/// Whether the form keeps that name for itself.
+pub(crate) fn is_own(name: &str) -> bool {
+    [BITS, KEPT].into_iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// The values that a mask keeps.
 pub(crate) struct Kept<'a> {
     all: Masked<'a>,

@@ -93,6 +93,20 @@ impl Ticket {
         Ok(content)
     }
 
+    /// Writes the form that takes less room: the compact one where there are masks, or else the plain one. Returns the
+    /// content's SHA-256, which is the same in both.
+    ///
+    /// # Errors
+    /// As [`Ticket::write`].
+    pub fn write_smaller(&self, path: &Path) -> Result<String, Error> {
+        // Names that the compact form keeps for itself leave the plain one.
+        if self.masks.is_empty() || self.tensors.keys().any(|name| compact::is_own(name)) {
+            self.write(path)
+        } else {
+            self.write_compact(path)
+        }
+    }
+
     fn metadata(
         &self,
         path: &Path,

@@ -60,6 +60,27 @@ fn a_network_without_pictures_or_classes_needs_none() -> Result<(), Error> {
 }
 
 #[test]
+fn the_smaller_form_is_the_compact_one_where_there_are_masks() -> Result<(), Error> {
+    let folder = folder();
+    let form = |ticket: &Ticket| {
+        let path = folder.path().join("a.safetensors");
+        assert_eq!(ticket.write_smaller(&path)?, ticket.content_sha256()?);
+        Ticket::read(&path, &Device::Cpu)?;
+        let bytes = std::fs::read(&path).expect("written above");
+        let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        Ok::<_, Error>((has("bits/w"), has("\"compact\"")))
+    };
+    let masked = small()?;
+    assert_eq!(form(&masked)?, (true, true));
+    let dense = Ticket { masks: MaskSet::new(), ..masked.clone() };
+    assert_eq!(form(&dense)?, (false, false));
+    let mut named = masked;
+    named.tensors.insert("kept/w".to_owned(), Tensor::new(&[1f32], &Device::Cpu)?);
+    assert_eq!(form(&named)?, (false, false));
+    Ok(())
+}
+
+#[test]
 fn cuts_at_every_length_and_flips_of_every_bit_are_noticed() -> Result<(), Error> {
     let (folder, ticket) = (folder(), small()?);
     let path = folder.path().join("a.safetensors");

@@ -71,6 +71,7 @@ mod open;
 mod parted;
 mod pets;
 mod pictures;
+mod png;
 mod random;
 mod resize;
 mod source;
@@ -95,6 +96,7 @@ pub use open::{
 pub use parted::{PartedPictures, open_parted_folders};
 pub use pets::{ListCheck, PETS_CLASSES, pets_breed, pets_label};
 pub use pictures::{MemoryPictures, Picture, PictureInfo, Pictures};
+pub use png::encode_png;
 pub use resize::Resizer;
 pub use source::Source;
 pub use split::{Part, Split, SplitRule};

@@ -4,7 +4,8 @@
     cargo run --example torch_reference TICKET REFERENCE
     python scripts/load_in_torch.py TICKET REFERENCE
 
-TICKET is a file of `lth reproduce`: runs/<run>/fits/ticket/level-01/seed-42/trained.safetensors. With torchvision's head (`--head fc`)
+TICKET is a file of `lth reproduce`: runs/<run>/fits/ticket/level-01/seed-42/trained.safetensors, as it is or expanded
+(`lth expand`). With torchvision's head (`--head fc`)
 every tensor must fit by name and shape, and the logits are compared; with fastai's head the body must fit, and the 512
 pooled features are compared. Exit code 1 if anything differs by more than 1e-4.
 
@@ -16,6 +17,7 @@ import sys
 
 import torch
 import torchvision
+from read_ticket import read
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -32,7 +34,10 @@ def main() -> int:
     network = json.loads(header["network"])
     print(f"{header['stage']} of {network['name']}, head {network['head']}, content {header['content_sha256'][:16]}")
 
-    weights = load_file(ticket)
+    if header["form"] == "compact":
+        weights = {name: torch.from_numpy(array.copy()) for name, (_, array) in read(ticket)[1].items()}
+    else:
+        weights = load_file(ticket)
     expected = load_file(reference)
     has_fc = network["head"] == "fc"
     model = torchvision.models.resnet18(num_classes=network["n_outputs"])

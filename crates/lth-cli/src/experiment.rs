@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use indicatif::ProgressBar;
-use lth_experiment::{Error, Notice, Observer, Outcome};
+use lth_experiment::{Error, Notice, Observer, Outcome, TensorBoard};
 use lth_runs::experiment::{Ending, Measurement, Summary};
 use lth_runs::{MachineRecord, lines};
 
@@ -113,6 +113,33 @@ impl Observer for Progress<'_> {
     }
 }
 
+/// The option of commands that train: figures for TensorBoard.
+#[derive(clap::Args)]
+pub(crate) struct TensorBoardOption {
+    /// Write event files for TensorBoard beside each fit's record: tensorboard --logdir DIR/fits
+    #[arg(long)]
+    pub(crate) tensorboard: bool,
+}
+
+impl TensorBoardOption {
+    /// Lets `run` tell what happens to `progress`, and writes it as event files of the experiment in `folder` where the option
+    /// asks for them.
+    pub(crate) fn watch<T>(
+        &self,
+        folder: &Path,
+        progress: &mut dyn Observer,
+        run: impl FnOnce(&mut dyn Observer) -> std::result::Result<T, Error>,
+    ) -> Result<T> {
+        if !self.tensorboard {
+            return Ok(run(progress)?);
+        }
+        let mut events = TensorBoard::new(folder, progress);
+        let done = run(&mut events)?;
+        events.finish().data()?;
+        Ok(done)
+    }
+}
+
 /// Shows the result, or says how to go on after an interruption.
 pub(crate) fn conclude(summary: &Summary, outcome: &Outcome, folder: &Path, console: &Console) -> Result {
     if !outcome.is_done {
@@ -140,11 +167,9 @@ pub(crate) fn machine() -> MachineRecord {
         model: system::processor(),
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         n_threads: rayon::current_num_threads(),
+        instruction_set: Some(format!("{:?}", lth_kernels::InstructionSet::active()).to_lowercase()),
     }
 }
-
-/// What the records say of the program.
-pub(crate) const SOFTWARE: &str = concat!("lth ", env!("CARGO_PKG_VERSION"));
 
 pub(crate) fn out_failure(error: lth_runs::Error, force: bool) -> Failure {
     match error {

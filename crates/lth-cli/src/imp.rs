@@ -9,9 +9,10 @@ use lth_experiment::{Arm, CHECKPOINT_EVERY, Experiment, Host, PRESETS, Rewinding
 use lth_runs::Existing;
 use lth_schedule::Step;
 
+use crate::build::build;
 use crate::console::Console;
 use crate::data::Watch;
-use crate::experiment::{Progress, SOFTWARE, conclude, interrupted, machine, out_failure};
+use crate::experiment::{Progress, TensorBoardOption, conclude, interrupted, machine, out_failure};
 use crate::failure::{Blame, Failure, Result};
 use crate::share::Share;
 use crate::{data, system};
@@ -61,6 +62,8 @@ pub struct Options {
     margin: Option<Share>,
     #[command(flatten)]
     source: data::SourceOptions,
+    #[command(flatten)]
+    events: TensorBoardOption,
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
@@ -117,17 +120,21 @@ pub(crate) fn run(options: &Options) -> Result {
     let mut progress = Progress::new(&console);
     let mut watch = Watch { console: &console, bar: None };
     let mut show = |opening: Opening<'_>| watch.show(opening);
-    let host = Host {
-        open: data::open_options(options.source.skip_damaged)?,
-        is_interrupted: &interrupted,
-        checkpoint_every: Duration::from_secs(options.checkpoint_every),
-        peak_memory: &system::peak_memory,
-        software: SOFTWARE.into(),
-        command: system::command_line(),
-        machine: Some(machine()),
-        ..Host::new("", &mut show, &mut progress)
-    };
-    let (summary, outcome) = experiment.run(&mut dir, host)?;
+    let open = data::open_options(options.source.skip_damaged)?;
+    let folder = dir.path().to_path_buf();
+    let (summary, outcome) = options.events.watch(&folder, &mut progress, |observer| {
+        let host = Host {
+            open,
+            is_interrupted: &interrupted,
+            checkpoint_every: Duration::from_secs(options.checkpoint_every),
+            peak_memory: &system::peak_memory,
+            build: build(),
+            command: system::command_line(),
+            machine: Some(machine()),
+            ..Host::new("", &mut show, observer)
+        };
+        experiment.run(&mut dir, host)
+    })?;
     progress.finish();
     conclude(&summary, &outcome, dir.path(), &console)
 }

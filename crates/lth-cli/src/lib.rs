@@ -5,9 +5,11 @@ pub mod failure;
 pub mod share;
 pub mod system;
 
+mod build;
 mod checked;
 mod compare;
 mod data;
+mod expand;
 mod experiment;
 mod fetch;
 mod imp;
@@ -18,6 +20,7 @@ mod list;
 mod prune;
 mod report;
 mod reproduce;
+mod show;
 mod verify;
 
 use std::io::ErrorKind;
@@ -25,6 +28,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Subcommand};
 
+pub use build::VERSION;
 use console::{Console, log_line};
 use failure::{Kind, Result};
 
@@ -35,8 +39,10 @@ pub enum Command {
     Reproduce(Box<reproduce::Options>),
     /// Finds winning tickets as the papers do, beside the controls that they must beat
     Imp(Box<imp::Options>),
-    /// Makes the reports of an experiment again, from its summary
+    /// Makes the reports of an experiment again, from its folder
     Report(report::Options),
+    /// Shows what an experiment, or one fit of it, came to
+    Show(show::Options),
     /// Lays two experiments side by side
     Compare(compare::Options),
     /// Checks an experiment's files, and that two runs of it are the same to the bit
@@ -45,6 +51,8 @@ pub enum Command {
     List(list::Options),
     /// Shows what a ticket or checkpoint holds, layer by layer
     Inspect(inspect::Options),
+    /// Writes a ticket in the form that other software loads
+    Expand(expand::Options),
     /// Prunes a checkpoint by any criterion that needs no data
     Prune(prune::Options),
     /// Classifies pictures with a trained network, dense or sparse
@@ -68,10 +76,12 @@ impl Command {
             Self::Reproduce(options) => reproduce::run(options),
             Self::Imp(options) => imp::run(options),
             Self::Report(options) => report::run(options),
+            Self::Show(options) => show::run(options),
             Self::Compare(options) => compare::run(options),
             Self::Verify(options) => verify::run(options),
             Self::List(options) => list::run(options),
             Self::Inspect(options) => inspect::run(options),
+            Self::Expand(options) => expand::run(options),
             Self::Prune(options) => prune::run(options),
             Self::Infer(options) => infer::run(options),
             Self::Fetch(options) => fetch::run(options),

@@ -9,7 +9,7 @@ use clap::Parser;
 /// Results go to standard output, progress and logs to standard error. Exit codes: 0 done, 2 wrong usage, 3 data or
 /// network, 4 training failed, 75 interrupted: the same command line goes on.
 #[derive(Parser)]
-#[command(name = "lth", version, max_term_width = 100)]
+#[command(name = "lth", version, long_version = lth_cli::VERSION, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: lth_cli::Command,

@@ -1,4 +1,4 @@
-//! `lth report`: the reports of an experiment, made again from its summary.
+//! `lth report`: the reports of an experiment, made again from its folder.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,9 @@ use lth_runs::report::Extras;
 use crate::console::Console;
 use crate::failure::{Blame, Result};
 
-/// Makes report.html and report.md of an experiment again, from its summary.json alone.
+/// Makes report.html and report.md of an experiment again, from its summary.json, the networks beside it and pictures.json.
+///
+/// Neither the data nor any training is needed. Networks that are not there any more are left out of the figures.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -32,7 +34,8 @@ pub(crate) fn run(options: &Options) -> Result {
         let file = if path.is_dir() { path.join("summary.json") } else { path.clone() };
         let summary = Summary::read(&file).data()?;
         let folder = file.parent().map(PathBuf::from).unwrap_or_default();
-        for (name, text) in lth_runs::report::files(&summary) {
+        let extras = lth_experiment::extras(&folder, &summary);
+        for (name, text) in lth_runs::report::files_with(&summary, &extras) {
             let path = folder.join(name);
             lth_files::write_atomic(&path, |file| file.write_all(text.as_bytes())).data()?;
             console.line(path.display().to_string());

@@ -132,6 +132,75 @@ fn a_short_run_leaves_the_same_weights_to_the_bit() -> Result {
         None => eprintln!("no weights are pinned for {made_on}: {}", serde_json::to_string_pretty(&contents)?),
     }
     assert_eq!(contents.len(), 9, "{contents:?}");
+
+    // A search's ticket is what the next fit trains from: it is on the disk once, and its mask takes a bit a weight.
+    use std::os::unix::fs::MetadataExt;
+    let of = |name: &str| std::fs::metadata(folder.path().join("run/fits").join(name));
+    for level in ["level-01", "level-02"] {
+        let (search, ticket) = (format!("search/{level}/seed-42"), format!("ticket/{level}/seed-42"));
+        let found = of(&format!("{search}/ticket.safetensors"))?;
+        assert_eq!(found.ino(), of(&format!("{ticket}/ticket.safetensors"))?.ino(), "{level}");
+        assert!(found.len() < of("dense/level-00/seed-42/trained.safetensors")?.len() * 3 / 5, "{level}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_ticket_is_expanded_to_what_other_software_loads_and_back() -> Result {
+    let folder = tempfile::tempdir()?;
+    let found =
+        run(folder.path(), "imp --levels 1 --seeds 1 --arms none --length 1ep --threads 1 --out run --tensorboard")?;
+    check(&found, 0, "");
+    let fit = folder.path().join("run/fits/ticket/level-01/seed-0");
+    let ticket = fit.join("trained.safetensors");
+    check(&run(folder.path(), &format!("expand {} plain.safetensors", ticket.display()))?, 0, "");
+    let [compact, plain] = [&ticket, &folder.path().join("plain.safetensors")].map(std::fs::read);
+    let names = |bytes: &[u8]| -> Result<Vec<String>> {
+        let mut names: Vec<String> =
+            safetensors::SafeTensors::deserialize(bytes)?.names().into_iter().map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    };
+    let plain = plain?;
+    assert_eq!(names(&plain)?, ["fc1.bias", "fc1.weight", "fc2.bias", "fc2.weight", "fc3.bias", "fc3.weight"]);
+    assert!(names(&compact?)?.contains(&"bits/fc1.weight".to_owned()));
+    // Three layers of 64 inputs, 300, 100 and 10 outputs, as candle's own loader sees them.
+    let tensors = candle_core::safetensors::load_buffer(&plain, &Device::Cpu)?;
+    assert_eq!(tensors["fc1.weight"].dims(), [300, 64]);
+    let nonzero = tensors["fc1.weight"].ne(0f32)?.to_dtype(candle_core::DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+    assert_eq!(nonzero, 0.6 * 300.0 * 64.0);
+    // Back again it is the same file.
+    check(&run(folder.path(), "expand plain.safetensors compact.safetensors --compact")?, 0, "");
+    assert_eq!(std::fs::read(folder.path().join("compact.safetensors"))?, std::fs::read(&ticket)?);
+    check(&run(folder.path(), "expand plain.safetensors compact.safetensors")?, 2, "is there already");
+
+    // What is there can be shown, and has what was asked for.
+    let shown = run(folder.path(), "show run ticket/1/0")?;
+    check(&shown, 0, "");
+    let text = String::from_utf8(shown.stdout)?;
+    for said in ["starts from    initial weights", "ended          done", "fc1.weight   19,200", "trained.safetensors"]
+    {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    check(
+        &run(folder.path(), "show run ticket/2/0")?,
+        2,
+        "there is no fit ticket/2/0; there are dense/0, ticket/1; seeds 0",
+    );
+    let summary: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.path().join("run/summary.json"))?)?;
+    assert_eq!(summary["dataset"]["splits"]["0"].as_str().map(str::len), Some(64));
+    let build = &summary["builds"][0];
+    assert_eq!(build["software"], "lth 0.1.0");
+    assert!(build["compiler"].as_str().is_some_and(|text| text.starts_with("rustc ")), "{build}");
+    assert!(build["candle"].as_str().is_some_and(|text| text.starts_with("0.11")), "{build}");
+    assert!(files(&fit)?.iter().any(|path| path.display().to_string().contains("events.out.tfevents.")));
+    // The report is made again as it was, without the data.
+    let report = folder.path().join("run/report.html");
+    let before = std::fs::read(&report)?;
+    std::fs::remove_dir_all(folder.path().join("cache")).ok();
+    std::fs::write(&report, b"")?;
+    check(&run(folder.path(), "report run")?, 0, "");
+    assert_eq!(std::fs::read(&report)?, before);
     Ok(())
 }
 

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use candle_core::{DType, Tensor};
 use lth_data::{Augmentation, Dataset, DatasetSpec, Loader, LoaderConfig, Normalisation};
 use lth_nn::{NamedNetwork, NetworkSpec, Setup};
-use lth_runs::Existing;
 use lth_runs::experiment::{ExperimentDir, ExperimentRecord, Summary};
+use lth_runs::{ContactSheet, Existing};
 use lth_ticket::{DatasetInfo, NetworkInfo, Preprocessing};
 use lth_train::{BoxError, Classification, Network, Parameters, Pass};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Error, Host, ImpConfig, Outcome, Plan, Runner, SummaryWriter};
+use crate::{Error, Host, ImpConfig, Outcome, Plan, Runner, SummaryWriter, contact_sheet};
 
 /// Iterative magnitude pruning of a network of `lth-nn` on a data set of `lth-data`.
 ///
@@ -197,12 +197,14 @@ impl Experiment {
             checkpoint_every,
             peak_memory,
             reports,
-            software,
+            build,
             command,
             machine,
         } = host;
         let plan = self.plan()?;
-        let writer = SummaryWriter::new(&plan, self.record()?, dir, (&software, &command, machine.as_ref()))?;
+        let wider = self.imp.wider_plan(&dir.addresses(), &self.subject()?)?;
+        let about = (&build, command.as_slice(), machine.as_ref());
+        let writer = SummaryWriter::new((&plan, &wider), self.record()?, dir, about)?;
         let watch = RefCell::new(watch);
         let opened: RefCell<Option<(u64, Dataset)>> = RefCell::new(None);
         let examples = |seed: u64| -> Result<Loader, BoxError> {
@@ -210,7 +212,7 @@ impl Experiment {
             let mut opened = opened.borrow_mut();
             if opened.as_ref().is_none_or(|(other, _)| *other != split_seed) {
                 let dataset = self.data.open(split_seed, &open, &mut |opening| (watch.borrow_mut())(opening))?;
-                writer.opened(&dataset)?;
+                writer.opened(&dataset, split_seed)?;
                 *opened = Some((split_seed, dataset));
             }
             let (_, dataset) = opened.as_ref().ok_or("no data set was opened")?;
@@ -245,8 +247,32 @@ impl Experiment {
         };
         let outcome = runner
             .run(dir, observer, &mut |dir, records| Ok(writer.update(dir, records, reports, peak_memory())?))?;
+        let sheet = match &*opened.borrow() {
+            Some((split_seed, dataset)) if outcome.n_trained > 0 => {
+                self.contact_sheet(dir, &writer.summary(&outcome.records), (*split_seed, dataset), &network)
+            }
+            _ => Ok(None),
+        };
+        if let Ok(Some(sheet)) = &sheet {
+            dir.write_contact_sheet(sheet)?;
+        }
         let summary = writer.conclude(dir, &outcome, reports, peak_memory())?;
-        Ok((summary, outcome))
+        // Said only when everything is written.
+        sheet.map(|_| (summary, outcome))
+    }
+
+    /// Of the first seed that has these data.
+    fn contact_sheet(
+        &self,
+        dir: &ExperimentDir,
+        summary: &Summary,
+        (split_seed, dataset): (u64, &Dataset),
+        network: &dyn Fn(u64, DType) -> Result<AnyInput, BoxError>,
+    ) -> Result<Option<ContactSheet>, Error> {
+        match summary.seeds().into_iter().find(|seed| self.split_seed(*seed) == split_seed) {
+            Some(seed) => contact_sheet(dir.path(), summary, &self.loader(dataset, seed)?, seed, network),
+            None => Ok(None),
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! The networks of a fit, written as tickets.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
+use lth_files::{link_or_copy, sha256_file};
 use lth_mask::MaskSet;
 use lth_runs::experiment::{ExperimentDir, FileRecord, FitRecord};
 use lth_schedule::{Schedule, Sparsity, SparsitySchedule};
@@ -49,9 +50,26 @@ impl<N, E, T> Files<'_, Runner<'_, N, E, T>> {
         // The ticket that a search leaves is the one that the next fit trains: nothing is its own parent.
         let content = ticket.content_sha256()?;
         ticket.header.parent = self.parent(kept).filter(|parent| *parent != content);
-        ticket.write(&path)?;
+        // What is there already, as a search's ticket is when it comes to be trained, is on the disk once. The header is then
+        // that of the fit that made it.
+        match self.same(dir, &name, &content) {
+            Some(same) => link_or_copy(&same, &path)?,
+            None => {
+                ticket.write_smaller(&path)?;
+            }
+        }
         self.written.insert(name, FileRecord { content: Some(content), ..file_record(&path, relative)? });
         Ok(())
+    }
+
+    /// A file of an earlier fit that holds the same, and is what its record says. Of the same name, since a ticket and a
+    /// trained network of equal content say different things.
+    fn same(&self, dir: &ExperimentDir, name: &str, content: &str) -> Option<PathBuf> {
+        let files = self.records.iter().filter_map(|record| record.files.get(name));
+        let same = files.filter(|file| file.content.as_deref() == Some(content));
+        same.map(|file| (dir.path().join(&file.path), &file.sha256))
+            .find(|(path, sha256)| sha256_file(path).is_ok_and(|(found, _)| found == **sha256))
+            .map(|(path, _)| path)
     }
 
     /// The content of the network that this one was pruned or trained from.
@@ -101,6 +119,6 @@ impl<N, E, T> Files<'_, Runner<'_, N, E, T>> {
 /// # Errors
 /// If the file cannot be read.
 pub(crate) fn file_record(path: &Path, relative: String) -> Result<FileRecord, Error> {
-    let (sha256, bytes) = lth_files::sha256_file(path)?;
+    let (sha256, bytes) = sha256_file(path)?;
     Ok(FileRecord { path: relative, sha256, bytes, content: None })
 }

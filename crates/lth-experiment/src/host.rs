@@ -1,17 +1,25 @@
 //! What the program around an experiment gives it, and how its summary is kept up to date.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lth_data::{Checked as DataChecked, DamagedPolicy, Dataset, OpenOptions, Opening};
 use lth_runs::experiment::{Conditions, ExperimentDir, ExperimentRecord, FitRecord, SCHEMA, Summary};
 use lth_runs::{
-    Checked, ClassRecord, DatasetRecord, MachineRecord, MirrorRecord, OptimizerState, SourceFile, WeightsRecord,
+    BuildRecord, Checked, ClassRecord, DatasetRecord, MachineRecord, MirrorRecord, OptimizerState, SourceFile,
+    WeightsRecord,
 };
 
+use lth_runs::report::Extras;
+
+use crate::earlier::Earlier;
 use crate::observer::{Notice, Observer};
-use crate::{Error, Plan, plan};
+use crate::{Error, Outcome, Plan, extras, plan};
+
+/// The files made of a summary and of what is measured besides, by name.
+pub type Reports<'a> = dyn Fn(&Summary, &Extras) -> Vec<(&'static str, String)> + 'a;
 
 /// The program around an experiment: where data are cached, who is told what, when to stop, and what the records say of
 /// program and machine.
@@ -28,10 +36,10 @@ pub struct Host<'a> {
     pub checkpoint_every: Duration,
     /// The process's peak resident memory in bytes, where somebody knows it.
     pub peak_memory: &'a dyn Fn() -> Option<u64>,
-    /// The files made of a summary, by name: [`lth_runs::report::files`].
-    pub reports: &'a dyn Fn(&Summary) -> Vec<(&'static str, String)>,
-    /// The software, with its version.
-    pub software: String,
+    /// The files made of a summary: [`lth_runs::report::files_with`].
+    pub reports: &'a Reports<'a>,
+    /// The software, with its version, and what it was built from.
+    pub build: BuildRecord,
     /// The command line.
     pub command: Vec<String>,
     /// What it runs on.
@@ -52,8 +60,8 @@ impl<'a> Host<'a> {
             is_interrupted: &|| false,
             checkpoint_every: CHECKPOINT_EVERY,
             peak_memory: &|| None,
-            reports: &lth_runs::report::files,
-            software: concat!("lth ", env!("CARGO_PKG_VERSION")).to_owned(),
+            reports: &lth_runs::report::files_with,
+            build: BuildRecord::of(concat!("lth ", env!("CARGO_PKG_VERSION"))),
             command: Vec::new(),
             machine: None,
         }
@@ -76,6 +84,9 @@ pub struct SummaryWriter {
     /// Seconds of earlier commands.
     seconds_before: f64,
     summary: RefCell<Summary>,
+    build: BuildRecord,
+    /// What earlier commands left besides.
+    earlier: Earlier,
     /// When the files were last written, and how long that took.
     written: Cell<Option<(Instant, Duration)>>,
 }
@@ -84,16 +95,18 @@ pub struct SummaryWriter {
 const SHARE: u32 = 100;
 
 impl SummaryWriter {
-    /// Begins with what is there.
+    /// Begins with what is there. `wider`: the plan of the same experiment with all seeds, levels and arms that have a record
+    /// in `dir`; what `plan` has not of it stays in the summary, named among [`Summary::earlier`].
     ///
     /// # Errors
-    /// If the summary that is there cannot be read.
+    /// If a record or the summary that is there cannot be read.
     pub fn new(
-        plan: &Plan,
+        (plan, wider): (&Plan, &Plan),
         experiment: ExperimentRecord,
         dir: &ExperimentDir,
-        (software, command, machine): (&str, &[String], Option<&MachineRecord>),
+        (build, command, machine): (&BuildRecord, &[String], Option<&MachineRecord>),
     ) -> Result<Self, Error> {
+        let earlier = Earlier::of(dir, plan, wider)?;
         let before = dir.summary()?;
         let before = before.as_ref();
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map(|elapsed| elapsed.as_secs()).ok();
@@ -104,10 +117,11 @@ impl SummaryWriter {
         let pruned_weights_are_frozen = before.is_some_and(|summary| summary.conditions.pruned_weights_are_frozen);
         let summary = Summary {
             schema: SCHEMA,
-            software: software.to_owned(),
+            software: build.software.clone(),
+            builds: before.map(|summary| summary.builds.clone()).unwrap_or_default(),
             command: command.to_vec(),
             experiment,
-            arms: plan.arms.clone(),
+            arms: earlier.arms.clone(),
             metric: plan.metric.clone(),
             margin: plan.margin,
             dataset: before.map_or_else(no_data, |summary| summary.dataset.clone()),
@@ -118,19 +132,29 @@ impl SummaryWriter {
             wall_seconds: None,
             peak_memory_bytes: before.and_then(|summary| summary.peak_memory_bytes),
             fits: before.map(|summary| summary.fits.clone()).unwrap_or_default(),
+            earlier: Vec::new(),
             reference: plan.reference.clone(),
         };
         let seconds_before = before.and_then(|summary| summary.wall_seconds).unwrap_or(0.0);
-        Ok(Self { start: Instant::now(), seconds_before, summary: RefCell::new(summary), written: Cell::new(None) })
+        Ok(Self {
+            start: Instant::now(),
+            seconds_before,
+            summary: RefCell::new(summary),
+            build: build.clone(),
+            earlier,
+            written: Cell::new(None),
+        })
     }
 
-    /// Notes what data were opened.
+    /// Notes what data were opened, split by that seed.
     ///
     /// # Errors
     /// [`Error::OtherData`] if fits that are there had other data under the same name.
-    pub fn opened(&self, dataset: &Dataset) -> Result<(), Error> {
+    pub fn opened(&self, dataset: &Dataset, split_seed: u64) -> Result<(), Error> {
         let mut summary = self.summary.borrow_mut();
-        let record = dataset_record(dataset);
+        let mut record = dataset_record(dataset);
+        record.splits = std::mem::take(&mut summary.dataset.splits);
+        record.splits.insert(split_seed, dataset.split.sha256());
         if let (Some(before), Some(now)) = (&summary.dataset.checksum, &record.checksum)
             && before != now
             && !summary.fits.is_empty()
@@ -148,62 +172,85 @@ impl SummaryWriter {
         summary.conditions.pruned_weights_are_frozen = pruned_weights_are_frozen;
     }
 
-    /// As [`SummaryWriter::write`] after a fit; where fits are so short that writing would take more than a hundredth of
-    /// the time, not after every one. Their records are on the disk already.
+    /// Brings summary and reports up to date after a fit; where fits are so short that writing would take more than a
+    /// hundredth of the time, not after every one. Their records are on the disk already.
     ///
     /// # Errors
-    /// As [`SummaryWriter::write`].
+    /// If they cannot be written.
     pub fn update(
         &self,
         dir: &mut ExperimentDir,
         records: &[FitRecord],
-        reports: &dyn Fn(&Summary) -> Vec<(&'static str, String)>,
+        reports: &Reports<'_>,
         peak_memory: Option<u64>,
     ) -> Result<(), Error> {
+        self.trained();
         if self.written.get().is_some_and(|(at, took)| at.elapsed() < took * SHARE) {
             return Ok(());
         }
         let begun = Instant::now();
-        self.write(dir, records, reports, peak_memory)?;
+        self.write(dir, records, reports, peak_memory, |_| Extras::default())?;
         self.written.set(Some((Instant::now(), begun.elapsed())));
         Ok(())
     }
 
-    /// Brings summary and reports up to date.
+    /// The summary with these records of the plan's fits, and what earlier commands left.
+    pub fn summary(&self, records: &[FitRecord]) -> Summary {
+        let mut summary = self.summary.borrow().clone();
+        (summary.fits, summary.earlier) = self.earlier.with(records);
+        // An arm without a fit yet is no part of the summary.
+        summary.arms.retain(|arm| summary.fits.iter().any(|fit| fit.address.arm == arm.name));
+        summary
+    }
+
+    /// The summary at the end: what is there if nothing was added, or else a new one, whose reports show the networks' masks
+    /// and weights and the contact sheet as well.
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn write(
-        &self,
-        dir: &mut ExperimentDir,
-        records: &[FitRecord],
-        reports: &dyn Fn(&Summary) -> Vec<(&'static str, String)>,
-        peak_memory: Option<u64>,
-    ) -> Result<Summary, Error> {
-        let mut summary = self.summary.borrow_mut();
-        summary.fits = records.to_vec();
-        summary.wall_seconds = Some(self.seconds_before + self.start.elapsed().as_secs_f64());
-        summary.peak_memory_bytes = summary.peak_memory_bytes.max(peak_memory);
-        let mut written = summary.clone();
-        // An arm without a fit yet is no part of the summary.
-        written.arms.retain(|arm| records.iter().any(|record| record.address.arm == arm.name));
-        Ok(dir.finish(&written, reports)?)
-    }
-
-    /// The summary at the end: what is there if nothing was added, or else a new one.
-    ///
-    /// # Errors
-    /// As [`SummaryWriter::write`].
     pub fn conclude(
         &self,
         dir: &mut ExperimentDir,
-        outcome: &crate::Outcome,
-        reports: &dyn Fn(&Summary) -> Vec<(&'static str, String)>,
+        outcome: &Outcome,
+        reports: &Reports<'_>,
         peak_memory: Option<u64>,
     ) -> Result<Summary, Error> {
+        if outcome.n_trained > 0 {
+            self.trained();
+        }
+        let now = self.summary(&outcome.records);
         match dir.summary()? {
-            Some(summary) if outcome.n_trained == 0 && summary.fits == outcome.records => Ok(summary),
-            _ => self.write(dir, &outcome.records, reports, peak_memory),
+            Some(there) if outcome.n_trained == 0 && (&there.fits, &there.earlier) == (&now.fits, &now.earlier) => {
+                Ok(there)
+            }
+            _ => {
+                let root = dir.path().to_path_buf();
+                self.write(dir, &outcome.records, reports, peak_memory, |summary| extras(&root, summary))
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        dir: &mut ExperimentDir,
+        records: &[FitRecord],
+        reports: &Reports<'_>,
+        peak_memory: Option<u64>,
+        extras: impl FnOnce(&Summary) -> Extras,
+    ) -> Result<Summary, Error> {
+        {
+            let mut summary = self.summary.borrow_mut();
+            summary.wall_seconds = Some(self.seconds_before + self.start.elapsed().as_secs_f64());
+            summary.peak_memory_bytes = summary.peak_memory_bytes.max(peak_memory);
+        }
+        Ok(dir.finish(&self.summary(records), |summary| reports(summary, &extras(summary)))?)
+    }
+
+    /// Notes that this program trained a fit.
+    fn trained(&self) {
+        let builds = &mut self.summary.borrow_mut().builds;
+        if builds.last() != Some(&self.build) {
+            builds.push(self.build.clone());
         }
     }
 }
@@ -224,6 +271,7 @@ fn no_data() -> DatasetRecord {
         left_out: Vec::new(),
         contradicted: Vec::new(),
         classes: Vec::new(),
+        splits: BTreeMap::new(),
     }
 }
 
@@ -268,6 +316,7 @@ fn dataset_record(dataset: &Dataset) -> DatasetRecord {
         left_out: provenance.left_out.clone(),
         contradicted: provenance.list.as_ref().map(|list| list.contradicted.clone()).unwrap_or_default(),
         classes: provenance.classes.iter().enumerate().map(class).collect(),
+        splits: BTreeMap::new(),
     }
 }
 

@@ -132,6 +132,35 @@ impl ImpConfig {
         })
     }
 
+    /// The plan of the same experiment with all seeds, levels and arms of `there` besides its own.
+    ///
+    /// # Errors
+    /// As [`ImpConfig::plan`].
+    pub(crate) fn wider_plan(&self, there: &[Address], subject: &Value) -> Result<Plan, Error> {
+        let mut wider = self.clone();
+        for address in there {
+            wider.n_levels = wider.n_levels.max(address.level);
+            if !wider.seeds.contains(&address.seed) {
+                wider.seeds.push(address.seed);
+            }
+            let arm = address.arm.parse::<Arm>().ok();
+            for arm in arm.and_then(Arm::needs).into_iter().chain(arm) {
+                if !wider.arms.contains(&arm) {
+                    wider.arms.push(arm);
+                }
+            }
+        }
+        let mut plan = wider.plan(subject.clone())?;
+        // A fit that depends on the number of levels is one of an experiment with as many.
+        for address in there {
+            if plan.fit(address).is_none() && address.level > 0 {
+                let fewer = Self { n_levels: address.level, ..wider.clone() };
+                plan.fits.extend(fewer.plan(subject.clone())?.fit(address).cloned());
+            }
+        }
+        Ok(plan)
+    }
+
     /// SHA-256 of the configuration without seeds, levels and arms: to those can be added later.
     ///
     /// # Errors

@@ -33,15 +33,19 @@
 //! ```
 //!
 //! Besides plans: [`Scoring`] collects what a criterion needs over batches, to prune before training; [`linear_path`] and
-//! [`sensitivity`] look at trained networks.
+//! [`sensitivity`] look at trained networks; [`extras`] and [`contact_sheet`] give a report what only networks and pictures
+//! tell; [`TensorBoard`] writes event files.
 
 mod arms;
 mod checkpoints;
 mod checks;
 mod connectivity;
+mod contact_sheet;
+mod earlier;
 mod error;
 mod examples;
 mod experiment;
+mod extras;
 mod files;
 mod host;
 mod identity;
@@ -58,13 +62,16 @@ mod sensitivity;
 mod signs;
 mod states;
 mod targets;
+mod tensorboard;
 
 pub use arms::Arm;
 pub use connectivity::{PathPoint, linear_path};
+pub use contact_sheet::contact_sheet;
 pub use error::Error;
 pub use examples::Examples;
 pub use experiment::{Experiment, FixedSeeds};
-pub use host::{CHECKPOINT_EVERY, Host, Silent, SummaryWriter};
+pub use extras::extras;
+pub use host::{CHECKPOINT_EVERY, Host, Reports, Silent, SummaryWriter};
 pub use imp::{DENSE, ImpConfig, Rewinding, TICKET};
 pub use notebook::NotebookConfig;
 pub use observer::{Notice, Observer};
@@ -74,3 +81,4 @@ pub use recorder::RECORDING;
 pub use runner::{OnFit, Outcome, Runner};
 pub use scoring::Scoring;
 pub use sensitivity::{LayerSensitivity, sensitivity, suggested_sparsities};
+pub use tensorboard::TensorBoard;

@@ -128,6 +128,21 @@ impl NotebookConfig {
         })
     }
 
+    /// The plan of the same experiment with all seeds and controls of `there`, the addresses of fits, besides its own.
+    ///
+    /// # Errors
+    /// As [`NotebookConfig::plan`].
+    pub fn wider_plan(&self, there: &[Address], subject: Value) -> Result<Plan, Error> {
+        let mut wider = self.clone();
+        for address in there {
+            wider.controls |= [LONGER, RANDOM_SEARCH, RANDOM].contains(&address.arm.as_str());
+            if !wider.seeds.contains(&address.seed) {
+                wider.seeds.push(address.seed);
+            }
+        }
+        wider.plan(subject)
+    }
+
     /// SHA-256 of the configuration without seeds and controls, to which can be added later, and without the margin, which
     /// changes no fit.
     ///

@@ -68,6 +68,8 @@ pub enum Notice<'a> {
         fit: &'a Address,
         /// The figures.
         at: &'a Measurement,
+        /// The learning rate of the step before; absent if there was none.
+        learning_rate: Option<f64>,
     },
     /// The fit is done, or has failed.
     Ended {

@@ -326,7 +326,11 @@ impl MaskFrom {
         match self {
             Self::Dense => Vec::new(),
             Self::Same(fit) | Self::Random(fit) | Self::Shuffled(fit) => vec![fit],
-            Self::Cut(cut) => cut.scored.fit().into_iter().chain(&cut.within).collect(),
+            // A level is cut within the mask of the fit whose weights are scored.
+            Self::Cut(cut) => {
+                let within = cut.within.as_ref().filter(|within| cut.scored.fit() != Some(*within));
+                cut.scored.fit().into_iter().chain(within).collect()
+            }
         }
     }
 }

@@ -114,6 +114,7 @@ pub(crate) struct Recorder<'a> {
     ranks: &'a [usize],
     notices: &'a RefCell<Vec<lth_ticket::Notice>>,
     from: usize,
+    learning_rate: Option<f64>,
     pub(crate) history: Vec<Measurement>,
     pub(crate) data_seconds: f64,
 }
@@ -129,7 +130,17 @@ impl<'a> Recorder<'a> {
         ranks: &'a [usize],
         notices: &'a RefCell<Vec<lth_ticket::Notice>>,
     ) -> Self {
-        Self { fit, dir, observer, ranks, notices, from: 0, history: Vec::new(), data_seconds: 0.0 }
+        Self {
+            fit,
+            dir,
+            observer,
+            ranks,
+            notices,
+            from: 0,
+            learning_rate: None,
+            history: Vec::new(),
+            data_seconds: 0.0,
+        }
     }
 
     fn record(&mut self, fit: &Fit<'_>) -> Result<(), BoxError> {
@@ -148,7 +159,8 @@ impl<'a> Recorder<'a> {
         };
         self.data_seconds += record.data_time.as_secs_f64();
         self.dir.append(&MetricLine { fit: self.fit.address.clone(), at: at.clone() })?;
-        self.observer.on(&Notice::Measured { fit: &self.fit.address, at: &at });
+        let learning_rate = self.learning_rate;
+        self.observer.on(&Notice::Measured { fit: &self.fit.address, at: &at, learning_rate });
         self.history.push(at);
         Ok(())
     }
@@ -168,6 +180,7 @@ impl Hook for Recorder<'_> {
             Event::AfterStep => {
                 let n_done = (fit.iteration() + 1 - self.from) as u64;
                 let loss = fit.smoothed_loss();
+                self.learning_rate = fit.learning_rate();
                 self.observer.on(&Notice::Stepped { fit: &self.fit.address, n_done, loss });
             }
             Event::AfterValidation | Event::EpochEnd | Event::FitEnd => self.record(fit)?,

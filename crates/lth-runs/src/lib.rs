@@ -3,8 +3,8 @@
 //! An experiment of hours is worth what its records are worth. This crate holds the records ([`FitRecord`] by [`Address`],
 //! [`Summary`]), the folder they live in ([`ExperimentDir`]: files appear whole or not at all, and nothing foreign is ever
 //! deleted), the statistics that small numbers of seeds allow ([`statistics`]), what they say of an experiment
-//! ([`Analysis`]), tables ([`table::Table`]), figures ([`figure`]) and a report that is rebuilt from `summary.json` alone
-//! ([`report`]). It knows no particular experiment, and nothing of tensors, networks or pictures.
+//! ([`Analysis`]), tables ([`table::Table`]), figures ([`figure`]), a report that is rebuilt from the folder alone
+//! ([`report`]), and event files for TensorBoard ([`tensorboard`]). It knows no particular experiment, and nothing of tensors, networks or pictures.
 //!
 //! # From a fit's record to the report
 //! ```
@@ -35,14 +35,14 @@
 //! let dataset = DatasetRecord {
 //!     name: "digits".into(), source: "embedded".into(), checked: Checked::Made, files: vec![], mirror: None,
 //!     checksum: None, n_train: 1437, n_valid: 360, n_test: 0, skipped: vec![], odd: vec![], left_out: vec![],
-//!     contradicted: vec![], classes: vec![],
+//!     contradicted: vec![], classes: vec![], splits: BTreeMap::new(),
 //! };
 //! let arm = ArmRecord { name: "dense".into(), role: ArmRole::Dense, title: "dense".into(), meaning: String::new() };
 //! let conditions = Conditions { pruned_weights_are_frozen: false, optimizer_state: OptimizerState::Fresh };
 //! let summary = Summary {
-//!     schema: SCHEMA, software: "mine 1.0".into(), command: vec![], experiment, arms: vec![arm],
+//!     schema: SCHEMA, software: "mine 1.0".into(), builds: vec![], command: vec![], experiment, arms: vec![arm],
 //!     metric: "accuracy".into(), margin: None, dataset, weights: None, conditions, machine: None, started: None,
-//!     wall_seconds: None, peak_memory_bytes: None, fits: vec![dense], reference: None,
+//!     wall_seconds: None, peak_memory_bytes: None, fits: vec![dense], earlier: vec![], reference: None,
 //! }.settled()?;
 //!
 //! for (name, text) in report::files(&summary) {
@@ -53,6 +53,7 @@
 //! # }
 //! ```
 
+mod contact_sheet;
 mod error;
 mod number;
 mod provenance;
@@ -66,7 +67,9 @@ pub mod page;
 pub mod report;
 pub mod statistics;
 pub mod table;
+pub mod tensorboard;
 
+pub use contact_sheet::{ContactSheet, Shown};
 pub use error::Error;
 pub use experiment::{
     Address, Analysis, ArmFigures, ArmRecord, ArmRole, Beside, Compared, Comparison, Conditions, Ending, Evaluated,
@@ -74,7 +77,8 @@ pub use experiment::{
     SCHEMA, SingleSeed, Summary,
 };
 pub use provenance::{
-    Checked, ClassRecord, DatasetRecord, MachineRecord, MirrorRecord, OptimizerState, SourceFile, WeightsRecord,
+    BuildRecord, Checked, ClassRecord, DatasetRecord, MachineRecord, MirrorRecord, OptimizerState, SourceFile,
+    WeightsRecord,
 };
 pub use record::{FileRecord, LayerRecord};
 pub use store::Existing;

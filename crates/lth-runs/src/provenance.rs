@@ -44,6 +44,9 @@ pub struct DatasetRecord {
     /// The classes, in the order of the network's outputs.
     #[serde(default)]
     pub classes: Vec<ClassRecord>,
+    /// SHA-256 of each split that was made, by its seed: which examples train, validate and test.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub splits: BTreeMap<u64, String>,
 }
 
 impl DatasetRecord {
@@ -150,4 +153,33 @@ pub struct MachineRecord {
     pub platform: String,
     /// Worker threads.
     pub n_threads: usize,
+    /// The vector instructions that the kernels ran on: results differ in their last bits between those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instruction_set: Option<String>,
+}
+
+/// What a program was built from, and with what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildRecord {
+    /// The software, with its version: "lth 0.1.0".
+    pub software: String,
+    /// The commit of the working tree that it was built from; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Whether the tree had changes that are in no commit.
+    #[serde(default)]
+    pub is_modified: bool,
+    /// The compiler: "rustc 1.95.0 (…)".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compiler: Option<String>,
+    /// Version of candle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candle: Option<String>,
+}
+
+impl BuildRecord {
+    /// A program of which nothing but its name and version is known.
+    pub fn of(software: impl Into<String>) -> Self {
+        Self { software: software.into(), ..Self::default() }
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use candle_core::DType;
 use lth_data::{Dataset, Loader};
-use lth_experiment::{Plan, Runner, SummaryWriter};
+use lth_experiment::{Plan, Runner, SummaryWriter, contact_sheet};
 use lth_nn::{Freeze, Part, ResNet, ResNetConfig, Setup};
 use lth_runs::experiment::{ExperimentDir, ExperimentRecord};
 use lth_ticket::{DatasetInfo, NetworkInfo};
@@ -19,9 +19,10 @@ use serde_json::json;
 
 pub(crate) use options::Options;
 
+use crate::build::build;
 use crate::console::Console;
-use crate::experiment::{Progress, SOFTWARE, conclude, interrupted, machine, out_failure};
-use crate::failure::{Blame, Failure, Result};
+use crate::experiment::{Progress, conclude, interrupted, machine, out_failure};
+use crate::failure::{Blame, Failure, Kind, Result};
 use crate::{data, system};
 use options::{Settings, WeightsName};
 
@@ -47,7 +48,8 @@ pub(crate) fn run(options: &Options) -> Result {
     let mut dir =
         ExperimentDir::open(&out, record.clone(), existing).map_err(|error| out_failure(error, options.force))?;
     let command = system::command_line();
-    let writer = SummaryWriter::new(&plan, record, &dir, (SOFTWARE, &command, Some(&machine())))?;
+    let wider = settings.notebook.wider_plan(&dir.addresses(), plan.subject.clone())?;
+    let writer = SummaryWriter::new((&plan, &wider), record, &dir, (&build(), &command, Some(&machine())))?;
     train(options, &settings, &plan, &mut dir, &writer, &console)
 }
 
@@ -66,11 +68,11 @@ fn train(
             if dataset.split.valid.is_empty() {
                 let n = dataset.pictures.len();
                 return Err(Failure::new(
-                    crate::failure::Kind::Data,
+                    Kind::Data,
                     anyhow::anyhow!("{n} pictures are too few: a fifth of them must validate"),
                 ));
             }
-            writer.opened(&dataset)?;
+            writer.opened(&dataset, seed)?;
             opened.replace(Some((seed, dataset)));
         }
         Ok(())
@@ -131,11 +133,21 @@ fn train(
     };
     console.note(format!("writing to {}", dir.path().display()));
     let mut progress = Progress::new(console);
-    let reports = &lth_runs::report::files;
-    let outcome = runner.run(dir, &mut progress, &mut |dir, records| {
-        Ok(writer.update(dir, records, reports, system::peak_memory())?)
+    let reports = &lth_runs::report::files_with;
+    let folder = dir.path().to_path_buf();
+    let outcome = options.events.watch(&folder, &mut progress, |observer| {
+        runner
+            .run(dir, observer, &mut |dir, records| Ok(writer.update(dir, records, reports, system::peak_memory())?))
     })?;
     progress.finish();
+    let seed = opened.borrow().as_ref().map(|(seed, _)| *seed).filter(|_| outcome.n_trained > 0);
+    if let Some(seed) = seed {
+        let loader = examples(seed).map_err(|error| Failure::new(Kind::Data, anyhow::anyhow!(error)))?;
+        let so_far = writer.summary(&outcome.records);
+        if let Some(sheet) = contact_sheet(dir.path(), &so_far, &loader, seed, &network)? {
+            dir.write_contact_sheet(&sheet).data()?;
+        }
+    }
     let summary = writer.conclude(dir, &outcome, reports, system::peak_memory())?;
     conclude(&summary, &outcome, dir.path(), console)
 }

@@ -14,6 +14,7 @@ use lth_train::OptimizerConfig;
 use serde::Serialize;
 
 use crate::data::SourceOptions;
+use crate::experiment::TensorBoardOption;
 use crate::failure::{Blame, Failure, Result};
 use crate::share::Share;
 
@@ -89,6 +90,8 @@ pub struct Options {
     /// Height and width of the pictures that the network sees [default: 64; 32 for toy-pets]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(32..=1024))]
     pub(crate) image_size: Option<u32>,
+    #[command(flatten)]
+    pub(crate) events: TensorBoardOption,
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,

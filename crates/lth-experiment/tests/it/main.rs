@@ -5,4 +5,5 @@ mod looking;
 mod lottery;
 mod notebook;
 mod refusals;
+mod store;
 mod support;

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Address, ExperimentRecord, FitRecord, Measurement, Summary};
 use crate::Error;
+use crate::contact_sheet::{self, ContactSheet};
 use crate::store::{Existing, absent, is_plain, remove};
+use crate::tensorboard::EventFile;
 
 const EXPERIMENT: &str = "experiment.json";
 const SUMMARY: &str = "summary.json";
@@ -21,7 +23,7 @@ pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// It, the one before it, and the next one that was not put in its place.
 const CHECKPOINTS: [&str; 3] = [CHECKPOINT, "checkpoint.safetensors.previous", "checkpoint.safetensors.next"];
 /// What is written at the folder's top, the manifest last: a removal that is cut short can be done again.
-const OURS: [&str; 5] = [SUMMARY, METRICS, "report.md", "report.html", EXPERIMENT];
+const OURS: [&str; 6] = [SUMMARY, METRICS, "report.md", "report.html", contact_sheet::NAME, EXPERIMENT];
 
 /// The folder that an experiment writes into, and goes on in: what is there is not done again. While it is held, no other
 /// process can write there (on Unix).
@@ -34,7 +36,9 @@ const OURS: [&str; 5] = [SUMMARY, METRICS, "report.md", "report.html", EXPERIMEN
 ///     record.json                          last of its files: a fit with a record is whole
 ///     ticket.safetensors, …                what it left
 ///     checkpoint.safetensors, ….previous   while it is not whole: where it goes on
+///     events.out.tfevents.…                its figures for TensorBoard, where they were asked for
 ///   summary.json, report.md, report.html   brought up to date after every fit
+///   pictures.json                          a few examples, with what networks said of them
 /// ```
 /// Files appear whole or not at all, but for `metrics.jsonl`, which grows by whole lines. Folders that were made and never
 /// written to go away with this value.
@@ -171,6 +175,25 @@ impl ExperimentDir {
         write(&folder.join(RECORD), record)
     }
 
+    /// The addresses of the fits that have a record, in order.
+    pub fn addresses(&self) -> Vec<Address> {
+        if self.begins == Begin::Replaces {
+            return Vec::new();
+        }
+        let address = |folder: PathBuf| {
+            let below = folder.strip_prefix(self.path.join("fits")).ok()?;
+            let parts: Vec<&str> = below.iter().filter_map(std::ffi::OsStr::to_str).collect();
+            let [arm, level, seed] = parts.as_slice() else { return None };
+            let level = level.strip_prefix("level-")?.parse().ok()?;
+            let address = Address::new(*arm, level, seed.strip_prefix("seed-")?.parse().ok()?);
+            // Not `level-3` or `seed-007`: no fit of ours is there.
+            (folder == self.path.join(address.folder())).then_some(address)
+        };
+        let mut addresses: Vec<Address> = self.fit_folders().into_iter().filter_map(address).collect();
+        addresses.sort();
+        addresses
+    }
+
     /// Removes a fit's record, so that it is done again; its other files are overwritten then.
     ///
     /// # Errors
@@ -269,6 +292,15 @@ impl ExperimentDir {
         Ok(read)
     }
 
+    /// Writes `pictures.json`, which reports show.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write_contact_sheet(&mut self, sheet: &ContactSheet) -> Result<(), Error> {
+        self.begin()?;
+        write(&self.path.join(contact_sheet::NAME), sheet)
+    }
+
     /// The `summary.json` in it; `None` if there is none yet.
     ///
     /// # Errors
@@ -309,6 +341,7 @@ impl ExperimentDir {
                 }
             }
             CHECKPOINTS.iter().try_for_each(|name| remove(&folder.join(name)))?;
+            EventFile::remove_from(&folder)?;
             remove(&folder.join(RECORD))?;
             for emptied in folder.ancestors().take_while(|above| *above != self.path) {
                 if std::fs::remove_dir(emptied).is_err() {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Address, ArmRecord, ArmRole, FitRecord, Reference};
 use crate::Error;
 use crate::number::settle_all;
-use crate::provenance::{DatasetRecord, MachineRecord, OptimizerState, WeightsRecord};
+use crate::provenance::{BuildRecord, DatasetRecord, MachineRecord, OptimizerState, WeightsRecord};
 
 /// The schema that this version writes. It reads 1 as well.
 pub const SCHEMA: u32 = 2;
@@ -35,6 +35,9 @@ pub struct Summary {
     pub schema: u32,
     /// The software that wrote it, with its version.
     pub software: String,
+    /// The programs that trained its fits, from the first to the last, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub builds: Vec<BuildRecord>,
     /// The command line; empty where a program of one's own called the library.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
@@ -68,6 +71,10 @@ pub struct Summary {
     pub peak_memory_bytes: Option<u64>,
     /// The fits, in the order in which the plan has them.
     pub fits: Vec<FitRecord>,
+    /// Those of them that earlier commands trained and the last one did not ask for. They are fits of this experiment like
+    /// all others, and count in every figure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Address>,
     /// Published figures to lay beside; absent if there are none for this experiment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
@@ -157,6 +164,10 @@ impl Summary {
             if !seen.insert(&fit.address) {
                 return invalid("there are two of them".into());
             }
+        }
+        if let Some(absent) = self.earlier.iter().find(|address| !seen.contains(address)) {
+            let reason = "it is among the earlier fits, and not among the fits".into();
+            return Err(Error::Invalid { record: format!("fit {absent}"), reason });
         }
         for (name, number) in [("wall_seconds", self.wall_seconds), ("margin", self.margin)] {
             if let Some(number) = number

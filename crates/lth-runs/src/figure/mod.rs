@@ -43,7 +43,7 @@ pub use canvas::Figure;
 pub use heat_map::HeatMap;
 pub use histogram::{Histogram, count, even_edges};
 pub use line_chart::{LineChart, Point, Series, Spread};
-pub use pictures::{Outcome, Picture, PictureGrid};
+pub use pictures::{Outcome, Picture, PictureGrid, png_uri};
 pub use scatter::{Scatter, ScatterPoint};
 pub use style::STYLE;
 pub use text::escape_xml;

@@ -18,7 +18,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {
     source: String,
-    /// Up to three lines below it: "cat (0.98)".
+    /// Up to three lines below it, broken where it says and where they are too long: "cat (0.98)".
     pub caption: String,
     /// Its frame; none where nothing was asked.
     pub outcome: Option<Outcome>,
@@ -30,10 +30,7 @@ impl Picture {
     /// # Errors
     /// If the bytes do not begin as a PNG file does.
     pub fn png(bytes: &[u8], caption: impl Into<String>) -> Result<Self, Error> {
-        if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
-            return Err(refused("does not begin as a PNG file does"));
-        }
-        Self::data_uri(format!("data:image/png;base64,{}", base64(bytes)), caption)
+        Self::data_uri(png_uri(bytes)?, caption)
     }
 
     /// The picture of a ready data URI.
@@ -53,6 +50,17 @@ impl Picture {
     pub fn with_outcome(self, outcome: Outcome) -> Self {
         Self { outcome: Some(outcome), ..self }
     }
+}
+
+/// The bytes of a PNG file as a data URI.
+///
+/// # Errors
+/// If the bytes do not begin as a PNG file does.
+pub fn png_uri(bytes: &[u8]) -> Result<String, Error> {
+    if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return Err(refused("does not begin as a PNG file does"));
+    }
+    Ok(format!("data:image/png;base64,{}", base64(bytes)))
 }
 
 fn refused(reason: &str) -> Error {
@@ -121,7 +129,7 @@ impl PictureGrid {
 
 /// A caption in at most three lines.
 fn lines(caption: &str, width: f64) -> Vec<String> {
-    let mut lines = text::wrapped(caption, SIZE, width);
+    let mut lines: Vec<String> = caption.lines().flat_map(|line| text::wrapped(line, SIZE, width)).collect();
     if lines.len() > 3 {
         let rest = lines.split_off(2).join(" ");
         lines.push(text::shortened(&rest, SIZE, width));

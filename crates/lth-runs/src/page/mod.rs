@@ -67,7 +67,7 @@ pub enum Block {
     },
 }
 
-/// Details of more rows than these are printed only where the reader opened them.
+/// Details of more rows than these, about two pages, are printed only where the reader opened them.
 const MOST_PRINTED_ROWS: usize = 150;
 
 /// A cell of so many characters is not broken into lines.
@@ -103,6 +103,7 @@ figcaption{color:var(--muted);font-size:.9rem;margin-top:.4rem;padding-left:.5re
 .caveats ul{padding-left:1.1rem}
 pre{background:var(--soft);padding:.75rem 1rem;overflow-x:auto;font-size:.85rem}
 summary{cursor:pointer}
+@media(max-width:30rem){th,td{padding:.3rem .4rem}table{font-size:.82rem}}
 @media print{@page{margin:14mm}body{padding:0;max-width:none;font-size:10pt}nav{display:none}\
 h2,h3,summary{break-after:avoid}tr,figure,.caveats{break-inside:avoid}thead{display:table-header-group}\
 .scroll,figure,pre{overflow:visible}pre{white-space:pre-wrap}figure svg{min-width:0!important}\
@@ -176,10 +177,11 @@ fn push_blocks(html: &mut String, blocks: &[Block], n_figures: &mut usize) {
     }
 }
 
-/// Rows of all tables in `blocks`.
+/// Rows of all tables in `blocks`; a point of a list is a sentence and takes the room of four.
 fn n_rows(blocks: &[Block]) -> usize {
     let rows = |block: &Block| match block {
         Block::Table { table, .. } => table.rows().len(),
+        Block::List(items) => 4 * items.len(),
         Block::Details { blocks, .. } => n_rows(blocks),
         _ => 0,
     };

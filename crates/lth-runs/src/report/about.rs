@@ -3,10 +3,10 @@
 use crate::experiment::Summary;
 use crate::lines::grouped;
 use crate::page::Block;
-use crate::provenance::{Checked, OptimizerState};
+use crate::provenance::{BuildRecord, Checked, OptimizerState};
 use crate::table::{Align, Table};
 
-use super::format::{bytes, date, duration, share};
+use super::format::{bytes, counted, date, duration, share};
 use super::table;
 
 pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
@@ -17,6 +17,10 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     }
     blocks.extend(table("", setting(summary)));
     blocks.extend(table("Data files", data_files(summary)));
+    if let Some(block) = table("", splits(summary)) {
+        let heading = counted(summary.dataset.splits.len(), "split");
+        blocks.push(Block::Details { summary: heading, blocks: vec![block] });
+    }
     if let Some(block) = table("", classes(summary)) {
         let heading = format!("Classes ({})", summary.dataset.classes.len());
         blocks.push(Block::Details { summary: heading, blocks: vec![block] });
@@ -55,6 +59,9 @@ fn setting(summary: &Summary) -> Table {
         row("experiment", format!("{}, {}", summary.experiment.name, summary.experiment.identity));
     }
     row("software", summary.software.clone());
+    for build in &summary.builds {
+        row("trained by", built(build));
+    }
     row("data", format!("{}: {} ({})", dataset.name, dataset.source, checked(dataset.checked)));
     if let Some(checksum) = &dataset.checksum {
         row("data checksum", checksum.clone());
@@ -88,7 +95,14 @@ fn setting(summary: &Summary) -> Table {
     if let Some(machine) = &summary.machine {
         let model = machine.model.as_ref().map_or(String::new(), |model| format!(" ({model})"));
         let threads = if machine.n_threads == 1 { "thread" } else { "threads" };
-        row("machine", format!("{}{model}, {}, {} {threads}", machine.device, machine.platform, machine.n_threads));
+        let set = machine.instruction_set.as_ref().map_or(String::new(), |set| format!(", kernels for {set}"));
+        row(
+            "machine",
+            format!("{}{model}, {}, {} {threads}{set}", machine.device, machine.platform, machine.n_threads),
+        );
+    }
+    if !summary.earlier.is_empty() {
+        row("from earlier commands", earlier(summary));
     }
     if let Some(started) = summary.started {
         row("started", date(started));
@@ -103,6 +117,36 @@ fn setting(summary: &Summary) -> Table {
     let trained: f64 = summary.fits.iter().map(crate::experiment::FitRecord::seconds).sum();
     if summary.fits.iter().any(|fit| fit.wait_seconds.is_some()) && trained > 0.0 {
         row("waiting for data", format!("{}, {} % of training", duration(waited), share(waited / trained)));
+    }
+    table
+}
+
+/// "lth 0.1.0, commit 8c9a131… with changes, rustc 1.95.0, candle 0.11.1"
+fn built(build: &BuildRecord) -> String {
+    let mut words = vec![build.software.clone()];
+    let changes = if build.is_modified { ", with changes that are in no commit" } else { "" };
+    words.push(match &build.commit {
+        Some(commit) => format!("commit {commit}{changes}"),
+        None => "commit unknown".into(),
+    });
+    words.extend(build.compiler.clone());
+    words.extend(build.candle.as_ref().map(|version| format!("candle {version}")));
+    words.join(", ")
+}
+
+/// "15 fits that the last command did not ask for, shown like all others: random (5), shuffled (10)"
+fn earlier(summary: &Summary) -> String {
+    let of = |arm: &str| summary.earlier.iter().filter(|address| address.arm == arm).count();
+    let arms = summary.arms.iter().map(|arm| (&arm.name, of(&arm.name))).filter(|(_, n)| *n > 0);
+    let arms: Vec<String> = arms.map(|(name, n)| format!("{name} ({n})")).collect();
+    let n = counted(summary.earlier.len(), "fit");
+    format!("{n} that the last command did not ask for, shown like all others: {}", arms.join(", "))
+}
+
+fn splits(summary: &Summary) -> Table {
+    let mut table = Table::new([("split of seed", Align::Left), ("SHA-256", Align::Left)]);
+    for (seed, sha256) in &summary.dataset.splits {
+        table.push([seed.to_string(), sha256.clone()]);
     }
     table
 }

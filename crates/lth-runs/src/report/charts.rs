@@ -5,7 +5,7 @@ use crate::figure::{Axis, BarChart, BarRow, Figure, LineChart, Point, Scatter, S
 use crate::page::Block;
 use crate::statistics::{CONFIDENCE, Estimate, Scale};
 
-use super::format::share;
+use super::format::{listed, share};
 use super::records::{LayerDensity, densities, ticket_levels};
 use super::tables::{named, unit};
 use super::{chosen, curves};
@@ -18,9 +18,7 @@ const MOST_POINTS: usize = 12;
 
 pub(super) fn blocks(summary: &Summary, analysis: &Analysis) -> Vec<Block> {
     let metric = against_weights(summary, analysis, metric_axis(analysis), |figures| figures.metric);
-    let axis = Axis { range: None, ..Axis::linear(format!("early-stop {}", unit(summary))) };
-    let stop = against_weights(summary, analysis, axis, |figures| figures.best_step);
-    let figures = [metric, stop].into_iter().flatten();
+    let figures = [metric, early_stop(summary, analysis)].into_iter().flatten();
     let figures = figures.chain(curves::figures(summary, analysis));
     let figures = figures.chain(
         [time(summary, analysis), layers(summary, analysis), step_time(summary, analysis)].into_iter().flatten(),
@@ -76,6 +74,27 @@ fn place(summary: &Summary, analysis: &Analysis, figures: &ArmFigures) -> Option
     }
     let ticket = summary.arm_of(ArmRole::Ticket).and_then(|ticket| analysis.figures_of(&ticket.name, figures.level));
     Some(ticket.and_then(|ticket| ticket.density).map_or(own, |density| density.mean))
+}
+
+/// The early-stop step of the arms that train about as long as the ticket: beside one that trains many times as long, the
+/// differences between all others could not be seen.
+fn early_stop(summary: &Summary, analysis: &Analysis) -> Option<(Figure, String)> {
+    const LONGER: f64 = 1.5;
+    let n_steps = |figures: &ArmFigures| figures.n_steps.map_or(0.0, |n_steps| n_steps.mean);
+    let of_ticket = analysis.figures.iter().filter(|figures| figures.role == ArmRole::Ticket).map(n_steps);
+    let most = of_ticket.fold(0.0, f64::max);
+    let is_longer =
+        |figures: &ArmFigures| figures.role == ArmRole::Control && most > 0.0 && n_steps(figures) > LONGER * most;
+    let axis = Axis::linear(format!("early-stop {}", unit(summary)));
+    let shown = |figures: &ArmFigures| figures.best_step.filter(|_| !is_longer(figures));
+    let (figure, mut caption) = against_weights(summary, analysis, axis, shown)?;
+    let mut longer: Vec<String> =
+        analysis.figures.iter().filter(|figures| is_longer(figures)).map(|figures| figures.arm.clone()).collect();
+    longer.dedup();
+    if !longer.is_empty() {
+        caption += &format!(" Without {}, trained much longer than the ticket.", listed(&longer));
+    }
+    Some((figure, caption))
 }
 
 /// All arms over the weights that remain. An arm of level 0 alone is a line across: it has all weights at every level.

@@ -5,6 +5,7 @@ use crate::page::Block;
 use crate::statistics::instability;
 use crate::table::{Align, Table};
 
+use super::format::share;
 use super::table;
 
 /// Figures that a summary alone cannot give. All may be empty.
@@ -18,6 +19,10 @@ pub struct Extras {
     pub paths: Vec<ErrorPath>,
     /// Examples, with what a network said of them.
     pub pictures: Vec<Picture>,
+    /// Which examples those are, or why there are none.
+    pub about_pictures: String,
+    /// What could not be measured, and why: a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// How far the masks of several fits overlap.
@@ -29,6 +34,8 @@ pub struct Overlap {
     pub names: Vec<String>,
     /// Shared kept weights / weights kept by either, in [0, 1], a row for each name; what is not finite is left out.
     pub values: Vec<Vec<f64>>,
+    /// What masks of as many weights in each layer, drawn at random, would share on average; absent where that is no measure.
+    pub by_chance: Option<f64>,
 }
 
 /// Weights counted by size.
@@ -64,7 +71,10 @@ impl Extras {
                 range: Some((0.0, 1.0)),
                 format: TickFormat::Percent,
             };
-            figures.push((map.figure(), "Weights kept by both of those kept by either.".to_owned()));
+            let by_chance = overlap.by_chance.map_or_else(String::new, |by_chance| {
+                format!(" Masks drawn at random with as many weights in each layer: {} %.", share(by_chance))
+            });
+            figures.push((map.figure(), format!("Weights kept by both, of those kept by either.{by_chance}")));
         }
         for histogram in &self.histograms {
             let chart = Histogram {
@@ -75,7 +85,7 @@ impl Extras {
                 edges: histogram.edges.clone(),
                 series: histogram.series.clone(),
             };
-            figures.push((chart.figure(), String::new()));
+            figures.push((chart.figure(), "Kept weights only, of all prunable layers together.".to_owned()));
         }
         if !self.paths.is_empty() {
             let series = self.paths.iter().map(|path| Series {
@@ -100,7 +110,7 @@ impl Extras {
                 n_columns: 6,
                 pictures: self.pictures.clone(),
             };
-            figures.push((grid.figure(), String::new()));
+            figures.push((grid.figure(), self.about_pictures.clone()));
         }
         let mut blocks = Vec::new();
         if !figures.is_empty() {
@@ -109,6 +119,8 @@ impl Extras {
         let caption = "Instability: the highest error on the path less the mean of its ends; below 2 points the paper calls \
                        the networks stable.";
         blocks.extend(table(caption, self.instabilities()));
+        let no_pictures = Some(&self.about_pictures).filter(|text| self.pictures.is_empty() && !text.is_empty());
+        blocks.extend(no_pictures.into_iter().chain(&self.notes).cloned().map(Block::Paragraph));
         blocks
     }
 

@@ -24,6 +24,8 @@ pub(crate) use format::share as share_text;
 pub use overview::overview;
 
 /// The report's files, by name: `report.md` and `report.html`. A pure function of the summary.
+///
+/// `lth_experiment::extras` gives [`files_with`] the rest: what is measured on the networks that the fits left.
 pub fn files(summary: &Summary) -> Vec<(&'static str, String)> {
     files_with(summary, &Extras::default())
 }

@@ -33,7 +33,9 @@ pub(super) fn blocks(summary: &Summary, analysis: &Analysis) -> Vec<Block> {
         blocks.push(Block::Paragraph(format!("All {} are in metrics.jsonl.", counted(n, "measurement"))));
     }
     if !blocks.is_empty() {
-        blocks.push(Block::Paragraph("This report was made from summary.json alone.".into()));
+        blocks.push(Block::Paragraph(
+            "This report was made from the files of its folder alone: lth report makes it again.".into(),
+        ));
     }
     blocks
 }

@@ -41,7 +41,7 @@ pub(super) fn figures(summary: &Summary, analysis: &Analysis, is_shown: impl Fn(
             with_interval(figures.metric.as_ref(), value),
         ];
         if has_best {
-            cells.push(with_interval(figures.best_step.as_ref(), steps));
+            cells.push(with_interval(figures.best_step.as_ref(), |value| steps(value.max(0.0))));
             cells.push(with_interval(figures.metric_at_best.as_ref(), value));
         }
         table.push(cells);
@@ -278,7 +278,7 @@ fn cost_rows(summary: &Summary, analysis: &Analysis, has_overhead: bool, is_show
             arm,
             figures.level.to_string(),
             mean(figures.n_steps.as_ref(), steps),
-            with_interval(figures.seconds_per_step.as_ref(), duration),
+            with_interval(figures.seconds_per_step.as_ref(), |value| duration(value.max(0.0))),
             mean(figures.seconds.as_ref(), duration),
             mean(figures.n_steps_in_all.as_ref(), steps),
             mean(figures.seconds_in_all.as_ref(), duration),

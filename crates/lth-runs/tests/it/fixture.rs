@@ -202,6 +202,7 @@ fn summary(name: &str, arms: Vec<ArmRecord>, fits: Vec<FitRecord>) -> Summary {
     let unsettled = Summary {
         schema: SCHEMA,
         software: "lth 0.1.0".into(),
+        builds: Vec::new(),
         command: ["lth", name, "--out", "runs/a b"].map(String::from).to_vec(),
         experiment: ExperimentRecord {
             name: name.into(),
@@ -229,6 +230,7 @@ fn summary(name: &str, arms: Vec<ArmRecord>, fits: Vec<FitRecord>) -> Summary {
                 ClassRecord { name: "zero".into(), n_train: 600, n_valid: 200 },
                 ClassRecord { name: "one".into(), n_train: 400, n_valid: 197 },
             ],
+            splits: BTreeMap::new(),
         },
         weights: None,
         conditions: Conditions { pruned_weights_are_frozen: false, optimizer_state: OptimizerState::Fresh },
@@ -237,11 +239,13 @@ fn summary(name: &str, arms: Vec<ArmRecord>, fits: Vec<FitRecord>) -> Summary {
             model: Some("a processor".into()),
             platform: "linux x86_64".into(),
             n_threads: 2,
+            instruction_set: None,
         }),
         started: Some(1_795_359_845),
         wall_seconds: Some(301.5),
         peak_memory_bytes: Some(1_248_000_000),
         fits,
+        earlier: Vec::new(),
         reference: None,
     };
     unsettled.settled().expect("the fixture is valid")

@@ -1,8 +1,10 @@
 //! The report, as a person reads it.
 
-use lth_runs::figure::Picture;
+use lth_runs::figure::{Outcome, Picture};
 use lth_runs::report::{self, ErrorPath, Extras, Overlap, WeightHistogram};
-use lth_runs::{Address, Checked, Ending, OptimizerState, Reference, ReferenceFigure, Summary};
+use lth_runs::{
+    Address, BuildRecord, Checked, ContactSheet, Ending, OptimizerState, Reference, ReferenceFigure, Shown, Summary,
+};
 
 use crate::fixture::{imp, notebook, regression};
 
@@ -241,6 +243,7 @@ fn what_is_measured_on_tensors_comes_in_as_numbers() {
             title: "between seeds at level 1".into(),
             names: vec!["seed 0".into(), "seed 1".into()],
             values: vec![vec![1.0, 0.37], vec![0.37, 1.0]],
+            by_chance: Some(0.333),
         }],
         histograms: vec![WeightHistogram {
             title: "ticket/1/0".into(),
@@ -249,6 +252,8 @@ fn what_is_measured_on_tensors_comes_in_as_numbers() {
         }],
         paths: vec![ErrorPath { name: "from step 0".into(), points: vec![(0.0, 0.1), (0.5, 0.4), (1.0, 0.2)] }],
         pictures: vec![picture],
+        about_pictures: "The first test picture.".into(),
+        notes: vec!["The network of ticket/1/2 could not be read.".into()],
     };
     let files = report::files_with(&summary, &extras);
     let html = &files.iter().find(|(name, _)| *name == "report.html").expect("it is one of two").1;
@@ -257,9 +262,65 @@ fn what_is_measured_on_tensors_comes_in_as_numbers() {
     {
         assert!(html.contains(title), "{title}");
     }
+    for said in [
+        "at random with as many weights in each layer: 33.3",
+        "The first test picture.",
+        "ticket/1/2 could not be read",
+    ] {
+        assert!(html.contains(said), "{said}");
+    }
     let markdown = &files[0].1;
     // The highest error is 0.4, the mean of the ends 0.15.
     assert!(markdown.contains("| from step 0 |               25.00 |       0.50 |"), "{markdown}");
+}
+
+#[test]
+fn what_trained_it_is_said() {
+    let mut summary = imp(&[0, 1, 2], 1);
+    let build = BuildRecord {
+        commit: Some("8c9a131".into()),
+        compiler: Some("rustc 1.95.0".into()),
+        candle: Some("0.11.1".into()),
+        ..BuildRecord::of("lth 0.1.0")
+    };
+    summary.builds = vec![BuildRecord::of("lth 0.0.9"), BuildRecord { is_modified: true, ..build }];
+    summary.dataset.splits = [(7, "ab".repeat(32))].into();
+    summary.machine.iter_mut().for_each(|machine| machine.instruction_set = Some("AVX2".into()));
+    summary.earlier = vec![Address::new("random", 1, 0), Address::new("random", 1, 2)];
+    let report = markdown(&summary.settled().expect("it is valid"));
+    for said in [
+        "lth 0.0.9, commit unknown",
+        "lth 0.1.0, commit 8c9a131, with changes that are in no commit, rustc 1.95.0, candle 0.11.1",
+        "2 threads, kernels for AVX2",
+        "2 fits that the last command did not ask for, shown like all others: random (2)",
+        &"ab".repeat(32),
+    ] {
+        assert!(report.contains(said), "{said}: {report}");
+    }
+    summary.earlier.push(Address::new("shuffled", 1, 0));
+    assert!(summary.settled().is_err(), "an earlier fit that is not there");
+}
+
+#[test]
+fn pictures_are_shown_from_their_file_and_only_from_inside_it() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    assert_eq!(ContactSheet::read(folder.path())?, None);
+    let shown = |said: &str| Shown::png(b"\x89PNG\r\n\x1a\n", "cat", vec!["cat".into(), said.into()]);
+    let mut sheet = ContactSheet {
+        caption: "The first two.".into(),
+        networks: vec![Address::new("dense", 0, 1), Address::new("ticket", 2, 1)],
+        pictures: vec![shown("cat")?, shown("dog")?],
+    };
+    std::fs::write(folder.path().join("pictures.json"), serde_json::to_string(&sheet)?)?;
+    assert_eq!(ContactSheet::read(folder.path())?.as_ref(), Some(&sheet));
+    let pictures = sheet.pictures()?;
+    let looks: Vec<_> = pictures.iter().map(|picture| (picture.caption.as_str(), picture.outcome)).collect();
+    let (right, wrong) = (Some(Outcome::Right), Some(Outcome::Wrong));
+    assert_eq!(looks, [("cat\ndense: cat\nticket: cat", right), ("cat\ndense: cat\nticket: dog", wrong)]);
+    sheet.pictures[0].picture = "https://example.org/cat.png".into();
+    std::fs::write(folder.path().join("pictures.json"), serde_json::to_string(&sheet)?)?;
+    assert!(ContactSheet::read(folder.path()).is_err());
+    Ok(())
 }
 
 #[test]
@@ -307,7 +368,7 @@ fn a_large_experiment_is_reported_in_a_second() {
 fn long_tables_are_not_printed_unasked() {
     let long = |summary: &Summary| text(summary, "report.html").matches("<details class=\"long\">").count();
     assert_eq!(long(&imp(&[0, 1, 2], 1)), 0);
-    assert_eq!(long(&imp(&[0, 1, 2, 3, 4], 12)), 2, "fits and files: 185 rows each");
+    assert_eq!(long(&imp(&[0, 1, 2, 3, 4], 12)), 3, "fits and files: 185 rows each; 84 verdicts as sentences");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use lth_runs::tensorboard::EventFile;
 use lth_runs::{Address, Error, Existing, ExperimentDir, ExperimentRecord, FitRecord, MetricLine, Summary, report};
 use tempfile::TempDir;
 
@@ -135,6 +136,42 @@ fn replacing_leaves_what_no_experiment_wrote() -> Result<(), Error> {
     dir.write_record(&FitRecord { files: BTreeMap::new(), ..first_fit(&imp(&[1], 1)) })?;
     assert!(notes.exists() && folder.path().join("thesis.tex").exists());
     assert!(!record.exists() && !folder.path().join("summary.json").exists());
+    Ok(())
+}
+
+#[test]
+fn fits_that_are_there_are_told_by_their_folders() -> Result<(), Error> {
+    let folder = folder();
+    finished(folder.path())?;
+    for name in ["fits/dense/level-0/seed-0", "fits/Dense/level-00/seed-0", "fits/dense/level-00/seed-9"] {
+        std::fs::create_dir_all(folder.path().join(name)).expect("a folder");
+    }
+    // Not as an address writes it, and without a record.
+    std::fs::write(folder.path().join("fits/dense/level-0/seed-0/record.json"), b"{}").expect("written");
+    let dir = ExperimentDir::open(folder.path(), experiment("a"), Existing::Refuse)?;
+    assert_eq!(dir.addresses(), [Address::new("dense", 0, 0)]);
+    drop(dir);
+    let dir = ExperimentDir::open(folder.path(), experiment("b"), Existing::Replace)?;
+    assert_eq!(dir.addresses(), []);
+    Ok(())
+}
+
+#[test]
+fn events_of_a_replaced_experiment_go_and_those_of_others_stay() -> Result<(), Error> {
+    let folder = folder();
+    finished(folder.path())?;
+    let fit = folder.path().join("fits/dense/level-00/seed-0");
+    drop(EventFile::create(&fit, 12.5)?);
+    // Of a second time there is one file only.
+    EventFile::create(&fit, 99.0)?.add(99.5, 3, &[("loss", 0.5)])?;
+    let foreign = fit.join("events.out.tfevents.1.host");
+    std::fs::write(&foreign, b"").expect("written");
+    let events =
+        |fit: &Path| files(fit).into_keys().filter(|name| name.to_string_lossy().starts_with("events.")).count();
+    assert_eq!((events(&fit), EventFile::is_in(&fit)), (2, true));
+    let mut dir = ExperimentDir::open(folder.path(), experiment("b"), Existing::Replace)?;
+    dir.write_record(&FitRecord { files: BTreeMap::new(), ..first_fit(&imp(&[1], 1)) })?;
+    assert!(foreign.exists() && !EventFile::is_in(&fit));
     Ok(())
 }
 

@@ -53,6 +53,7 @@ pub(super) fn converted(old: OldSummary) -> Result<Summary, Error> {
     Ok(Summary {
         schema: SCHEMA,
         software: old.software,
+        builds: Vec::new(),
         command: old.command,
         experiment: ExperimentRecord { name: "notebook".into(), identity: String::new(), config: old.config },
         arms,
@@ -66,6 +67,7 @@ pub(super) fn converted(old: OldSummary) -> Result<Summary, Error> {
         wall_seconds: old.wall_seconds,
         peak_memory_bytes: old.peak_memory_bytes,
         fits,
+        earlier: Vec::new(),
         reference: None,
     })
 }

@@ -128,10 +128,10 @@ impl TensorBoardOption {
         &self,
         folder: &Path,
         progress: &mut dyn Observer,
-        run: impl FnOnce(&mut dyn Observer) -> std::result::Result<T, Error>,
+        run: impl FnOnce(&mut dyn Observer) -> Result<T>,
     ) -> Result<T> {
         if !self.tensorboard {
-            return Ok(run(progress)?);
+            return run(progress);
         }
         let mut events = TensorBoard::new(folder, progress);
         let done = run(&mut events)?;

@@ -133,7 +133,7 @@ pub(crate) fn run(options: &Options) -> Result {
             machine: Some(machine()),
             ..Host::new("", &mut show, observer)
         };
-        experiment.run(&mut dir, host)
+        Ok(experiment.run(&mut dir, host)?)
     })?;
     progress.finish();
     conclude(&summary, &outcome, dir.path(), &console)

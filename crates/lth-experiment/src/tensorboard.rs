@@ -49,7 +49,7 @@ impl<'a> TensorBoard<'a> {
                 }
             }
             Notice::Ended { .. } => self.now = None,
-            Notice::Skipped { record } => self.from_record(record)?,
+            Notice::Skipped { record } => self.add_record(record)?,
             _ => {}
         }
         Ok(())
@@ -62,7 +62,7 @@ impl<'a> TensorBoard<'a> {
         EventFile::create(&folder, now())
     }
 
-    fn from_record(&self, record: &FitRecord) -> Result<(), Error> {
+    fn add_record(&self, record: &FitRecord) -> Result<(), Error> {
         if EventFile::is_in(&self.folder(&record.address)) || record.history.is_empty() {
             return Ok(());
         }

@@ -136,8 +136,9 @@ fn train(
     let reports = &lth_runs::report::files_with;
     let folder = dir.path().to_path_buf();
     let outcome = options.events.watch(&folder, &mut progress, |observer| {
-        runner
-            .run(dir, observer, &mut |dir, records| Ok(writer.update(dir, records, reports, system::peak_memory())?))
+        Ok(runner.run(dir, observer, &mut |dir, records| {
+            Ok(writer.update(dir, records, reports, system::peak_memory())?)
+        })?)
     })?;
     progress.finish();
     let seed = opened.borrow().as_ref().map(|(seed, _)| *seed).filter(|_| outcome.n_trained > 0);

@@ -104,10 +104,17 @@ impl Extras {
             figures.push((chart.figure(), caption));
         }
         if !self.pictures.is_empty() {
+            // As many in a row as their captions leave room for.
+            let lines = self.pictures.iter().flat_map(|picture| picture.caption.lines());
+            let n_columns = match lines.map(|line| line.chars().count()).max() {
+                Some(0..=9) | None => 6,
+                Some(10..=15) => 4,
+                Some(_) => 3,
+            };
             let grid = PictureGrid {
                 title: "Examples".into(),
                 description: String::new(),
-                n_columns: 6,
+                n_columns,
                 pictures: self.pictures.clone(),
             };
             figures.push((grid.figure(), self.about_pictures.clone()));

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use lth_runs::Address;
-use lth_runs::experiment::{ArmRecord, ExperimentDir, FitRecord};
+use lth_runs::experiment::{ArmRecord, ExperimentDir, FitRecord, Summary};
 
 use crate::{Error, Plan, identity};
 
@@ -21,11 +21,12 @@ pub(crate) struct Earlier {
 
 impl Earlier {
     /// The records in `dir` that `wider` knows and `plan` does not. `wider` is the plan of the same experiment with all
-    /// seeds, levels and arms that have a record there. A record of another definition of its fit is none.
+    /// seeds, levels and arms that have a record there. A record of another definition of its fit is none. Fits that neither
+    /// plan knows by their addresses are taken as the summary `before` has them.
     ///
     /// # Errors
     /// If a record cannot be read.
-    pub(crate) fn of(dir: &ExperimentDir, plan: &Plan, wider: &Plan) -> Result<Self, Error> {
+    pub(crate) fn of(dir: &ExperimentDir, plan: &Plan, wider: &Plan, before: Option<&Summary>) -> Result<Self, Error> {
         let mut records = Vec::new();
         for fit in wider.fits.iter().filter(|fit| plan.fit(&fit.address).is_none()) {
             if let Some(record) = dir.record(&fit.address)?
@@ -34,12 +35,21 @@ impl Earlier {
                 records.push(record);
             }
         }
-        let new_arms = wider.arms.iter().filter(|arm| plan.arms.iter().all(|own| own.name != arm.name));
-        Ok(Self {
-            records,
-            order: wider.fits.iter().map(|fit| fit.address.clone()).collect(),
-            arms: plan.arms.iter().chain(new_arms).cloned().collect(),
-        })
+        let mut order: Vec<Address> = wider.fits.iter().map(|fit| fit.address.clone()).collect();
+        for fit in before.iter().flat_map(|summary| &summary.fits) {
+            let is_known = plan.fit(&fit.address).is_some() || wider.fit(&fit.address).is_some();
+            if !is_known && let Some(record) = dir.record(&fit.address)? {
+                order.push(fit.address.clone());
+                records.push(record);
+            }
+        }
+        let mut arms = plan.arms.clone();
+        for arm in wider.arms.iter().chain(before.iter().flat_map(|summary| &summary.arms)) {
+            if arms.iter().all(|own| own.name != arm.name) {
+                arms.push(arm.clone());
+            }
+        }
+        Ok(Self { records, order, arms })
     }
 
     /// The plan's `records` and the earlier ones that rest on nothing that is not there, in one order; and which of them are

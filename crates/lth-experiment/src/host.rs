@@ -106,9 +106,9 @@ impl SummaryWriter {
         dir: &ExperimentDir,
         (build, command, machine): (&BuildRecord, &[String], Option<&MachineRecord>),
     ) -> Result<Self, Error> {
-        let earlier = Earlier::of(dir, plan, wider)?;
         let before = dir.summary()?;
         let before = before.as_ref();
+        let earlier = Earlier::of(dir, plan, wider, before)?;
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map(|elapsed| elapsed.as_secs()).ok();
         let optimizer_state = match plan.optimizer_state {
             plan::OptimizerState::Fresh => OptimizerState::Fresh,

@@ -8,7 +8,7 @@ use lth_criteria::{LargeFinal, NamedInputs, score_all};
 use lth_experiment::{Arm, Experiment, Host, Silent, TensorBoard, extras};
 use lth_mask::{Scope, Selection, select};
 use lth_nn::{NetworkSpec, Setup};
-use lth_runs::{Address, ContactSheet, Existing, FitRecord, Part, Summary, report};
+use lth_runs::{Address, ArmRecord, ArmRole, ContactSheet, Existing, FitRecord, Part, Summary, report};
 use lth_ticket::{DatasetInfo, NetworkInfo, Stage, Ticket, TicketHeader};
 use lth_train::Network;
 
@@ -70,6 +70,29 @@ fn fits_that_the_last_command_did_not_ask_for_stay_and_are_named() -> Result {
     std::fs::write(&path, text.replace(plan.as_str(), &"0".repeat(64)))?;
     run(&experiment, folder.path())?;
     assert_eq!(names(&summary(folder.path())?.earlier), ["dense/0/8", "dense-longer/1/7"]);
+    Ok(())
+}
+
+#[test]
+fn fits_of_another_plan_in_the_same_folder_stay_as_the_summary_has_them() -> Result {
+    let folder = tempfile::tempdir()?;
+    let experiment = small()?;
+    run(&experiment, folder.path())?;
+    // An arm that no option of the experiment makes, as a program of one's own adds it.
+    let mut summary_with = summary(folder.path())?;
+    let own = FitRecord { address: "own/1/7".parse()?, ..fit(&summary_with, "ticket/1/7")?.clone() };
+    let arm = ArmRecord { name: "own".into(), role: ArmRole::Control, title: "mine".into(), meaning: String::new() };
+    summary_with.arms.push(arm.clone());
+    summary_with.fits.push(own.clone());
+    let mut dir = experiment.open_dir(folder.path(), Existing::Refuse)?;
+    dir.write_record(&own)?;
+    dir.finish(&summary_with, report::files)?;
+    drop(dir);
+    let (outcome, _) = run(&experiment, folder.path())?;
+    assert_eq!(outcome.n_trained, 0);
+    let now = summary(folder.path())?;
+    assert_eq!((names(&now.earlier), now.fit(&own.address)), (vec!["own/1/7".to_owned()], Some(&own)));
+    assert_eq!(now.arm("own"), Some(&arm));
     Ok(())
 }
 

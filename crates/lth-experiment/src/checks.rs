@@ -37,6 +37,31 @@ impl Plan {
     }
 
     /// # Errors
+    /// [`Error::Plan`] for a path whose ends are no two fits of the plan, fewer than 2 points, or two paths to one fit.
+    pub(crate) fn check_paths(&self) -> Result<(), Error> {
+        for (index, path) in self.paths.iter().enumerate() {
+            let [first, last] = &path.ends;
+            let refuse = |field: &str, got: String, expected: &str| {
+                let field = format!("{field} of the path from {first} to {last}");
+                Err(Error::Plan { field, got, expected: expected.into() })
+            };
+            if let Some(end) = path.ends.iter().find(|end| self.fit(end).is_none()) {
+                return refuse("end", end.to_string(), "a fit of the plan");
+            }
+            if first == last {
+                return refuse("second end", last.to_string(), "another fit than the first");
+            }
+            if path.n_points < 2 {
+                return refuse("number of points", path.n_points.to_string(), "at least 2");
+            }
+            if self.paths[..index].iter().any(|other| other.ends[1] == *last) {
+                return refuse("second end", "that of a path before it".into(), "a fit that no other path ends in");
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
     /// [`Error::Plan`] for a search by whole weights in a fit that is pruned, or a distance that is none.
     pub(crate) fn check_early_bird(&self, fit: &FitPlan) -> Result<(), Error> {
         let Some(search) = &fit.early_bird else { return Ok(()) };

@@ -1,8 +1,12 @@
 //! What an experiment trains on, as its runner sees it.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor};
-use lth_data::Loader;
+use lth_data::{Loader, LoaderConfig};
 use lth_train::BoxError;
+
+use crate::identity;
 
 /// Batches of one seed's data. For pictures a [`Loader`] is one.
 pub trait Examples {
@@ -20,6 +24,16 @@ pub trait Examples {
 
     /// The test batches: what is reported and chooses nothing; `None` if there are none.
     fn test(&self) -> Option<Box<dyn Iterator<Item = Result<Self::Batch, BoxError>> + '_>>;
+
+    /// The same data, whose training batches come in another order and with other augmentation: the same for the same
+    /// `number`, and others for every other one. `None` if there is but one order.
+    fn branch(&self, number: u32) -> Option<Result<Self, BoxError>>
+    where
+        Self: Sized,
+    {
+        let _ = number;
+        None
+    }
 
     /// One input of ones, which SynFlow sends through the network; `None` if the network has no such input.
     fn ones(&self) -> Option<Result<Tensor, BoxError>> {
@@ -46,6 +60,20 @@ impl Examples for Loader {
     fn test(&self) -> Option<Box<dyn Iterator<Item = Result<Self::Batch, BoxError>> + '_>> {
         let batches = Self::test(self);
         (self.n_test_batches() > 0).then(|| Box::new(batches.map(|batch| batch.map_err(Into::into))) as _)
+    }
+
+    fn branch(&self, number: u32) -> Option<Result<Self, BoxError>> {
+        let config = self.config();
+        // Seeds of their own, as weights that are drawn anew have.
+        let seed = |what: &str, own: Option<u64>| {
+            Some(identity::seed(&format!("branch {number} of {what} {}", own.unwrap_or(config.seed))))
+        };
+        let config = LoaderConfig {
+            order_seed: seed("order", config.order_seed),
+            augmentation_seed: seed("augmentation", config.augmentation_seed),
+            ..config.clone()
+        };
+        Some(Self::new(Arc::clone(self.pictures()), self.split().clone(), config).map_err(Into::into))
     }
 
     fn ones(&self) -> Option<Result<Tensor, BoxError>> {

@@ -246,10 +246,10 @@ impl Experiment {
             peak_memory,
         };
         let outcome = runner
-            .run(dir, observer, &mut |dir, records| Ok(writer.update(dir, records, reports, peak_memory())?))?;
+            .run(dir, observer, &mut |dir, outcome| Ok(writer.update(dir, outcome, reports, peak_memory())?))?;
         let sheet = match &*opened.borrow() {
             Some((split_seed, dataset)) if outcome.n_trained > 0 => {
-                self.contact_sheet(dir, &writer.summary(&outcome.records), (*split_seed, dataset), &network)
+                self.contact_sheet(dir, &writer.summary(&outcome), (*split_seed, dataset), &network)
             }
             _ => Ok(None),
         };

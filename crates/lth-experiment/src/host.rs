@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lth_data::{Checked as DataChecked, DamagedPolicy, Dataset, OpenOptions, Opening};
-use lth_runs::experiment::{Conditions, ExperimentDir, ExperimentRecord, FitRecord, SCHEMA, Summary};
+use lth_runs::experiment::{Conditions, ExperimentDir, ExperimentRecord, FitRecord, PathRecord, SCHEMA, Summary};
 use lth_runs::{
-    BuildRecord, Checked, ClassRecord, DatasetRecord, MachineRecord, MirrorRecord, OptimizerState, SourceFile,
+    Address, BuildRecord, Checked, ClassRecord, DatasetRecord, MachineRecord, MirrorRecord, OptimizerState, SourceFile,
     WeightsRecord,
 };
 
@@ -78,15 +78,17 @@ impl Observer for Silent {
     fn on(&mut self, _notice: &Notice<'_>) {}
 }
 
-/// Keeps an experiment's `summary.json` up to date: what earlier commands left, and what this one adds.
+/// Keeps an experiment's `summary.json` up to date: what earlier commands left (other seeds, levels and arms too), and what
+/// this one adds.
 pub struct SummaryWriter {
     start: Instant,
     /// Seconds of earlier commands.
     seconds_before: f64,
     summary: RefCell<Summary>,
     build: BuildRecord,
-    /// What earlier commands left besides.
+    /// What earlier commands left besides: fits, and paths between networks.
     earlier: Earlier,
+    paths_before: Vec<PathRecord>,
     /// When the files were last written, and how long that took.
     written: Cell<Option<(Instant, Duration)>>,
 }
@@ -114,6 +116,10 @@ impl SummaryWriter {
             plan::OptimizerState::Fresh => OptimizerState::Fresh,
             plan::OptimizerState::Carried => OptimizerState::Carried,
         };
+        let is_planned = |path: &PathRecord| plan.paths.iter().any(|other| other.ends[1] == path.ends[1]);
+        let is_other = |path: &&PathRecord| !is_planned(path);
+        let paths = before.into_iter().flat_map(|summary| &summary.paths);
+        let paths_before = paths.filter(is_other).cloned().collect();
         let pruned_weights_are_frozen = before.is_some_and(|summary| summary.conditions.pruned_weights_are_frozen);
         let summary = Summary {
             schema: SCHEMA,
@@ -133,6 +139,7 @@ impl SummaryWriter {
             peak_memory_bytes: before.and_then(|summary| summary.peak_memory_bytes),
             fits: before.map(|summary| summary.fits.clone()).unwrap_or_default(),
             earlier: Vec::new(),
+            paths: before.map(|summary| summary.paths.clone()).unwrap_or_default(),
             reference: plan.reference.clone(),
         };
         let seconds_before = before.and_then(|summary| summary.wall_seconds).unwrap_or(0.0);
@@ -142,6 +149,7 @@ impl SummaryWriter {
             summary: RefCell::new(summary),
             build: build.clone(),
             earlier,
+            paths_before,
             written: Cell::new(None),
         })
     }
@@ -180,7 +188,7 @@ impl SummaryWriter {
     pub fn update(
         &self,
         dir: &mut ExperimentDir,
-        records: &[FitRecord],
+        outcome: &Outcome,
         reports: &Reports<'_>,
         peak_memory: Option<u64>,
     ) -> Result<(), Error> {
@@ -189,15 +197,19 @@ impl SummaryWriter {
             return Ok(());
         }
         let begun = Instant::now();
-        self.write(dir, records, reports, peak_memory, |_| Extras::default())?;
+        self.write(dir, outcome, reports, peak_memory, |_| Extras::default())?;
         self.written.set(Some((Instant::now(), begun.elapsed())));
         Ok(())
     }
 
-    /// The summary with these records of the plan's fits, and what earlier commands left.
-    pub fn summary(&self, records: &[FitRecord]) -> Summary {
+    /// The summary with these fits and paths of the plan, and what earlier commands left, as far as it rests on what is
+    /// there.
+    pub fn summary(&self, outcome: &Outcome) -> Summary {
         let mut summary = self.summary.borrow().clone();
-        (summary.fits, summary.earlier) = self.earlier.with(records);
+        (summary.fits, summary.earlier) = self.earlier.with(&outcome.records);
+        let has = |address: &Address| summary.fits.iter().any(|fit| fit.address == *address);
+        let paths = outcome.paths.iter().chain(self.paths_before.iter().filter(|path| path.ends.iter().all(has)));
+        summary.paths = paths.cloned().collect();
         // An arm without a fit yet is no part of the summary.
         summary.arms.retain(|arm| summary.fits.iter().any(|fit| fit.address.arm == arm.name));
         summary
@@ -218,14 +230,15 @@ impl SummaryWriter {
         if outcome.n_trained > 0 {
             self.trained();
         }
-        let now = self.summary(&outcome.records);
+        let now = self.summary(outcome);
+        let is_same = |there: &Summary| {
+            (&there.fits, &there.earlier, &there.paths) == (&now.fits, &now.earlier, &now.paths)
+        };
         match dir.summary()? {
-            Some(there) if outcome.n_trained == 0 && (&there.fits, &there.earlier) == (&now.fits, &now.earlier) => {
-                Ok(there)
-            }
+            Some(there) if outcome.n_trained == 0 && is_same(&there) => Ok(there),
             _ => {
                 let root = dir.path().to_path_buf();
-                self.write(dir, &outcome.records, reports, peak_memory, |summary| extras(&root, summary))
+                self.write(dir, outcome, reports, peak_memory, |summary| extras(&root, summary))
             }
         }
     }
@@ -233,7 +246,7 @@ impl SummaryWriter {
     fn write(
         &self,
         dir: &mut ExperimentDir,
-        records: &[FitRecord],
+        outcome: &Outcome,
         reports: &Reports<'_>,
         peak_memory: Option<u64>,
         extras: impl FnOnce(&Summary) -> Extras,
@@ -243,7 +256,7 @@ impl SummaryWriter {
             summary.wall_seconds = Some(self.seconds_before + self.start.elapsed().as_secs_f64());
             summary.peak_memory_bytes = summary.peak_memory_bytes.max(peak_memory);
         }
-        Ok(dir.finish(&self.summary(records), |summary| reports(summary, &extras(summary)))?)
+        Ok(dir.finish(&self.summary(outcome), |summary| reports(summary, &extras(summary)))?)
     }
 
     /// Notes that this program trained a fit.

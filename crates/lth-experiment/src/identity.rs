@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::Error;
-use crate::plan::{FitPlan, Plan};
+use crate::plan::{FitPlan, PathPlan, Plan};
 
 /// SHA-256 of a value's canonical JSON: keys sorted, nothing between tokens. Fields that have their defaults are left out
 /// when a configuration is written, so that a new option changes no old name.
@@ -39,6 +39,16 @@ pub(crate) fn facts_of_fit(plan: &Plan, fit: &FitPlan) -> Result<Value, Error> {
         "fit": own, "rests_on": rests_on, "subject": subject, "training": training, "pruning": pruning,
         "optimizer_state": optimizer_state,
     }))
+}
+
+/// SHA-256 of all that the figures along a path depend on: the fits at its ends, and how it is measured.
+///
+/// # Errors
+/// If it cannot be written as JSON.
+pub(crate) fn of_path(plan: &Plan, path: &PathPlan) -> Result<String, Error> {
+    let ends = path.ends.iter().filter_map(|end| plan.fit(end));
+    let ends: Vec<String> = ends.map(|fit| of_fit(plan, fit)).collect::<Result<_, Error>>()?;
+    of(&serde_json::json!({ "ends": ends, "path": path }))
 }
 
 /// A seed from words: the first eight bytes of their SHA-256, little-endian.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::arms::Arm;
+use crate::instability::InstabilityConfig;
 use crate::plan::{Cut, FitPlan, MaskFrom, OptimizerState, Plan, PruningRule, Start, Target, Training};
 use crate::{Error, identity};
 
@@ -36,6 +37,9 @@ pub struct ImpConfig {
     /// How much of it a ticket may lose and still be called as good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
+    /// Instability analysis: copies of the networks that see other data orders from a step on, and the error between them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instability: Option<InstabilityConfig>,
     /// Published figures of the same experiment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
@@ -78,7 +82,8 @@ impl ImpConfig {
     /// The fits, seed by seed, level by level. `subject`: the network and the data, as part of every fit's identity.
     ///
     /// # Errors
-    /// [`Error::Plan`] if there are no seeds, no levels, or two of one seed or arm.
+    /// [`Error::Plan`] if there are no seeds, no levels, or two of one seed or arm; for an instability analysis of what the
+    /// experiment does not have.
     pub fn plan(&self, subject: Value) -> Result<Plan, Error> {
         let refuse = |field: &str, got: String, expected: &str| {
             Err(Error::Plan { field: field.into(), got, expected: expected.into() })
@@ -86,9 +91,12 @@ impl ImpConfig {
         if self.seeds.is_empty() {
             return refuse("number of seeds", "0".into(), "at least 1");
         }
-        if self.n_levels == 0 {
+        let instability = self.instability.as_ref();
+        // Of the dense network alone it needs no ticket.
+        if self.n_levels == 0 && instability.is_none() {
             return refuse("number of levels", "0".into(), "at least 1");
         }
+        instability.map(|instability| instability.check(self.n_levels)).transpose()?;
         if let Some(twice) = first_twice(&self.seeds) {
             return refuse("seed", format!("{twice}, twice"), "every seed once");
         }
@@ -111,12 +119,16 @@ impl ImpConfig {
             for arm in &self.arms {
                 fits.extend(arm.fits(self, seed));
             }
+            fits.extend(instability.into_iter().flat_map(|instability| instability.fits(self, seed)));
         }
         let mut records = vec![
             arm_record(DENSE, ArmRole::Dense, "dense", "the ticket trains better than the whole network"),
             arm_record(TICKET, ArmRole::Ticket, "ticket", ""),
         ];
         records.extend(self.arms.iter().flat_map(|arm| arm.search().into_iter().chain([arm.record()])));
+        records.extend(instability.into_iter().flat_map(|instability| instability.arms(self)));
+        let seeds = self.seeds.iter();
+        let paths = seeds.flat_map(|seed| instability.into_iter().flat_map(|instability| instability.paths(*seed)));
         Ok(Plan {
             name: "imp".into(),
             subject,
@@ -127,6 +139,7 @@ impl ImpConfig {
             margin: self.margin,
             optimizer_state: OptimizerState::Fresh,
             arms: records,
+            paths: paths.collect(),
             fits,
             reference: self.reference.clone(),
         })
@@ -181,14 +194,19 @@ impl ImpConfig {
     }
 
     pub(crate) fn dense(&self, seed: u64) -> FitPlan {
-        let keep = match self.rewinding {
+        let mut keep = match self.rewinding {
             Rewinding::Weights(step) if step != Step::START => vec![step],
             _ => Vec::new(),
         };
+        for step in self.instability.iter().flat_map(InstabilityConfig::kept) {
+            if !keep.contains(&step) {
+                keep.push(step);
+            }
+        }
         FitPlan { keep, ..FitPlan::new(Address::new(DENSE, 0, seed), "the whole network", self.training.length) }
     }
 
-    fn ticket(&self, level: u32, seed: u64) -> FitPlan {
+    pub(crate) fn ticket(&self, level: u32, seed: u64) -> FitPlan {
         let before = self.parent(level, seed);
         let within = (level > 1).then(|| before.clone());
         let cut =
@@ -245,6 +263,7 @@ impl FitPlan {
             gradual: None,
             dynamic: None,
             early_bird: None,
+            branch: None,
             after: None,
             keep: Vec::new(),
             keeps_files: false,
@@ -256,6 +275,6 @@ pub(crate) fn arm_record(name: &str, role: ArmRole, title: &str, meaning: &str) 
     ArmRecord { name: name.into(), role, title: title.into(), meaning: meaning.into() }
 }
 
-fn first_twice<T: PartialEq>(all: &[T]) -> Option<&T> {
+pub(crate) fn first_twice<T: PartialEq>(all: &[T]) -> Option<&T> {
     all.iter().enumerate().find(|(index, one)| all[..*index].contains(one)).map(|(_, one)| one)
 }

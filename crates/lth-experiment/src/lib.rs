@@ -32,11 +32,15 @@
 //! # Ok(()) }
 //! ```
 //!
+//! [`InstabilityConfig`] asks of an experiment's networks from which step on they are stable to the order of their data:
+//! copies of fits ([`plan::Branch`]) and paths between them ([`plan::PathPlan`]) are parts of its plan.
+//!
 //! Besides plans: [`Scoring`] collects what a criterion needs over batches, to prune before training; [`linear_path`] and
 //! [`sensitivity`] look at trained networks; [`extras`] and [`contact_sheet`] give a report what only networks and pictures
 //! tell; [`TensorBoard`] writes event files.
 
 mod arms;
+mod branch;
 mod checkpoints;
 mod checks;
 mod connectivity;
@@ -50,9 +54,11 @@ mod files;
 mod host;
 mod identity;
 mod imp;
+mod instability;
 mod masks;
 mod notebook;
 mod observer;
+mod paths;
 pub mod plan;
 mod presets;
 mod recorder;
@@ -73,6 +79,7 @@ pub use experiment::{Experiment, FixedSeeds};
 pub use extras::extras;
 pub use host::{CHECKPOINT_EVERY, Host, Reports, Silent, SummaryWriter};
 pub use imp::{DENSE, ImpConfig, Rewinding, TICKET};
+pub use instability::{InstabilityConfig, MaskSearch};
 pub use notebook::NotebookConfig;
 pub use observer::{Notice, Observer};
 pub use plan::Plan;

@@ -123,6 +123,7 @@ impl NotebookConfig {
             margin: self.margin,
             optimizer_state: self.optimizer_state,
             arms,
+            paths: Vec::new(),
             fits,
             reference: self.is_original.then(published),
         })

@@ -1,7 +1,7 @@
 //! What a runner tells while it works.
 
 use lth_runs::Address;
-use lth_runs::experiment::{FitRecord, Measurement};
+use lth_runs::experiment::{FitRecord, Measurement, PathRecord};
 
 use crate::plan::FitPlan;
 
@@ -70,6 +70,11 @@ pub enum Notice<'a> {
         at: &'a Measurement,
         /// The learning rate of the step before; absent if there was none.
         learning_rate: Option<f64>,
+    },
+    /// The path between two networks is measured.
+    PathMeasured {
+        /// Its record.
+        record: &'a PathRecord,
     },
     /// The fit is done, or has failed.
     Ended {

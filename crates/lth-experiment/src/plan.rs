@@ -44,6 +44,9 @@ pub struct Plan {
     pub arms: Vec<ArmRecord>,
     /// The fits.
     pub fits: Vec<FitPlan>,
+    /// Straight paths between networks that fits end with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<PathPlan>,
     /// Published figures of the same experiment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
@@ -135,6 +138,9 @@ pub struct FitPlan {
     /// Ending as soon as the mask that would be cut by magnitude has settled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_bird: Option<EarlyBirdSearch>,
+    /// Another order of the data, and other augmentation, from a step on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<Branch>,
     /// The fit whose epochs come before in the data's order, whose steps in the noise's: fits that follow one another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Address>,
@@ -144,6 +150,29 @@ pub struct FitPlan {
     /// Whether its weights are written as files of their own, as tickets are.
     #[serde(default, skip_serializing_if = "is_default")]
     pub keeps_files: bool,
+}
+
+/// Where a fit leaves the seed's order of the data for another. Until then it is the same to the bit; the epoch that is
+/// under way goes on with the other order's batches from the same place on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Branch {
+    /// From which step on.
+    pub at: Step,
+    /// Which other order: the same for every fit of the seed with this number.
+    pub number: u32,
+}
+
+/// The straight path between the networks that two fits end with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathPlan {
+    /// The fits at its two ends. Of the second, no other path is measured.
+    pub ends: [Address; 2],
+    /// The step from which their data orders differ.
+    pub branched_at: Step,
+    /// Networks on it, the ends included.
+    pub n_points: u32,
 }
 
 /// Which weights a fit starts from: parameters and buffers, all of them.
@@ -363,7 +392,8 @@ impl Plan {
     /// # Errors
     /// [`Error::Plan`] with the field, what it is and what it may be: two fits of one address, an arm without a record, a
     /// fit that rests on one that is not before it, a rewinding to a step that is not kept or lies outside the fit, a span
-    /// that is empty, a level beyond the last, a moving mask that cannot move, a search beside pruning.
+    /// that is empty, a level beyond the last, a moving mask that cannot move, a search beside pruning, a branch outside
+    /// the fit, a path between fits that the plan does not have.
     pub fn check(&self, n_batches: u32) -> Result<(), Error> {
         let mut before: Vec<&FitPlan> = Vec::new();
         for fit in &self.fits {
@@ -430,11 +460,17 @@ impl Plan {
                     return refuse("level", level.to_string(), format!("1 to {n}"));
                 }
             }
+            if let Some(branch) = &fit.branch
+                && !(from..to).contains(&steps(branch.at))
+            {
+                let expected = format!("a step of the fit before its end, {} to {}", fit.from, fit.to);
+                return refuse("branch", branch.at.to_string(), expected);
+            }
             self.check_dynamic(fit, steps(length))?;
             self.check_early_bird(fit)?;
             before.push(fit);
         }
-        Ok(())
+        self.check_paths()
     }
 }
 

@@ -104,6 +104,7 @@ pub fn from_recipe(network: NetworkName, data: DatasetName) -> Result<Experiment
             seeds: (0..3).collect(),
             metric: "accuracy".into(),
             margin: Some(0.005),
+            instability: None,
             reference: None,
         },
         network: spec,

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device, Tensor};
 use lth_criteria::by_name;
 use lth_mask::{MaskSet, select};
-use lth_runs::experiment::{Ending, Evaluated, ExperimentDir, FitRecord, Part};
+use lth_runs::Address;
+use lth_runs::experiment::{Ending, Evaluated, ExperimentDir, FitRecord, Part, PathRecord};
 use lth_schedule::{SparsitySchedule, TrainingLength};
 use lth_ticket::{
     DatasetInfo, Dynamic, EarlyBird, NetworkInfo, Notice as PruningNotice, Pruning, PruningConfig, layer_records,
@@ -15,6 +16,7 @@ use lth_train::{
     BoxError, Checkpoint, Clip, Data, End, FitConfig, Hook, Network, Optimizer, Task, Trainer, Validate, evaluate,
 };
 
+use crate::branch::branched;
 use crate::files::{Files, file_record};
 use crate::masks::initial_seed;
 use crate::observer::{Notice, Observer};
@@ -24,8 +26,8 @@ use crate::signs::transfer_signs;
 use crate::states::{Kept, States, carries_optimizer, save_optimizer, wanted};
 use crate::{Error, Examples, checkpoints, identity};
 
-/// Is given the records after every fit.
-pub type OnFit<'a> = dyn FnMut(&mut ExperimentDir, &[FitRecord]) -> Result<(), BoxError> + 'a;
+/// Is given what there is after every fit and every path.
+pub type OnFit<'a> = dyn FnMut(&mut ExperimentDir, &Outcome) -> Result<(), BoxError> + 'a;
 
 /// What a plan is run with.
 pub struct Runner<'a, N, E, T> {
@@ -58,6 +60,8 @@ pub struct Runner<'a, N, E, T> {
 pub struct Outcome {
     /// The records of all fits that are whole, in the plan's order.
     pub records: Vec<FitRecord>,
+    /// Those of all paths between them that are measured.
+    pub paths: Vec<PathRecord>,
     /// Fits that were trained now; the others were there.
     pub n_trained: usize,
     /// Whether all fits are done; `false` after an interruption.
@@ -65,7 +69,8 @@ pub struct Outcome {
 }
 
 impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
-    /// Trains what has no record in `dir` yet. `on_fit` is given the records after every fit, to write a summary.
+    /// Trains and measures what has no record in `dir` yet. `on_fit` is given the records after every fit and path, to write
+    /// a summary.
     ///
     /// A fit whose loss is not finite is recorded as failed; what rests on it is left out, and everything else goes on.
     ///
@@ -77,7 +82,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         observer: &mut dyn Observer,
         on_fit: &mut OnFit<'_>,
     ) -> Result<Outcome, Error> {
-        let mut outcome = Outcome { records: Vec::new(), n_trained: 0, is_done: true };
+        let mut outcome = Outcome { records: Vec::new(), paths: Vec::new(), n_trained: 0, is_done: true };
         let mut examples: Option<(u64, E)> = None;
         let mut is_checked = false;
         for (index, fit) in self.plan.fits.iter().enumerate() {
@@ -87,6 +92,9 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
                 dir.remove_checkpoint(address)?;
                 observer.on(&Notice::Skipped { record: &record });
                 outcome.records.push(record);
+                if !self.paths_to(address, dir, &mut examples, &mut outcome, observer, on_fit)? {
+                    return Ok(outcome);
+                }
                 continue;
             }
             let missing = fit
@@ -101,25 +109,16 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
                 outcome.is_done = false;
                 return Ok(outcome);
             }
-            // Made only when something is to be trained: a run that has nothing to do opens no data.
-            if examples.as_ref().is_none_or(|(seed, _)| *seed != address.seed) {
-                let made = (self.examples)(address.seed).map_err(|source| Error::Subject {
-                    what: "the data",
-                    seed: address.seed,
-                    source,
-                })?;
-                examples = Some((address.seed, made));
-            }
-            let Some((_, examples)) = &examples else { continue };
+            let data = self.data(&mut examples, address.seed)?;
             if !is_checked {
-                self.check(examples)?;
+                self.check(data)?;
                 is_checked = true;
             }
-            let n_batches = examples.n_train_batches() as u64;
+            let n_batches = data.n_train_batches() as u64;
             let count = |step: lth_schedule::Step| u64::from(step.epoch) * n_batches + u64::from(step.iteration);
             let n_steps = count(fit.to).saturating_sub(count(fit.from));
             observer.on(&Notice::Started { fit, index, n_fits: self.plan.fits.len(), n_steps });
-            let trained = self.fit(dir, fit, &identity, examples, &outcome.records, observer);
+            let trained = self.fit(dir, fit, &identity, data, &outcome.records, observer);
             match trained.map_err(Error::of(address))? {
                 Some(record) => {
                     dir.write_record(&record)?;
@@ -127,21 +126,74 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
                     observer.on(&Notice::Ended { record: &record });
                     outcome.records.push(record);
                     outcome.n_trained += 1;
-                    on_fit(dir, &outcome.records).map_err(Error::Data)?;
+                    on_fit(dir, &outcome).map_err(Error::Data)?;
                 }
                 None => {
                     outcome.is_done = false;
                     return Ok(outcome);
                 }
             }
+            if !self.paths_to(address, dir, &mut examples, &mut outcome, observer, on_fit)? {
+                return Ok(outcome);
+            }
         }
         Ok(outcome)
+    }
+
+    /// The data of a seed. Made only when something is to be done with them: a run that has nothing to do opens none.
+    fn data<'e>(&self, examples: &'e mut Option<(u64, E)>, seed: u64) -> Result<&'e E, Error> {
+        let made = match examples.take() {
+            Some((of, there)) if of == seed => there,
+            _ => (self.examples)(seed).map_err(|source| Error::Subject { what: "the data", seed, source })?,
+        };
+        let (_, made) = examples.insert((seed, made));
+        Ok(made)
+    }
+
+    /// Measures the paths that a fit which is there is the second of two ends to be done of; `false` after an interruption.
+    fn paths_to(
+        &self,
+        address: &Address,
+        dir: &mut ExperimentDir,
+        examples: &mut Option<(u64, E)>,
+        outcome: &mut Outcome,
+        observer: &mut dyn Observer,
+        on_fit: &mut OnFit<'_>,
+    ) -> Result<bool, Error> {
+        for path in self.plan.paths.iter().filter(|path| path.ends.contains(address)) {
+            let is_whole =
+                |end: &Address| outcome.records.iter().any(|record| record.address == *end && record.is_whole());
+            if !path.ends.iter().all(is_whole) {
+                continue;
+            }
+            let [_, last] = &path.ends;
+            let identity = identity::of_path(self.plan, path)?;
+            if let Some(record) = dir.path_record(last)?.filter(|record| record.plan == identity) {
+                outcome.paths.push(record);
+                continue;
+            }
+            if (self.is_interrupted)() {
+                outcome.is_done = false;
+                return Ok(false);
+            }
+            let data = self.data(examples, last.seed)?;
+            let measured = self.measure_path(dir, path, identity, data, &outcome.records);
+            let record = measured.map_err(Error::of(last))?;
+            dir.write_path(&record)?;
+            observer.on(&Notice::PathMeasured { record: &record });
+            outcome.paths.push(record);
+            on_fit(dir, outcome).map_err(Error::Data)?;
+        }
+        Ok(true)
     }
 
     /// What can be found wrong before any training.
     fn check(&self, examples: &E) -> Result<(), Error> {
         let n_batches = u32::try_from(examples.n_train_batches()).unwrap_or(u32::MAX);
         self.plan.check(n_batches)?;
+        if let Some(fit) = self.plan.fits.iter().find(|fit| fit.branch.is_some()) {
+            branched(fit, examples, n_batches)?;
+        }
         let Some(first) = self.plan.fits.first() else { return Ok(()) };
         let network = self.network(first.address.seed, DType::F32)?;
         for fit in &self.plan.fits {
@@ -331,8 +383,12 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             checkpoint_every: Some(self.checkpoint_every),
             ..FitConfig::span(fit.from, fit.to)
         };
+        let branch = branched(fit, examples, n_batches)?;
         let data = Data {
-            train: |epoch| examples.train(epoch),
+            train: |epoch| match &branch {
+                Some(branch) => branch.train(examples, epoch - config.first_epoch, epoch),
+                None => examples.train(epoch),
+            },
             n_train_batches: n_batches as usize,
             valid: || examples.valid(),
         };

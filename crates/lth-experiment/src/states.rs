@@ -68,7 +68,8 @@ pub(crate) fn wanted(plan: &Plan, fit: &FitPlan) -> Vec<Kept> {
         };
         by_mask || by_weights(&other.start)
     };
-    if fit.keeps_files || plan.fits.iter().any(rests_on_end) {
+    let is_end = plan.paths.iter().any(|path| path.ends.contains(&fit.address));
+    if fit.keeps_files || is_end || plan.fits.iter().any(rests_on_end) {
         wanted.push(Kept::End);
     }
     if plan.fits.iter().any(|other| carries_optimizer(plan, other) == Some(&fit.address)) {

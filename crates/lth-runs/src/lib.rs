@@ -42,7 +42,7 @@
 //! let summary = Summary {
 //!     schema: SCHEMA, software: "mine 1.0".into(), builds: vec![], command: vec![], experiment, arms: vec![arm],
 //!     metric: "accuracy".into(), margin: None, dataset, weights: None, conditions, machine: None, started: None,
-//!     wall_seconds: None, peak_memory_bytes: None, fits: vec![dense], earlier: vec![], reference: None,
+//!     wall_seconds: None, peak_memory_bytes: None, fits: vec![dense], earlier: vec![], paths: vec![], reference: None,
 //! }.settled()?;
 //!
 //! for (name, text) in report::files(&summary) {
@@ -73,8 +73,8 @@ pub use contact_sheet::{ContactSheet, Shown};
 pub use error::Error;
 pub use experiment::{
     Address, Analysis, ArmFigures, ArmRecord, ArmRole, Beside, Compared, Comparison, Conditions, Ending, Evaluated,
-    ExperimentDir, ExperimentRecord, FitRecord, LeftOut, Measurement, MetricLine, Part, Reference, ReferenceFigure,
-    SCHEMA, SingleSeed, Summary,
+    ExperimentDir, ExperimentRecord, FitRecord, LeftOut, Measurement, MetricLine, Part, PathPoint, PathRecord,
+    Reference, ReferenceFigure, SCHEMA, SingleSeed, Stability, Summary,
 };
 pub use provenance::{
     BuildRecord, Checked, ClassRecord, DatasetRecord, MachineRecord, MirrorRecord, OptimizerState, SourceFile,

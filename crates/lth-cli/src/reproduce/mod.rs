@@ -136,21 +136,21 @@ fn train(
     let reports = &lth_runs::report::files_with;
     let folder = dir.path().to_path_buf();
     let outcome = options.events.watch(&folder, &mut progress, |observer| {
-        Ok(runner.run(dir, observer, &mut |dir, records| {
-            Ok(writer.update(dir, records, reports, system::peak_memory())?)
+        Ok(runner.run(dir, observer, &mut |dir, outcome| {
+            Ok(writer.update(dir, outcome, reports, system::peak_memory())?)
         })?)
     })?;
     progress.finish();
     let seed = opened.borrow().as_ref().map(|(seed, _)| *seed).filter(|_| outcome.n_trained > 0);
     if let Some(seed) = seed {
         let loader = examples(seed).map_err(|error| Failure::new(Kind::Data, anyhow::anyhow!(error)))?;
-        let so_far = writer.summary(&outcome.records);
+        let so_far = writer.summary(&outcome);
         if let Some(sheet) = contact_sheet(dir.path(), &so_far, &loader, seed, &network)? {
             dir.write_contact_sheet(&sheet).data()?;
         }
     }
     let summary = writer.conclude(dir, &outcome, reports, system::peak_memory())?;
-    conclude(&summary, &outcome, dir.path(), console)
+    conclude(&summary, &outcome, dir.path(), lth_runs::report::overview, console)
 }
 
 /// What every fit's result depends on besides the plan.

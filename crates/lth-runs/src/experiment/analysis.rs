@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::questions::{self, Question};
+use super::stability::{self, Stability};
 use super::{Address, ArmRole, Ending, FitRecord, Part, Summary};
 use crate::statistics::{CONFIDENCE, Estimate, Interval, McNemar, Measure, Verdict, holm, mcnemar, verdicts};
 
@@ -22,6 +23,8 @@ pub struct Analysis {
     pub comparisons: Vec<Comparison>,
     /// The metric's comparisons on the examples of the only seed, where there is one.
     pub single: Vec<SingleSeed>,
+    /// How stable networks are to the noise of their training, by level and step.
+    pub stability: Vec<Stability>,
     /// Published figures and ours.
     pub beside: Vec<Beside>,
     /// What could not be used.
@@ -157,6 +160,7 @@ impl Analysis {
             comparisons: comparisons.collect(),
             single,
             figures: figures(summary, &wanted),
+            stability: wanted.metric.iter().flat_map(|metric| stability::of(summary, metric)).collect(),
             beside: beside(summary),
             metric: wanted.metric,
             measure: wanted.measure,
@@ -247,8 +251,9 @@ pub(crate) fn whole<'a>(summary: &'a Summary, arm: &str, level: u32) -> Vec<&'a 
 
 fn figures(summary: &Summary, wanted: &Wanted) -> Vec<ArmFigures> {
     let mut all = Vec::new();
-    for (arm, level) in summary.arms.iter().flat_map(|arm| summary.levels().into_iter().map(move |level| (arm, level)))
-    {
+    // A branch's figures are those of what it is a copy of; its path says what there is to say.
+    let arms = summary.arms.iter().filter(|arm| arm.role != ArmRole::Branch);
+    for (arm, level) in arms.flat_map(|arm| summary.levels().into_iter().map(move |level| (arm, level))) {
         let fits = whole(summary, &arm.name, level);
         if fits.is_empty() {
             continue;

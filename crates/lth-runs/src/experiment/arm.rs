@@ -29,4 +29,7 @@ pub enum ArmRole {
     Ticket,
     /// Differs from the ticket in one thing.
     Control,
+    /// A copy of another network that sees its data in another order from a step on: the end of a path, compared with
+    /// nothing.
+    Branch,
 }

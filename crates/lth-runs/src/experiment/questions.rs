@@ -44,7 +44,7 @@ pub(super) fn of(summary: &Summary, wanted: &Wanted, left_out: &mut Vec<LeftOut>
                 match arm.role {
                     ArmRole::Dense => ask.against_dense(arm, &mut questions, left_out),
                     ArmRole::Control => ask.against_control(arm, &mut questions, left_out),
-                    ArmRole::Search | ArmRole::Ticket => {}
+                    ArmRole::Search | ArmRole::Ticket | ArmRole::Branch => {}
                 }
             }
         }

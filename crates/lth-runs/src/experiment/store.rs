@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use lth_files::{FolderLock, remove_partial_files, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use super::{Address, ExperimentRecord, FitRecord, Measurement, Summary};
+use super::{Address, ExperimentRecord, FitRecord, Measurement, PathRecord, Summary};
 use crate::Error;
 use crate::contact_sheet::{self, ContactSheet};
 use crate::store::{Existing, absent, is_plain, remove};
@@ -18,6 +18,7 @@ const EXPERIMENT: &str = "experiment.json";
 const SUMMARY: &str = "summary.json";
 const METRICS: &str = "metrics.jsonl";
 const RECORD: &str = "record.json";
+const PATH: &str = "path.json";
 /// A fit's checkpoint, in its folder while it is not whole.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// It, the one before it, and the next one that was not put in its place.
@@ -37,6 +38,7 @@ const OURS: [&str; 6] = [SUMMARY, METRICS, "report.md", "report.html", contact_s
 ///     ticket.safetensors, …                what it left
 ///     checkpoint.safetensors, ….previous   while it is not whole: where it goes on
 ///     events.out.tfevents.…                its figures for TensorBoard, where they were asked for
+///     path.json                            the path that ends in its network, if one was measured
 ///   summary.json, report.md, report.html   brought up to date after every fit
 ///   pictures.json                          a few examples, with what networks said of them
 /// ```
@@ -150,11 +152,11 @@ impl ExperimentDir {
     /// experiment's folder.
     ///
     /// # Errors
-    /// [`Error::FileName`] for a name that leaves the fit's folder or is the record's; [`Error::Io`].
+    /// [`Error::FileName`] for a name that leaves the fit's folder or is a record's; [`Error::Io`].
     pub fn prepare_file(&mut self, address: &Address, name: &str) -> Result<(PathBuf, String), Error> {
-        if !is_plain(name) || name.contains('/') || name == RECORD {
+        if !is_plain(name) || name.contains('/') || [RECORD, PATH].contains(&name) {
             let reason =
-                "expected a file name that is not the record's, without `/`, `\\` and `:`, not beginning with a dot";
+                "expected a file name that is not a record's, without `/`, `\\` and `:`, not beginning with a dot";
             return Err(Error::FileName { name: name.into(), reason });
         }
         self.begin()?;
@@ -192,6 +194,35 @@ impl ExperimentDir {
         let mut addresses: Vec<Address> = self.fit_folders().into_iter().filter_map(address).collect();
         addresses.sort();
         addresses
+    }
+
+    /// The record of the path that ends in a fit's network; `None` if none was measured.
+    ///
+    /// # Errors
+    /// As [`ExperimentDir::record`].
+    pub fn path_record(&self, last: &Address) -> Result<Option<PathRecord>, Error> {
+        if self.begins == Begin::Replaces {
+            return Ok(None);
+        }
+        let record: PathRecord = match read(&self.path.join(last.folder()).join(PATH)) {
+            Err(Error::Absent { .. }) => return Ok(None),
+            other => other?,
+        };
+        record.validate()?;
+        Ok(Some(record))
+    }
+
+    /// Writes the record of a path beside that of the fit that it ends in.
+    ///
+    /// # Errors
+    /// As [`PathRecord::validate`]; [`Error::Io`].
+    pub fn write_path(&mut self, record: &PathRecord) -> Result<(), Error> {
+        record.validate()?;
+        self.begin()?;
+        let [_, last] = &record.ends;
+        let folder = self.path.join(last.folder());
+        std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        write(&folder.join(PATH), record)
     }
 
     /// Removes a fit's record, so that it is done again; its other files are overwritten then.
@@ -342,6 +373,7 @@ impl ExperimentDir {
             }
             CHECKPOINTS.iter().try_for_each(|name| remove(&folder.join(name)))?;
             EventFile::remove_from(&folder)?;
+            remove(&folder.join(PATH))?;
             remove(&folder.join(RECORD))?;
             for emptied in folder.ancestors().take_while(|above| *above != self.path) {
                 if std::fs::remove_dir(emptied).is_err() {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Address, ArmRecord, ArmRole, FitRecord, Reference};
+use super::{Address, ArmRecord, ArmRole, FitRecord, PathRecord, Reference};
 use crate::Error;
 use crate::number::settle_all;
 use crate::provenance::{BuildRecord, DatasetRecord, MachineRecord, OptimizerState, WeightsRecord};
@@ -75,6 +75,9 @@ pub struct Summary {
     /// all others, and count in every figure.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<Address>,
+    /// Straight paths between networks that fits ended with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<PathRecord>,
     /// Published figures to lay beside; absent if there are none for this experiment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
@@ -149,7 +152,8 @@ impl Summary {
     ///
     /// # Errors
     /// [`Error::Invalid`] as [`FitRecord::validate`]; also for two fits of one address, a fit of no arm of the summary's,
-    /// or one that rests on a fit that is not there before it.
+    /// or one that rests on a fit that is not there before it;
+    /// for a path between fits that are not there.
     pub fn validate(&self) -> Result<(), Error> {
         let mut seen = BTreeSet::new();
         for fit in &self.fits {
@@ -168,6 +172,14 @@ impl Summary {
         if let Some(absent) = self.earlier.iter().find(|address| !seen.contains(address)) {
             let reason = "it is among the earlier fits, and not among the fits".into();
             return Err(Error::Invalid { record: format!("fit {absent}"), reason });
+        }
+        for path in &self.paths {
+            path.validate()?;
+            let [first, last] = &path.ends;
+            if let Some(end) = path.ends.iter().find(|end| !seen.contains(end)) {
+                let reason = format!("{end} is not among the fits");
+                return Err(Error::Invalid { record: format!("path from {first} to {last}"), reason });
+            }
         }
         for (name, number) in [("wall_seconds", self.wall_seconds), ("margin", self.margin)] {
             if let Some(number) = number

@@ -35,7 +35,7 @@ pub(super) fn metric_axis(analysis: &Analysis) -> Axis {
 
 /// The arms that figures show, in the order that gives each its colour.
 pub(super) fn shown(summary: &Summary) -> impl Iterator<Item = &ArmRecord> {
-    summary.arms.iter().filter(|arm| arm.role != ArmRole::Search)
+    summary.arms.iter().filter(|arm| !matches!(arm.role, ArmRole::Search | ArmRole::Branch))
 }
 
 /// "Means over 3 seeds with their 95 % intervals."

@@ -44,7 +44,7 @@ fn lines<'a>(summary: &'a Summary, analysis: &Analysis) -> Vec<(String, Vec<&'a 
         let own: Vec<u32> = match arm.role {
             ArmRole::Ticket => of_ticket.clone(),
             ArmRole::Control => vec![0, beside],
-            ArmRole::Dense | ArmRole::Search => vec![0],
+            ArmRole::Dense | ArmRole::Search | ArmRole::Branch => vec![0],
         };
         for level in own {
             let fits = whole_fits(summary, &arm.name, level);

@@ -6,6 +6,7 @@
 mod about;
 mod caveats;
 mod charts;
+mod connectivity;
 mod curves;
 mod extras;
 mod format;
@@ -19,6 +20,7 @@ use crate::page::{Block, Page, Section};
 
 use format::{counted, listed, share};
 
+pub use connectivity::stability;
 pub use extras::{ErrorPath, Extras, Overlap, WeightHistogram};
 pub(crate) use format::share as share_text;
 pub use overview::overview;
@@ -43,6 +45,7 @@ pub fn page(summary: &Summary, extras: &Extras) -> Page {
     let sections = [
         ("Result", result::blocks(summary, &analysis)),
         ("Figures", charts::blocks(summary, &analysis)),
+        ("Linear mode connectivity", connectivity::blocks(summary, &analysis)),
         ("Masks, weights and paths", extras.blocks()),
         ("Comparisons", tables::comparisons(&analysis)),
         ("Beside published figures", tables::beside(summary, &analysis)),

@@ -32,10 +32,15 @@ pub fn early_stop(losses: &[(u64, f64)]) -> Result<EarlyStop, Error> {
     Ok(EarlyStop { step: *step, loss: *loss })
 }
 
+/// Networks are called stable where their instability is below this.
+///
+/// Source: Frankle et al. 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis", §3.
+pub const STABLE: f64 = 0.02;
+
 /// How high the error rises on the straight path between two networks.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Instability {
-    /// Highest error on the path minus the mean of the ends, 0 or more. Below 0.02 the paper calls the runs stable.
+    /// Highest error on the path minus the mean of the ends, 0 or more. Below [`STABLE`] the paper calls the runs stable.
     pub instability: f64,
     /// Highest error on the path, ends included.
     pub highest: f64,

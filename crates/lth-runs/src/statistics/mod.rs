@@ -25,7 +25,7 @@ mod share;
 mod verdict;
 mod verdict_text;
 
-pub use curve::{EarlyStop, Instability, early_stop, instability};
+pub use curve::{EarlyStop, Instability, STABLE, early_stop, instability};
 pub use difference::{Difference, Ratio, paired_difference, paired_ratio, welch_difference};
 pub use equivalence::{Better, Equivalence, NonInferiority, equivalence, non_inferiority};
 pub use estimate::{Estimate, Interval};

@@ -246,6 +246,7 @@ fn summary(name: &str, arms: Vec<ArmRecord>, fits: Vec<FitRecord>) -> Summary {
         peak_memory_bytes: Some(1_248_000_000),
         fits,
         earlier: Vec::new(),
+        paths: Vec::new(),
         reference: None,
     };
     unsettled.settled().expect("the fixture is valid")

@@ -1,6 +1,7 @@
 //! The crate from outside: folders, files and reports of whole experiments.
 
 mod analysing;
+mod connectivity;
 mod events;
 #[path = "../../../lth-files/tests/it/faults.rs"]
 mod faults;

@@ -68,6 +68,7 @@ pub(super) fn converted(old: OldSummary) -> Result<Summary, Error> {
         peak_memory_bytes: old.peak_memory_bytes,
         fits,
         earlier: Vec::new(),
+        paths: Vec::new(),
         reference: None,
     })
 }

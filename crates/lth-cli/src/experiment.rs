@@ -102,6 +102,15 @@ impl Observer for Progress<'_> {
                 self.console.line(notice.to_string());
             }
             Notice::Measured { at, .. } => self.measured(at),
+            Notice::PathMeasured { record } => {
+                let [first, last] = &record.ends;
+                // Of other tasks than classification there is no error in [0, 1].
+                let found =
+                    record.errors("accuracy").and_then(|errors| lth_runs::statistics::instability(&errors).ok());
+                let found = found
+                    .map_or_else(String::new, |found| format!(": instability {:.2} points", 100.0 * found.instability));
+                self.console.line(format!("path from {first} to {last}{found}"));
+            }
             Notice::Ended { record } => {
                 self.clear();
                 if let Ending::Failed { reason } = &record.ending {
@@ -140,13 +149,19 @@ impl TensorBoardOption {
     }
 }
 
-/// Shows the result, or says how to go on after an interruption.
-pub(crate) fn conclude(summary: &Summary, outcome: &Outcome, folder: &Path, console: &Console) -> Result {
+/// Shows the result as `shown` puts it, or says how to go on after an interruption.
+pub(crate) fn conclude(
+    summary: &Summary,
+    outcome: &Outcome,
+    folder: &Path,
+    shown: fn(&Summary) -> String,
+    console: &Console,
+) -> Result {
     if !outcome.is_done {
         console.note("interrupted: the same command line goes on where it was cut");
         return Err(Failure::new(Kind::Interrupted, anyhow::anyhow!("interrupted before all fits were done")));
     }
-    console.line(format!("\n{}", lth_runs::report::overview(summary).trim_end()));
+    console.line(format!("\n{}", shown(summary).trim_end()));
     console.line(format!("\nreport: {}", folder.join("report.html").display()));
     console.json(summary.to_json().data()?.trim_end());
     let n_failed = summary.fits.iter().filter(|fit| !fit.is_whole()).count();

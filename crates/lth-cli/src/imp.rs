@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use lth_data::{DatasetName, Opening};
 use lth_experiment::{Arm, CHECKPOINT_EVERY, Experiment, Host, PRESETS, Rewinding, preset};
-use lth_runs::Existing;
+use lth_runs::{Existing, Summary};
 use lth_schedule::Step;
 
 use crate::build::build;
@@ -30,18 +30,28 @@ Examples:
   lth imp --preset lenet-digits --write my.toml                  the whole experiment as a file, to be edited
   lth imp --plan my.toml --dry-run                               the fits that it would train")]
 pub struct Options {
-    /// A published experiment [default: lenet-digits]
-    #[arg(long, value_name = "NAME", value_parser = preset_names(), conflicts_with = "plan")]
-    preset: Option<String>,
-    /// An experiment of one's own, as --write writes it
-    #[arg(long, value_name = "FILE")]
-    plan: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
     /// Levels after the dense one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     levels: Option<u32>,
     /// Arms besides dense and ticket, separated by commas; `none`, `all`
     #[arg(long, value_name = "ARM,…")]
     arms: Option<String>,
+    /// How much accuracy a ticket may lose and still be called as good: 0.005 or 0.5%
+    #[arg(long, value_name = Share::VALUE_NAME)]
+    margin: Option<Share>,
+}
+
+/// Which experiment, and how and where it runs.
+#[derive(Args)]
+pub(crate) struct Common {
+    /// A published experiment [default: lenet-digits]
+    #[arg(long, value_name = "NAME", value_parser = preset_names(), conflicts_with = "plan")]
+    preset: Option<String>,
+    /// An experiment of one's own, as --write writes it
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
     /// First seed
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
@@ -57,9 +67,6 @@ pub struct Options {
     /// Examples in a training batch
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: Option<u32>,
-    /// How much accuracy a ticket may lose and still be called as good: 0.005 or 0.5%
-    #[arg(long, value_name = Share::VALUE_NAME)]
-    margin: Option<Share>,
     #[command(flatten)]
     source: data::SourceOptions,
     #[command(flatten)]
@@ -92,56 +99,73 @@ fn preset_names() -> clap::builder::PossibleValuesParser {
 }
 
 pub(crate) fn run(options: &Options) -> Result {
-    let (name, experiment) = options.experiment()?;
-    let plan = experiment.plan().usage()?;
-    let console = Console::new(options.json);
-    if let Some(path) = &options.write {
-        let text = toml::to_string(&experiment).usage()?;
-        lth_files::write_atomic(path, |file| file.write_all(text.as_bytes())).data()?;
-        console.note(format!("wrote {}", path.display()));
-        return console.finish();
+    let (name, mut experiment) = options.common.experiment()?;
+    let imp = &mut experiment.imp;
+    if let Some(levels) = options.levels {
+        imp.n_levels = levels;
     }
-    if options.dry_run {
-        for fit in &plan.fits {
-            console.line(format!("{:32} {}..{}  {}", fit.address.to_string(), fit.from, fit.to, fit.description));
-        }
-        console.line(format!("{} fits", plan.fits.len()));
-        return console.finish();
+    if let Some(arms) = &options.arms {
+        imp.arms = arms_of(arms)?;
     }
-    system::set_threads(options.threads)?;
-    let identity = experiment.identity().usage()?;
-    let out = options.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("{name}-{}", &identity[..8])));
-    let existing = if options.force { Existing::Replace } else { Existing::Refuse };
-    let mut dir = experiment.open_dir(&out, existing).map_err(|error| match error {
-        lth_experiment::Error::Runs(error) => out_failure(error, options.force),
-        error => error.into(),
-    })?;
-    console.note(format!("experiment in {}", dir.path().display()));
-    let mut progress = Progress::new(&console);
-    let mut watch = Watch { console: &console, bar: None };
-    let mut show = |opening: Opening<'_>| watch.show(opening);
-    let open = data::open_options(options.source.skip_damaged)?;
-    let folder = dir.path().to_path_buf();
-    let (summary, outcome) = options.events.watch(&folder, &mut progress, |observer| {
-        let host = Host {
-            open,
-            is_interrupted: &interrupted,
-            checkpoint_every: Duration::from_secs(options.checkpoint_every),
-            peak_memory: &system::peak_memory,
-            build: build(),
-            command: system::command_line(),
-            machine: Some(machine()),
-            ..Host::new("", &mut show, observer)
-        };
-        Ok(experiment.run(&mut dir, host)?)
-    })?;
-    progress.finish();
-    conclude(&summary, &outcome, dir.path(), &console)
+    if let Some(Share(margin)) = options.margin {
+        imp.margin = Some(margin);
+    }
+    options.common.run(&name, &experiment, lth_runs::report::overview)
 }
 
-impl Options {
+impl Common {
+    /// Runs the experiment, and shows what `shown` makes of its summary.
+    pub(crate) fn run(&self, name: &str, experiment: &Experiment, shown: fn(&Summary) -> String) -> Result {
+        let options = self;
+        let plan = experiment.plan().usage()?;
+        let console = Console::new(options.json);
+        if let Some(path) = &options.write {
+            let text = toml::to_string(&experiment).usage()?;
+            lth_files::write_atomic(path, |file| file.write_all(text.as_bytes())).data()?;
+            console.note(format!("wrote {}", path.display()));
+            return console.finish();
+        }
+        if options.dry_run {
+            for fit in &plan.fits {
+                console.line(format!("{:32} {}..{}  {}", fit.address.to_string(), fit.from, fit.to, fit.description));
+            }
+            console.line(format!("{} fits", plan.fits.len()));
+            return console.finish();
+        }
+        system::set_threads(options.threads)?;
+        let identity = experiment.identity().usage()?;
+        let out =
+            options.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("{name}-{}", &identity[..8])));
+        let existing = if options.force { Existing::Replace } else { Existing::Refuse };
+        let mut dir = experiment.open_dir(&out, existing).map_err(|error| match error {
+            lth_experiment::Error::Runs(error) => out_failure(error, options.force),
+            error => error.into(),
+        })?;
+        console.note(format!("experiment in {}", dir.path().display()));
+        let mut progress = Progress::new(&console);
+        let mut watch = Watch { console: &console, bar: None };
+        let mut show = |opening: Opening<'_>| watch.show(opening);
+        let open = data::open_options(options.source.skip_damaged)?;
+        let folder = dir.path().to_path_buf();
+        let (summary, outcome) = options.events.watch(&folder, &mut progress, |observer| {
+            let host = Host {
+                open,
+                is_interrupted: &interrupted,
+                checkpoint_every: Duration::from_secs(options.checkpoint_every),
+                peak_memory: &system::peak_memory,
+                build: build(),
+                command: system::command_line(),
+                machine: Some(machine()),
+                ..Host::new("", &mut show, observer)
+            };
+            Ok(experiment.run(&mut dir, host)?)
+        })?;
+        progress.finish();
+        conclude(&summary, &outcome, dir.path(), shown, &console)
+    }
+
     /// The experiment with the options' changes, and its name for a folder.
-    fn experiment(&self) -> Result<(String, Experiment)> {
+    pub(crate) fn experiment(&self) -> Result<(String, Experiment)> {
         let (name, mut experiment) = match &self.plan {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
@@ -167,12 +191,6 @@ impl Options {
             }
         };
         let imp = &mut experiment.imp;
-        if let Some(levels) = self.levels {
-            imp.n_levels = levels;
-        }
-        if let Some(arms) = &self.arms {
-            imp.arms = arms_of(arms)?;
-        }
         if self.seed.is_some() || self.seeds.is_some() {
             let first = self.seed.or(imp.seeds.first().copied()).unwrap_or(0);
             let n = self.seeds.unwrap_or(imp.seeds.len() as u64).max(1);
@@ -185,9 +203,6 @@ impl Options {
         }
         if let Some(step) = self.rewind {
             imp.rewinding = if step == Step::START { Rewinding::Reset } else { Rewinding::Weights(step) };
-        }
-        if let Some(Share(margin)) = self.margin {
-            imp.margin = Some(margin);
         }
         if let Some(batch_size) = self.batch_size {
             experiment.batch_size = batch_size as usize;

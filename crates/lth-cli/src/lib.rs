@@ -8,6 +8,7 @@ pub mod system;
 mod build;
 mod checked;
 mod compare;
+mod connectivity;
 mod data;
 mod expand;
 mod experiment;
@@ -39,6 +40,8 @@ pub enum Command {
     Reproduce(Box<reproduce::Options>),
     /// Finds winning tickets as the papers do, beside the controls that they must beat
     Imp(Box<imp::Options>),
+    /// Measures from which step on networks are stable to the order of their data: linear mode connectivity
+    Connectivity(Box<connectivity::Options>),
     /// Makes the reports of an experiment again, from its folder
     Report(report::Options),
     /// Shows what an experiment, or one fit of it, came to
@@ -75,6 +78,7 @@ impl Command {
         match self {
             Self::Reproduce(options) => reproduce::run(options),
             Self::Imp(options) => imp::run(options),
+            Self::Connectivity(options) => connectivity::run(options),
             Self::Report(options) => report::run(options),
             Self::Show(options) => show::run(options),
             Self::Compare(options) => compare::run(options),

@@ -13,6 +13,9 @@ use candle_core::{Device, Tensor};
 use lth_data::toy_pets::ToyPets;
 use lth_nn::Weights;
 
+#[path = "commands/looking.rs"]
+mod looking;
+
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Five fits of a moment.

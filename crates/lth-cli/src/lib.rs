@@ -21,6 +21,7 @@ mod list;
 mod prune;
 mod report;
 mod reproduce;
+mod sensitivity;
 mod show;
 mod verify;
 
@@ -42,6 +43,8 @@ pub enum Command {
     Imp(Box<imp::Options>),
     /// Measures from which step on networks are stable to the order of their data: linear mode connectivity
     Connectivity(Box<connectivity::Options>),
+    /// Prunes each layer of a trained network alone, and says how far each can go
+    Sensitivity(Box<sensitivity::Options>),
     /// Makes the reports of an experiment again, from its folder
     Report(report::Options),
     /// Shows what an experiment, or one fit of it, came to
@@ -79,6 +82,7 @@ impl Command {
             Self::Reproduce(options) => reproduce::run(options),
             Self::Imp(options) => imp::run(options),
             Self::Connectivity(options) => connectivity::run(options),
+            Self::Sensitivity(options) => sensitivity::run(options),
             Self::Report(options) => report::run(options),
             Self::Show(options) => show::run(options),
             Self::Compare(options) => compare::run(options),

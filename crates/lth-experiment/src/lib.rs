@@ -87,5 +87,7 @@ pub use presets::{PRESETS, from_recipe, preset};
 pub use recorder::RECORDING;
 pub use runner::{OnFit, Outcome, Runner};
 pub use scoring::Scoring;
-pub use sensitivity::{LayerSensitivity, sensitivity, suggested_sparsities};
+pub use sensitivity::{
+    Parts, Sensitivity, kinds, layers_alone, levels_by_kind, levels_by_layer, sensitivity, suggested_sparsities,
+};
 pub use tensorboard::TensorBoard;

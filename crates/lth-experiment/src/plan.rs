@@ -1,12 +1,12 @@
 //! An experiment as data: its fits, each with an address, what it starts from, which mask it trains under, and how long.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
 use lth_mask::Selection;
 use lth_runs::Address;
 use lth_runs::experiment::{ArmRecord, Reference};
-use lth_schedule::{LearningRate, PruningRates, Schedule, Sparsity, Step, Window};
+use lth_schedule::{LearningRate, PruningRate, PruningRates, Schedule, Sparsity, Step, Window};
 use lth_ticket::{DynamicConfig, Rewind, Settled};
 use lth_train::OptimizerConfig;
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,11 @@ pub enum Levels {
         rates: PruningRates,
         /// The weight of the last linear layer, which gives the outputs: "fc3.weight".
         output: String,
+    },
+    /// A part of the remaining weights at every level, of every layer its own: what [`crate::sensitivity`] suggests.
+    ByLayer {
+        /// The parts by the weight's name. A layer that is not here is not pruned.
+        rates: BTreeMap<String, PruningRate>,
     },
     /// The sparsity of levels 1, 2, … over all prunable weights.
     Overall(Vec<Sparsity>),
@@ -368,7 +373,7 @@ impl Levels {
     /// How many levels there are besides the dense one; `None` if every number of them is one.
     pub fn n_levels(&self) -> Option<usize> {
         match self {
-            Self::ByKind { .. } => None,
+            Self::ByKind { .. } | Self::ByLayer { .. } => None,
             Self::Overall(sparsities) => Some(sparsities.len()),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lth_mask::{Scope, Selection};
-use lth_schedule::{LayerType, Sparsity};
+use lth_schedule::{LayerType, PruningRate, Sparsity};
 use lth_train::Parameters;
 
 use crate::Error;
@@ -33,7 +33,12 @@ impl PruningRule {
             Target::Sparsity(sparsity) => return Ok((sparsity, selection.clone())),
             Target::Level(level) => level,
         };
-        let (rates, output) = match &self.levels {
+        let names: Vec<&str> = prunable.iter().map(|(name, ..)| *name).collect();
+        let unknown = |field: &str, got: &str| {
+            let expected = format!("one of the weights that are pruned: {}", names.join(", "));
+            Err(Error::Plan { field: field.into(), got: format!("`{got}`"), expected })
+        };
+        let sparsity: &dyn Fn(&str, usize) -> Sparsity = match &self.levels {
             Levels::Overall(sparsities) => {
                 let index = (level as usize).checked_sub(1);
                 let sparsity = index.and_then(|index| sparsities.get(index)).ok_or_else(|| Error::Plan {
@@ -43,20 +48,22 @@ impl PruningRule {
                 })?;
                 return Ok((*sparsity, selection.clone()));
             }
-            Levels::ByKind { rates, output } => (rates, output),
+            Levels::ByKind { output, .. } if !names.contains(&output.as_str()) => {
+                return unknown("output layer", output);
+            }
+            Levels::ByKind { rates, output } => &|name, rank| rates.sparsity(kind(name, rank, output), level),
+            Levels::ByLayer { rates } => {
+                if let Some(other) = rates.keys().find(|name| !names.contains(&name.as_str())) {
+                    return unknown("layer with a pruning rate", other);
+                }
+                if rates.values().all(|rate| *rate == PruningRate::NONE) {
+                    let (field, got) = ("pruning rates of the layers".into(), "0 throughout".into());
+                    return Err(Error::Plan { field, got, expected: "at least one that is more than 0".into() });
+                }
+                &|name, _| rates.get(name).map_or(Sparsity::DENSE, |rate| rate.sparsity(level))
+            }
         };
-        if prunable.iter().all(|(name, ..)| name != output) {
-            let names: Vec<&str> = prunable.iter().map(|(name, ..)| *name).collect();
-            let expected = format!("one of the weights that are pruned: {}", names.join(", "));
-            return Err(Error::Plan { field: "output layer".into(), got: format!("`{output}`"), expected });
-        }
-        let kind = |name: &str, rank: usize| match rank {
-            _ if name == output => LayerType::Output,
-            2 => LayerType::Linear,
-            _ => LayerType::Convolution,
-        };
-        let of_layer =
-            |(name, rank, n): &(&str, usize, usize)| (name.to_string(), rates.sparsity(kind(name, *rank), level), *n);
+        let of_layer = |(name, rank, n): &(&str, usize, usize)| (name.to_string(), sparsity(name, *rank), *n);
         let layers: Vec<(String, Sparsity, usize)> = prunable.iter().map(of_layer).collect();
         let n_weights: usize = layers.iter().map(|(.., n)| n).sum();
         let n_pruned: f64 = layers.iter().map(|(_, sparsity, n)| sparsity.fraction() * *n as f64).sum();
@@ -70,6 +77,15 @@ impl PruningRule {
             Sparsity::new(n_pruned / n_weights as f64)?,
             Selection { scope: Scope::PerLayer(own), ..selection.clone() },
         ))
+    }
+}
+
+/// The kind of a weight among those that are pruned at rates of their own.
+pub(crate) fn kind(name: &str, rank: usize, output: &str) -> LayerType {
+    match rank {
+        _ if name == output => LayerType::Output,
+        2 => LayerType::Linear,
+        _ => LayerType::Convolution,
     }
 }
 

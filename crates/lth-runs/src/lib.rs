@@ -65,6 +65,7 @@ pub mod figure;
 pub mod lines;
 pub mod page;
 pub mod report;
+pub mod sensitivity;
 pub mod statistics;
 pub mod table;
 pub mod tensorboard;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lth_runs::Summary;
+use serde_json::Value;
 
 use crate::{Result, run, stderr};
 
@@ -68,6 +69,61 @@ fn connectivity_that_cannot_be_is_refused() -> Result {
     ] {
         check(&run(folder.path(), &format!("connectivity {SHORT} {options} --out run"))?, 2, expected);
         assert!(!folder.path().join("run").exists(), "{options}");
+    }
+    Ok(())
+}
+
+#[test]
+fn sensitivities_are_of_the_network_and_their_suggestion_is_a_plan() -> Result {
+    let folder = tempfile::tempdir()?;
+    check(&run(folder.path(), &format!("imp {SHORT} --levels 1 --arms none --out run"))?, 0, "");
+    let found = summary(folder.path())?;
+    let last = found.fits[0].history.last().ok_or("no history")?;
+    let trained = "run/fits/dense/level-00/seed-0/trained.safetensors";
+    let mut parts = Vec::new();
+    for (source, by) in [("run", "layer"), ("run --fit dense/0/0", "kind"), (trained, "layer")] {
+        let arguments =
+            format!("sensitivity {source} --by {by} --levels 3 --sparsities 10%,90% --tolerance 2 --out minds --json");
+        let output = run(folder.path(), &arguments)?;
+        check(&output, 0, "suggested, in place of imp.pruning.levels");
+        let record: Value = serde_json::from_slice(&output.stdout)?;
+        assert_eq!(
+            record,
+            serde_json::from_slice::<Value>(&std::fs::read(folder.path().join("minds/sensitivity.json"))?)?
+        );
+        // What the fit's own last validation found.
+        assert_eq!(record["whole"].as_f64(), last.metrics.get("accuracy").copied(), "{source}");
+        let page = std::fs::read_to_string(folder.path().join("minds/sensitivity.html"))?;
+        assert!(page.contains("lenet-300-100 with one part pruned") && page.contains("imp.pruning.levels"));
+
+        // Its suggestion in the place of a plan's own levels.
+        check(&run(folder.path(), &format!("imp {SHORT} --levels 3 --arms none --write mine.toml"))?, 0, "");
+        let mut plan: toml::Table = std::fs::read_to_string(folder.path().join("mine.toml"))?.parse()?;
+        let suggested: toml::Table = record["plan"].as_str().ok_or("no plan")?.parse()?;
+        plan["imp"]["pruning"]["levels"] = suggested["imp"]["pruning"]["levels"].clone();
+        std::fs::write(folder.path().join("mine.toml"), toml::to_string(&plan)?)?;
+        let planned = run(folder.path(), "imp --plan mine.toml --dry-run")?;
+        check(&planned, 0, "");
+        assert!(stdout(&planned).contains("ticket/3/0"), "{}", stdout(&planned));
+        parts.push(record["parts"].clone());
+    }
+    assert_eq!(parts[0], parts[2]);
+    let names =
+        |parts: &Value| parts.as_array().into_iter().flatten().map(|part| part["name"].clone()).collect::<Vec<_>>();
+    assert_eq!(names(&parts[0]), ["fc1.weight", "fc2.weight", "fc3.weight"]);
+    assert_eq!(names(&parts[1]), ["linear", "output"]);
+
+    for (arguments, code, expected) in [
+        ("run --fit random/1/0", 2, "--fit is random/1/0, expected a fit of run: dense/0/0"),
+        ("run --sparsities 100%", 2, "--sparsities has 1, expected more than 0 and less than 1"),
+        ("run --criterion snip", 2, "criterion `snip` needs gradient"),
+        ("run --tolerance=-1", 2, "--tolerance is -1, expected 0 to 100 percent"),
+        ("run --dataset mnist", 2, "leave --network and --dataset out"),
+        ("run/fits/ticket/level-01/seed-0/ticket.safetensors", 3, "ticket.safetensors"),
+        ("run/experiment.json", 3, "experiment.json"),
+    ] {
+        check(&run(folder.path(), &format!("sensitivity {arguments} --out other"))?, code, expected);
+        assert!(!folder.path().join("other").exists(), "{arguments}");
     }
     Ok(())
 }

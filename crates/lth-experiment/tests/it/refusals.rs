@@ -71,6 +71,23 @@ fn a_plan_that_cannot_run_is_refused_before_any_training() -> Result {
 }
 
 #[test]
+fn rates_of_layers_that_are_not_there_are_refused() -> Result {
+    let with = |layer: &str, rate: f64| {
+        refused(|experiment| {
+            let rates = [(layer.to_owned(), lth_schedule::PruningRate::new(rate)?)].into();
+            experiment.imp.pruning.levels = Levels::ByLayer { rates };
+            Ok(())
+        })
+    };
+    let expected = "expected one of the weights that are pruned: fc1.weight, fc2.weight, fc3.weight";
+    let message = with("fc9.weight", 0.5)?;
+    assert!(message.contains(&format!("layer with a pruning rate is `fc9.weight`, {expected}")), "{message}");
+    let message = with("fc1.weight", 0.0)?;
+    assert!(message.contains("pruning rates of the layers is 0 throughout, expected at least one"), "{message}");
+    Ok(())
+}
+
+#[test]
 fn a_mask_that_cannot_move_is_refused() -> Result {
     let with = |change: fn(&mut lth_experiment::plan::FitPlan)| {
         refused_plan(|plan| {

@@ -98,7 +98,7 @@ pub enum Levels {
         /// The weight of the last linear layer, which gives the outputs: "fc3.weight".
         output: String,
     },
-    /// A part of the remaining weights at every level, of every layer its own: what [`crate::sensitivity`] suggests.
+    /// A part of the remaining weights at every level, of every layer its own: what [`sensitivity`](crate::sensitivity()) suggests.
     ByLayer {
         /// The parts by the weight's name. A layer that is not here is not pruned.
         rates: BTreeMap<String, PruningRate>,

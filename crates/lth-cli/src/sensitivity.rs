@@ -18,9 +18,10 @@ use lth_train::{Classification, Network, evaluate};
 use serde::Serialize;
 
 use crate::console::Console;
-use crate::experiment::SOFTWARE;
+use crate::build::build;
 use crate::failure::{Blame, Failure, Kind, Result};
 use crate::{data, system};
+use crate::share::Share;
 
 /// Prunes each layer of a trained network alone, without training, and says what that costs on the validation data and how
 /// far each layer can be pruned.
@@ -31,7 +32,7 @@ use crate::{data, system};
 #[command(after_help = "\
 Examples:
   lth sensitivity runs/lenet-digits-5f0c1a2b --fit dense/0/0
-  lth sensitivity trained.safetensors --tolerance 2 --sparsities 50%,80%,90%,95%
+  lth sensitivity trained.safetensors --tolerance 2% --sparsities 50%,80%,90%,95%
   lth sensitivity runs/lenet-digits-5f0c1a2b --by kind --levels 5 --json
   lth sensitivity resnet20.safetensors --network resnet-20 --dataset cifar-10 --data-dir cifar/")]
 pub struct Options {
@@ -61,9 +62,9 @@ pub struct Options {
     /// What is pruned alone
     #[arg(long, value_enum, default_value_t = By::Layer)]
     by: By,
-    /// How much accuracy a part may lose by the suggestion, in percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
-    tolerance: f64,
+    /// How much accuracy a part may lose by the suggestion: 0.01 or 1%
+    #[arg(long, value_name = Share::VALUE_NAME, default_value = "1%")]
+    tolerance: Share,
     /// Levels over which the suggestion is spread [default: those of the experiment, or 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     levels: Option<u32>,
@@ -116,9 +117,6 @@ pub(crate) fn run(options: &Options) -> Result {
     if let Some(wrong) = sparsities.iter().find(|sparsity| !(**sparsity > 0.0 && **sparsity < 1.0)) {
         return Err(Failure::usage(format!("--sparsities has {wrong}, expected more than 0 and less than 1")));
     }
-    if !(options.tolerance >= 0.0 && options.tolerance <= 100.0) {
-        return Err(Failure::usage(format!("--tolerance is {}, expected 0 to 100 percent", options.tolerance)));
-    }
     let mut subject = if options.source.is_dir() { of_experiment(options)? } else { of_file(options)? };
     if let Some(source) = options.data.source() {
         subject.data.source = source;
@@ -140,7 +138,7 @@ pub(crate) fn run(options: &Options) -> Result {
     let found = lth_experiment::sensitivity(&network, &task, (&*criterion, &selection), &parts, &sparsities, valid)?;
     let value = |evaluation: &lth_train::Evaluation| evaluation.metrics.get(METRIC).copied();
     let of_whole = value(&whole).context("the network has no accuracy").data()?;
-    let tolerance = options.tolerance / 100.0;
+    let tolerance = options.tolerance.0;
     let suggested = lth_experiment::suggested_sparsities(&found, METRIC, of_whole, tolerance);
     let n_levels = options.levels.or(subject.n_levels).unwrap_or(1);
     let levels = match options.by {
@@ -149,7 +147,7 @@ pub(crate) fn run(options: &Options) -> Result {
     };
     let (sha256, _) = lth_files::sha256_file(&subject.path).data()?;
     let record = SensitivityRecord {
-        software: SOFTWARE.into(),
+        software: build().software,
         network: subject.spec.name.to_string(),
         weights: subject.path.display().to_string(),
         weights_sha256: sha256,

@@ -56,9 +56,10 @@ fn run_plan(experiment: &Experiment, plan: &Plan, folder: &Path) -> Result {
             preprocessing: None,
             class_names: Vec::new(),
         },
-        dataset_info: lth_ticket::DatasetInfo { name: "digits".into(), sha256: None },
+        dataset_info: &|| lth_ticket::DatasetInfo { name: "digits".into(), sha256: None },
         score_batches: 1,
         is_interrupted: &|| false,
+        checkpoint_every: std::time::Duration::MAX,
         peak_memory: &|| None,
     };
     runner.run(&mut dir, &mut Silent, &mut |_, _| Ok(()))?;

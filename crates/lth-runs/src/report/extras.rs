@@ -1,12 +1,9 @@
 //! What is measured on tensors, handed over as plain numbers.
 
-use crate::figure::{Axis, HeatMap, Histogram, LineChart, Picture, PictureGrid, Point, Series, Spread, TickFormat};
+use crate::figure::{Axis, HeatMap, Histogram, Picture, PictureGrid, TickFormat};
 use crate::page::Block;
-use crate::statistics::instability;
-use crate::table::{Align, Table};
 
 use super::format::share;
-use super::table;
 
 /// Figures that a summary alone cannot give. All may be empty.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,8 +12,6 @@ pub struct Extras {
     pub overlaps: Vec<Overlap>,
     /// Weights at the start and at the end.
     pub histograms: Vec<WeightHistogram>,
-    /// Error along the straight path between two networks.
-    pub paths: Vec<ErrorPath>,
     /// Examples, with what a network said of them.
     pub pictures: Vec<Picture>,
     /// Which examples those are, or why there are none.
@@ -49,15 +44,6 @@ pub struct WeightHistogram {
     pub series: Vec<(String, Vec<f64>)>,
 }
 
-/// Error along the straight path between two networks.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ErrorPath {
-    /// Which two: "from step 500, seeds 1 and 2".
-    pub name: String,
-    /// Place (0 is the first network, 1 the second) and error, a fraction in [0, 1].
-    pub points: Vec<(f64, f64)>,
-}
-
 impl Extras {
     pub(super) fn blocks(&self) -> Vec<Block> {
         let mut figures = Vec::new();
@@ -87,22 +73,6 @@ impl Extras {
             };
             figures.push((chart.figure(), "Kept weights only, of all prunable layers together.".to_owned()));
         }
-        if !self.paths.is_empty() {
-            let series = self.paths.iter().map(|path| Series {
-                name: path.name.clone(),
-                points: path.points.iter().map(|(place, error)| Point::new(*place, *error)).collect(),
-            });
-            let chart = LineChart {
-                title: "Error between two networks".into(),
-                description: String::new(),
-                x: Axis::linear("place on the straight path").over(0.0, 1.0),
-                y: Axis::percent("error"),
-                series: series.collect(),
-                spread: Spread::Band,
-            };
-            let caption = "Flat: both lie in one linearly connected minimum (Frankle et al. 2020).".to_owned();
-            figures.push((chart.figure(), caption));
-        }
         if !self.pictures.is_empty() {
             // As many in a row as their captions leave room for.
             let lines = self.pictures.iter().flat_map(|picture| picture.caption.lines());
@@ -123,24 +93,8 @@ impl Extras {
         if !figures.is_empty() {
             blocks.push(Block::Figures(figures));
         }
-        let caption = "Instability: the highest error on the path less the mean of its ends; below 2 points the paper calls \
-                       the networks stable.";
-        blocks.extend(table(caption, self.instabilities()));
         let no_pictures = Some(&self.about_pictures).filter(|text| self.pictures.is_empty() && !text.is_empty());
         blocks.extend(no_pictures.into_iter().chain(&self.notes).cloned().map(Block::Paragraph));
         blocks
-    }
-
-    fn instabilities(&self) -> Table {
-        let mut table =
-            Table::new([("path", Align::Left), ("instability, points", Align::Right), ("highest at", Align::Right)]);
-        for path in &self.paths {
-            let cells = match instability(&path.points) {
-                Ok(found) => [format!("{:.2}", 100.0 * found.instability), format!("{:.2}", found.at)],
-                Err(error) => [error.to_string(), String::new()],
-            };
-            table.push([path.name.clone()].into_iter().chain(cells));
-        }
-        table
     }
 }

@@ -21,7 +21,7 @@ use crate::page::{Block, Page, Section};
 use format::{counted, listed, share};
 
 pub use connectivity::stability;
-pub use extras::{ErrorPath, Extras, Overlap, WeightHistogram};
+pub use extras::{Extras, Overlap, WeightHistogram};
 pub(crate) use format::share as share_text;
 pub use overview::overview;
 
@@ -46,7 +46,7 @@ pub fn page(summary: &Summary, extras: &Extras) -> Page {
         ("Result", result::blocks(summary, &analysis)),
         ("Figures", charts::blocks(summary, &analysis)),
         ("Linear mode connectivity", connectivity::blocks(summary, &analysis)),
-        ("Masks, weights and paths", extras.blocks()),
+        ("Masks, weights and pictures", extras.blocks()),
         ("Comparisons", tables::comparisons(&analysis)),
         ("Beside published figures", tables::beside(summary, &analysis)),
         ("Costs", tables::costs(summary, &analysis)),

@@ -1,7 +1,7 @@
 //! The report, as a person reads it.
 
 use lth_runs::figure::{Outcome, Picture};
-use lth_runs::report::{self, ErrorPath, Extras, Overlap, WeightHistogram};
+use lth_runs::report::{self, Extras, Overlap, WeightHistogram};
 use lth_runs::{
     Address, BuildRecord, Checked, ContactSheet, Ending, OptimizerState, Reference, ReferenceFigure, Shown, Summary,
 };
@@ -236,7 +236,7 @@ fn names_cannot_break_the_report() {
 #[test]
 fn what_is_measured_on_tensors_comes_in_as_numbers() {
     let summary = imp(&[0, 1, 2], 1);
-    assert!(!markdown(&summary).contains("Masks, weights and paths"));
+    assert!(!markdown(&summary).contains("Masks, weights and pictures"));
     let picture = Picture::png(b"\x89PNG\r\n\x1a\n", "cat (0.98)").expect("it begins as a PNG file does");
     let extras = Extras {
         overlaps: vec![Overlap {
@@ -250,16 +250,13 @@ fn what_is_measured_on_tensors_comes_in_as_numbers() {
             edges: vec![-1.0, 0.0, 1.0],
             series: vec![("at the start".into(), vec![3.0, 4.0])],
         }],
-        paths: vec![ErrorPath { name: "from step 0".into(), points: vec![(0.0, 0.1), (0.5, 0.4), (1.0, 0.2)] }],
         pictures: vec![picture],
         about_pictures: "The first test picture.".into(),
         notes: vec!["The network of ticket/1/2 could not be read.".into()],
     };
     let files = report::files_with(&summary, &extras);
     let html = &files.iter().find(|(name, _)| *name == "report.html").expect("it is one of two").1;
-    for title in
-        ["Mask overlap between seeds at level 1", "Weights of ticket/1/0", "Error between two networks", "Examples"]
-    {
+    for title in ["Mask overlap between seeds at level 1", "Weights of ticket/1/0", "Examples"] {
         assert!(html.contains(title), "{title}");
     }
     for said in [
@@ -269,9 +266,6 @@ fn what_is_measured_on_tensors_comes_in_as_numbers() {
     ] {
         assert!(html.contains(said), "{said}");
     }
-    let markdown = &files[0].1;
-    // The highest error is 0.4, the mean of the ends 0.15.
-    assert!(markdown.contains("| from step 0 |               25.00 |       0.50 |"), "{markdown}");
 }
 
 #[test]

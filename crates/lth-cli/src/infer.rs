@@ -29,7 +29,7 @@ Examples:
   lth infer runs/pets-5f0c1a2b/fits/ticket/level-02/seed-42/trained.safetensors cat.jpg dog.jpg
   lth infer runs/pets-5f0c1a2b/fits/ticket/level-02/seed-42/trained.safetensors pictures/*.jpg --json")]
 pub struct Options {
-    /// The trained network: NAME.trained.safetensors
+    /// The trained network, such as a fit's trained.safetensors
     file: PathBuf,
     /// Pictures: JPEG, PNG, GIF, BMP or WebP
     #[arg(required = true)]

@@ -17,11 +17,11 @@ use lth_ticket::Ticket;
 use lth_train::{Classification, Network, evaluate};
 use serde::Serialize;
 
-use crate::console::Console;
 use crate::build::build;
+use crate::console::Console;
 use crate::failure::{Blame, Failure, Kind, Result};
-use crate::{data, system};
 use crate::share::Share;
+use crate::{data, system};
 
 /// Prunes each layer of a trained network alone, without training, and says what that costs on the validation data and how
 /// far each layer can be pruned.
@@ -72,7 +72,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME", default_value = "large_final")]
     criterion: String,
     /// What is pruned as one: weight, filter, kernel, row, …
-    #[arg(long, value_name = "G", default_value = "weight")]
+    #[arg(long, value_name = "GRANULARITY", default_value = "weight")]
     granularity: Granularity,
     #[command(flatten)]
     data: data::SourceOptions,

@@ -231,9 +231,8 @@ impl SummaryWriter {
             self.trained();
         }
         let now = self.summary(outcome);
-        let is_same = |there: &Summary| {
-            (&there.fits, &there.earlier, &there.paths) == (&now.fits, &now.earlier, &now.paths)
-        };
+        let is_same =
+            |there: &Summary| (&there.fits, &there.earlier, &there.paths) == (&now.fits, &now.earlier, &now.paths);
         match dir.summary()? {
             Some(there) if outcome.n_trained == 0 && is_same(&there) => Ok(there),
             _ => {

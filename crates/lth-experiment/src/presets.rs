@@ -13,7 +13,7 @@ use crate::{Arm, Error, Experiment, FixedSeeds, ImpConfig, Rewinding};
 
 /// The names of all presets, with what they are.
 pub const PRESETS: [(&str, &str); 8] = [
-    ("lenet-digits", "LeNet-300-100 on 1,797 embedded digits: seconds, without a network"),
+    ("lenet-digits", "LeNet-300-100 on 1,797 embedded digits: about two minutes, without a network"),
     ("lenet-mnist", "LeNet-300-100 on MNIST, as Frankle & Carbin 2019"),
     ("lenet-fashion-mnist", "the same on Fashion-MNIST"),
     ("conv-2-cifar-10", "Conv-2 on CIFAR-10, as Frankle & Carbin 2019"),

@@ -175,7 +175,7 @@ pub enum Error {
     /// A ticket was given where a trained network is needed.
     #[error(
         "{} is a ticket, the rewound weights that training starts from, and its answers mean nothing yet: give the \
-         trained network that came of it (in a run's folder: NAME.trained.safetensors)",
+         trained network that came of it (trained.safetensors in its fit's folder)",
         path.display()
     )]
     Untrained {

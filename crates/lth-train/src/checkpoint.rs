@@ -34,7 +34,7 @@ const SCHEMA: u32 = 1;
 /// let varmap = candle_nn::VarMap::new();
 /// let vb = candle_nn::VarBuilder::from_varmap(&varmap, DType::F32, &Device::Cpu);
 /// let module = candle_nn::linear(3, 2, vb.pp("fc"))?;
-/// let network = ModuleNetwork::from_varmap(module, &varmap)?;
+/// let network = ModuleNetwork::new(module, &varmap)?;
 /// let mut trainer = Trainer::new(network, Optimizer::new(OptimizerConfig::adam()), 42);
 ///
 /// // Two runs are the same if these facts are.

@@ -62,7 +62,7 @@ fn torture((name, command): &(&str, &str), folder: &Path, options: &Options, con
     console.line(format!("{name}: {} fits in {:.1} s, untouched", expected.fits.len(), took.as_secs_f64()));
 
     let mut problems = Vec::new();
-    let (mut n_killed, mut n_alike) = (0, 0);
+    let (mut n_killed, mut n_resumed, mut n_alike) = (0, 0, 0);
     for run in 0..options.runs {
         let (out, cache) = (folder.join(format!("{name}-{run}")), folder.join(format!("cache-{run}")));
         for kill in 0..options.kills {
@@ -70,7 +70,7 @@ fn torture((name, command): &(&str, &str), folder: &Path, options: &Options, con
             let share = (f64::from(run * options.kills + kill) * 0.618_033_988_749_895).fract();
             n_killed += u32::from(kill_after(command, &cache, &out, took.mul_f64(share)).training()?);
         }
-        finish(command, &cache, &out, 1).training()?;
+        n_resumed += u32::from(finish(command, &cache, &out, 1).training()?);
         let found = verdict(&out, &expected)?;
         n_alike += u32::from(found.is_empty());
         problems.extend(found.into_iter().map(|found| format!("run {run}: {found}")));
@@ -78,8 +78,13 @@ fn torture((name, command): &(&str, &str), folder: &Path, options: &Options, con
             let _ = std::fs::remove_dir_all(folder);
         }
     }
-    console
-        .line(format!("{name}: {n_alike} of {} runs, killed {n_killed} times, ended with the same bits", options.runs));
+    console.line(format!(
+        "{name}: {n_alike} of {} runs, killed {n_killed} times, ended with the same bits; {n_resumed} went on inside a fit",
+        options.runs
+    ));
+    if n_killed == 0 || n_resumed == 0 {
+        problems.push("no run was killed inside a fit: nothing was tried".to_owned());
+    }
     for threads in [2, 4, 8] {
         let out = folder.join(format!("{name}-on-{threads}"));
         finish(command, &folder.join("cache-whole"), &out, threads).training()?;
@@ -103,11 +108,12 @@ fn lth(command: &str, cache: &Path, out: &Path, threads: u32) -> anyhow::Result<
     Ok(lth)
 }
 
-fn finish(command: &str, cache: &Path, out: &Path, threads: u32) -> anyhow::Result<()> {
+/// Lets it run to its end. Whether it went on from a checkpoint.
+fn finish(command: &str, cache: &Path, out: &Path, threads: u32) -> anyhow::Result<bool> {
     let output = lth(command, cache, out, threads)?.output().context("starting the command")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}: {}", output.status, said.lines().last().unwrap_or_default());
-    Ok(())
+    Ok(said.contains("goes on from its checkpoint"))
 }
 
 /// Whether it was still running then.

@@ -74,7 +74,7 @@ pub(crate) struct Common {
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
-    /// Seconds between two checkpoints of a fit: what is lost at most where the process is killed
+    /// Seconds between two checkpoints of a fit, at least: what is behind the last one is trained again after a kill
     #[arg(long, value_name = "SECONDS", default_value_t = CHECKPOINT_EVERY.as_secs())]
     checkpoint_every: u64,
     /// Folder of the experiment [default: runs/NAME-IDENTITY, the same for the same experiment]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use lth_files::remove_partial_files;
+use lth_kernels::InstructionSet;
 use lth_runs::experiment::{CHECKPOINT, ExperimentDir};
 use lth_train::{Checkpoint, State};
 use serde_json::Value;
@@ -21,11 +23,18 @@ pub(crate) fn of(
     dir: &mut ExperimentDir,
 ) -> Result<Checkpoint, Error> {
     let (path, _) = dir.prepare_file(&fit.address, CHECKPOINT)?;
+    if let Some(folder) = path.parent() {
+        // What a process was writing when it was killed. The folder is held, so that nobody is writing there now.
+        remove_partial_files(folder)?;
+    }
     let mut facts = BTreeMap::new();
     flatten("", &identity::facts_of_fit(plan, fit)?, &mut facts);
     // Weights of these steps are in the state, or were not kept.
     let keep: Vec<String> = fit.keep.iter().map(ToString::to_string).collect();
     facts.insert("keep".to_owned(), keep.join(", "));
+    // Another version may keep other things, and other vector instructions sum in another order.
+    facts.insert("software".to_owned(), concat!("lth-experiment ", env!("CARGO_PKG_VERSION")).to_owned());
+    facts.insert("instruction_set".to_owned(), format!("{:?}", InstructionSet::active()));
     facts.insert("data".to_owned(), data_sha256.unwrap_or("not known").to_owned());
     Ok(Checkpoint::new(path, facts))
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lth_data::{Checked as DataChecked, DamagedPolicy, Dataset, OpenOptions, Opening};
-use lth_runs::experiment::{Conditions, ExperimentDir, ExperimentRecord, FitRecord, PathRecord, SCHEMA, Summary};
+use lth_runs::experiment::{Conditions, ExperimentDir, ExperimentRecord, PathRecord, SCHEMA, Summary};
 use lth_runs::{
     Address, BuildRecord, Checked, ClassRecord, DatasetRecord, MachineRecord, MirrorRecord, OptimizerState, SourceFile,
     WeightsRecord,
@@ -68,7 +68,7 @@ impl<'a> Host<'a> {
     }
 }
 
-/// What is lost at most where a process is killed.
+/// Between two checkpoints, unless writing one takes so long that a hundredth of the time is more.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 
 /// Tells nobody.
@@ -138,6 +138,7 @@ impl SummaryWriter {
             wall_seconds: None,
             peak_memory_bytes: before.and_then(|summary| summary.peak_memory_bytes),
             fits: before.map(|summary| summary.fits.clone()).unwrap_or_default(),
+            is_unfinished: false,
             earlier: Vec::new(),
             paths: before.map(|summary| summary.paths.clone()).unwrap_or_default(),
             reference: plan.reference.clone(),
@@ -197,7 +198,7 @@ impl SummaryWriter {
             return Ok(());
         }
         let begun = Instant::now();
-        self.write(dir, outcome, reports, peak_memory, |_| Extras::default())?;
+        self.write(dir, outcome, reports, peak_memory, true, |_| Extras::default())?;
         self.written.set(Some((Instant::now(), begun.elapsed())));
         Ok(())
     }
@@ -234,10 +235,11 @@ impl SummaryWriter {
         let is_same =
             |there: &Summary| (&there.fits, &there.earlier, &there.paths) == (&now.fits, &now.earlier, &now.paths);
         match dir.summary()? {
-            Some(there) if outcome.n_trained == 0 && is_same(&there) => Ok(there),
+            // What a killed process left has not all that the last files have.
+            Some(there) if outcome.n_trained == 0 && !there.is_unfinished && is_same(&there) => Ok(there),
             _ => {
                 let root = dir.path().to_path_buf();
-                self.write(dir, outcome, reports, peak_memory, |summary| extras(&root, summary))
+                self.write(dir, outcome, reports, peak_memory, !outcome.is_done, |summary| extras(&root, summary))
             }
         }
     }
@@ -248,12 +250,14 @@ impl SummaryWriter {
         outcome: &Outcome,
         reports: &Reports<'_>,
         peak_memory: Option<u64>,
+        is_unfinished: bool,
         extras: impl FnOnce(&Summary) -> Extras,
     ) -> Result<Summary, Error> {
         {
             let mut summary = self.summary.borrow_mut();
             summary.wall_seconds = Some(self.seconds_before + self.start.elapsed().as_secs_f64());
             summary.peak_memory_bytes = summary.peak_memory_bytes.max(peak_memory);
+            summary.is_unfinished = is_unfinished;
         }
         Ok(dir.finish(&self.summary(outcome), |summary| reports(summary, &extras(summary)))?)
     }

@@ -45,6 +45,7 @@ mod checkpoints;
 mod checks;
 mod connectivity;
 mod contact_sheet;
+mod done;
 mod earlier;
 mod error;
 mod examples;

@@ -39,6 +39,13 @@ pub enum Notice<'a> {
         /// The next step, counted from the start of the training.
         step: u64,
     },
+    /// A fit that goes on has these figures from before.
+    Remembered {
+        /// Which one.
+        fit: &'a Address,
+        /// Its figures, in order.
+        history: &'a [Measurement],
+    },
     /// The fit has a checkpoint that cannot be used, and begins at its start.
     BegunAnew {
         /// Which one.

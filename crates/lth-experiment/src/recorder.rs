@@ -199,6 +199,7 @@ impl Hook for Recorder<'_> {
     fn load(&mut self, state: &HookState) -> Result<(), BoxError> {
         let RecorderState { from, history, data_seconds } = serde_json::from_value(state.json.clone())?;
         (self.from, self.history, self.data_seconds) = (from, history, data_seconds);
+        self.observer.on(&Notice::Remembered { fit: &self.fit.address, history: &self.history });
         Ok(())
     }
 }

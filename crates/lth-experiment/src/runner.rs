@@ -17,6 +17,7 @@ use lth_train::{
 };
 
 use crate::branch::branched;
+use crate::done::done;
 use crate::files::{Files, file_record};
 use crate::masks::initial_seed;
 use crate::observer::{Notice, Observer};
@@ -88,7 +89,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         for (index, fit) in self.plan.fits.iter().enumerate() {
             let address = &fit.address;
             let identity = identity::of_fit(self.plan, fit)?;
-            if let Some(record) = self.done(dir, fit, &identity)? {
+            if let Some(record) = done(self.plan, dir, fit, &identity)? {
                 dir.remove_checkpoint(address)?;
                 observer.on(&Notice::Skipped { record: &record });
                 outcome.records.push(record);
@@ -225,19 +226,6 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         Ok(())
     }
 
-    /// The record of a fit that need not be done: it is of this plan, and the files that others need are there.
-    fn done(&self, dir: &ExperimentDir, fit: &FitPlan, identity: &str) -> Result<Option<FitRecord>, Error> {
-        let Some(record) = dir.record(&fit.address)? else { return Ok(None) };
-        if record.plan != identity {
-            return Ok(None);
-        }
-        let is_there = |kept: &Kept| {
-            let file = record.files.get(&kept.name(fit));
-            file.is_some_and(|file| dir.path().join(&file.path).is_file())
-        };
-        Ok((!record.is_whole() || wanted(self.plan, fit).iter().all(is_there)).then_some(record))
-    }
-
     /// Gives a network, which has the initial weights of [`initial_seed`], those of a start.
     pub(crate) fn begin(
         &self,
@@ -292,8 +280,13 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         }
         let checkpoint = checkpoints::of(self.plan, fit, (self.dataset_info)().sha256.as_deref(), dir)?;
         let state = checkpoints::read(&checkpoint, fit, observer)?;
-        let reached = state.as_ref().and_then(|state| state.counters.position.as_ref()).map_or(0, |at| at.iteration);
-        dir.drop_lines_after(&fit.address, reached as u64)?;
+        let position = state.as_ref().and_then(|state| state.counters.position.as_ref());
+        let recorded = position.and_then(|at| at.history.last()).map_or(0, |record| record.iteration);
+        dir.drop_lines_after(&fit.address, recorded as u64)?;
+        if dir.record(&fit.address)?.is_some() {
+            // Of another plan, or without its files, which are written anew: it says nothing of them any more.
+            dir.forget(&fit.address)?;
+        }
         if let Some(state) = state {
             trainer.restore(&state)?;
         }
@@ -301,7 +294,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         let mut overhead = begun.elapsed();
         let Trained { ending, history, data_seconds } =
             self.train(&mut trainer, dir, fit, examples, &checkpoint, &mut keeper, observer)?;
-        let Some(ending) = ending else { return Ok(None) };
+        let Some(mut ending) = ending else { return Ok(None) };
 
         let begun = Instant::now();
         let masks = MaskSet::from_tensors(trainer.masks())?;
@@ -314,10 +307,16 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
                 at_best = Some(self.evaluated(trainer.network(), examples)?);
                 trainer.network().parameters().restore(&now)?;
             }
+            let problem = at_end.iter().chain(&at_best).find_map(not_finite);
+            if let Some(reason) = problem {
+                (at_end, at_best, ending) = (None, None, Ending::Failed { reason });
+            }
+            let is_whole = !matches!(ending, Ending::Failed { .. });
+            let wanted = if is_whole { wanted } else { Vec::new() };
             if wanted.contains(&Kept::Learnt) {
                 files.write(dir, Kept::Learnt, std::mem::take(&mut keeper.learnt), &masks)?;
             }
-            for (step, weights) in std::mem::take(&mut keeper.at) {
+            for (step, weights) in std::mem::take(&mut keeper.at).into_iter().filter(|_| is_whole) {
                 files.write(dir, Kept::At(step), weights, &MaskSet::new())?;
             }
             if wanted.contains(&Kept::End) {
@@ -434,9 +433,11 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
                 End::TimeLimit | End::Interrupted => None,
             },
             // The experiment goes on without this fit.
-            Err(error @ (lth_train::Error::LossNotFinite { .. } | lth_train::Error::GradientNotFinite { .. })) => {
-                Some(Ending::Failed { reason: error.to_string() })
-            }
+            Err(
+                error @ (lth_train::Error::LossNotFinite { .. }
+                | lth_train::Error::NotFinite { .. }
+                | lth_train::Error::GradientNotFinite { .. }),
+            ) => Some(Ending::Failed { reason: error.to_string() }),
             Err(error) => return Err(error.into()),
         };
         Ok(Trained { ending, history: recorder.history, data_seconds: recorder.data_seconds })
@@ -473,6 +474,14 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             right: evaluation.right.map(|right| right.into_iter().collect()),
         })
     }
+}
+
+/// What of these figures is infinite or NaN.
+fn not_finite(at: &Evaluated) -> Option<String> {
+    let mut figures =
+        std::iter::once(("loss", at.loss)).chain(at.metrics.iter().map(|(name, value)| (name.as_str(), *value)));
+    let (name, value) = figures.find(|(_, value)| !value.is_finite())?;
+    Some(format!("at the end its {name} is {value}: lower the learning rate, or clip gradients"))
 }
 
 /// What a training gave.

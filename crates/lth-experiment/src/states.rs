@@ -145,7 +145,14 @@ impl States<'_> {
         let name = kept.name(fit);
         let file = record.and_then(|record| record.files.get(&name));
         let file = file.ok_or_else(|| missing(&format!("its record has no file `{name}`")))?;
-        Ok(self.root.join(&file.path))
+        let path = self.root.join(&file.path);
+        let (sha256, _) = lth_files::sha256_file(&path)?;
+        if sha256 != file.sha256 {
+            let reason =
+                format!("its SHA-256 is {sha256}, its record has {}: remove it, to train it again", file.sha256);
+            return Err(Error::Damaged { path, reason });
+        }
+        Ok(path)
     }
 }
 

@@ -48,6 +48,12 @@ impl<'a> TensorBoard<'a> {
                     add(events, at, *learning_rate)?;
                 }
             }
+            Notice::Remembered { fit, history } if !history.is_empty() => {
+                // The file that the process before left may end behind the state that is gone on from.
+                let mut events = self.create(fit)?;
+                history.iter().try_for_each(|at| add(&mut events, at, None))?;
+                self.now = Some(((*fit).clone(), events));
+            }
             Notice::Ended { .. } => self.now = None,
             Notice::Skipped { record } => self.add_record(record)?,
             _ => {}

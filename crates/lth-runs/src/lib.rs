@@ -42,7 +42,8 @@
 //! let summary = Summary {
 //!     schema: SCHEMA, software: "mine 1.0".into(), builds: vec![], command: vec![], experiment, arms: vec![arm],
 //!     metric: "accuracy".into(), margin: None, dataset, weights: None, conditions, machine: None, started: None,
-//!     wall_seconds: None, peak_memory_bytes: None, fits: vec![dense], earlier: vec![], paths: vec![], reference: None,
+//!     wall_seconds: None, peak_memory_bytes: None, fits: vec![dense], is_unfinished: false,
+//!     earlier: vec![], paths: vec![], reference: None,
 //! }.settled()?;
 //!
 //! for (name, text) in report::files(&summary) {

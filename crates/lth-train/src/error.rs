@@ -34,6 +34,15 @@ pub enum Error {
         parameter: Option<String>,
     },
 
+    /// A validation found what is infinite or NaN: the network has diverged.
+    #[error("{what} is not finite at step {step}: lower the learning rate, or clip gradients")]
+    NotFinite {
+        /// "parameter `fc.weight`", "the validation loss".
+        what: String,
+        /// The step of the training before which it was found.
+        step: Step,
+    },
+
     /// A gradient that was to be clipped is infinite or NaN, with a loss that is not.
     #[error(
         "the gradient of `{parameter}` is not finite at step {step}: lower the learning rate, or look for an operator whose \

@@ -46,7 +46,7 @@ impl<N: Network> Trainer<N> {
     /// backward pass every trainable parameter must have a gradient: candle operators without a backward pass end the
     /// graph silently.
     /// # Errors
-    /// [`Error::Setting`], [`Error::Unseeded`], [`Error::Task`], [`Error::NoGradient`], [`Error::LossNotFinite`],
+    /// [`Error::Setting`], [`Error::Unseeded`], [`Error::Task`], [`Error::NoGradient`], [`Error::LossNotFinite`], [`Error::NotFinite`],
     /// [`Error::NoBatches`], [`Error::BatchCount`], [`Error::HookName`], or what data, hooks and candle say.
     pub fn fit_task<B, E, T, V, TI, VI>(
         &mut self,
@@ -97,6 +97,8 @@ impl<N: Network> Trainer<N> {
                     break End::TimeLimit;
                 }
             }
+            // Of the validation just before, and of no other: a resumed fit would not know it.
+            run.evaluation = None;
             let (epoch, within) = (span.epoch(iteration), iteration % n_batches);
             if within == 0 {
                 run.announce(self, Event::EpochStart, hooks)?;
@@ -126,8 +128,6 @@ impl<N: Network> Trainer<N> {
                 let rate = (config.learning_rate)(run.progress());
                 run.requests.learning_rate = Some(check_finite("learning rate", rate)?);
             }
-            // Of the validation just before, and of no other: a resumed fit would not know it.
-            run.evaluation = None;
             run.announce(self, Event::BeforeBatch, hooks)?;
             if run.requests.stop.is_some() {
                 continue;
@@ -494,7 +494,20 @@ impl Run {
     ) -> Result<(), Error> {
         let start = Instant::now();
         self.announce(trainer, Event::BeforeValidation, hooks)?;
-        self.evaluation = Some(evaluate(&trainer.network, task, batches)?);
+        let step = self.at.span.step(self.at.iteration);
+        let not_finite = |what: String| Err(Error::NotFinite { what, step });
+        // Before a whole pass over what a network that has diverged makes.
+        if let Some(name) = first_not_finite(trainer.network.parameters())? {
+            return not_finite(format!("parameter `{name}`"));
+        }
+        let evaluation = evaluate(&trainer.network, task, batches)?;
+        if !evaluation.loss.is_finite() {
+            return not_finite("the validation loss".to_owned());
+        }
+        if let Some((name, _)) = evaluation.metrics.iter().find(|(_, value)| !value.is_finite()) {
+            return not_finite(format!("the validation's {name}"));
+        }
+        self.evaluation = Some(evaluation);
         self.record();
         if let Some(record) = self.at.history.last_mut() {
             record.valid_time = start.elapsed();

@@ -79,8 +79,7 @@ fn train(
     };
     // Nothing is opened if nothing is to be trained.
     let weights = RefCell::new(None);
-    let is_new = plan.fits.iter().any(|fit| !dir.record(&fit.address).is_ok_and(|record| record.is_some()));
-    if is_new {
+    if !plan.is_done(dir)? {
         open(plan.fits[0].address.seed)?;
         let (read, record) = weights::open(options, settings, console)?.unzip();
         weights.replace(read);

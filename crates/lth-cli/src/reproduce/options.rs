@@ -107,7 +107,7 @@ pub struct Options {
     /// The five fits only
     #[arg(long)]
     pub(crate) no_controls: bool,
-    /// Seconds between two checkpoints of a fit: what is lost at most where the process is killed
+    /// Seconds between two checkpoints of a fit, at least: what is behind the last one is trained again after a kill
     #[arg(long, value_name = "SECONDS", default_value_t = CHECKPOINT_EVERY.as_secs())]
     pub(crate) checkpoint_every: u64,
     /// Folder of the experiment [default: runs/DATASET-IDENTITY, the same for the same experiment]

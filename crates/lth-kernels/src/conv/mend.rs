@@ -27,7 +27,7 @@ pub(crate) fn are_finite<T: Float>(values: &[T]) -> bool {
     sums.fold(T::default(), |all, sum| all + sum) == T::default()
 }
 
-/// Whether any position lies so near the border that a tap falls outside.
+/// Whether a forward pass has an output so near the border that a tap falls outside.
 pub(crate) fn has_padding(g: &Geometry) -> bool {
     let reaches = |axis: usize| {
         let last = (g.output[axis].max(1) - 1) * g.stride[axis] + (g.kernel[axis].max(1) - 1) * g.dilation[axis];

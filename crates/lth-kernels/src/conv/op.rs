@@ -155,7 +155,7 @@ fn sparse_gradients<T: Number + WithDType>(
                         });
                     })
                 };
-                if !is_finite && mend::has_padding(g) {
+                if !is_finite {
                     let (direction, bits) = (Direction::InputGradient, Some(pattern.bits()));
                     mend::map(g, direction, bits, (w, grad), &mut of_x, Order::Chwn);
                 }
@@ -277,23 +277,13 @@ impl Apply<'_> {
             return dense::apply(g, direction, weight, source, out);
         };
         let kept = pattern.kept_channels();
-        let (is_finite, is_right) =
-            match (cost::choose(g, pattern.density(), kept, Pass::Map(direction), T::kernels().set), kept) {
-                (Kernel::Sparse, _) => {
-                    let is_finite = sparse::apply(&pattern.program::<T>(g, direction), weight, source, out);
-                    (is_finite, is_finite || !mend::has_padding(g))
-                }
-                (Kernel::Compact, Some(kept)) => {
-                    let is_finite = compact::apply(kept, g, direction, &pattern.masked(weight), source, out);
-                    (is_finite, is_finite)
-                }
-                _ if pattern.density() == 1.0 => (dense::apply(g, direction, weight, source, out), true),
-                _ => {
-                    let is_finite = dense::apply(g, direction, &pattern.masked(weight), source, out);
-                    (is_finite, is_finite)
-                }
-            };
-        if !is_right {
+        let is_finite = match (cost::choose(g, pattern.density(), kept, Pass::Map(direction), T::kernels().set), kept) {
+            (Kernel::Sparse, _) => sparse::apply(&pattern.program::<T>(g, direction), weight, source, out),
+            (Kernel::Compact, Some(kept)) => compact::apply(kept, g, direction, &pattern.masked(weight), source, out),
+            _ if pattern.density() == 1.0 => return dense::apply(g, direction, weight, source, out),
+            _ => dense::apply(g, direction, &pattern.masked(weight), source, out),
+        };
+        if !is_finite {
             // SAFETY: every element was written.
             let out = unsafe { all_written(out) };
             mend::map(g, direction, Some(pattern.bits()), (weight, source), out, Order::Chwn);

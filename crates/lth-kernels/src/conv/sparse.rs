@@ -69,7 +69,7 @@ fn mend_weight_gradient<T: Number>(
     grad: &mut [MaybeUninit<T>],
 ) {
     let g = &program.map.geometry;
-    if !is_finite && mend::has_padding(g) {
+    if !is_finite {
         // SAFETY: every element was written.
         mend::weight_gradient(g, (input, output_grad), unsafe { &mut *(std::ptr::from_mut(grad) as *mut [T]) });
     }

@@ -172,13 +172,19 @@ fn check<T: Number + From<f32> + Into<f64>>(
     let (x, weight, grad) = (convert(&x), convert(&weight), convert(&grad));
     let [forward, backward] = [Direction::Forward, Direction::InputGradient]
         .map(|direction| density.map(|density| Program::new::<T>(g, direction, &kept, density)));
-    let output = written(grad.len(), |out| match &forward {
-        Some(program) => sparse::apply(program, &weight, &x, out),
-        None => dense::apply(g, Direction::Forward, &weight, &x, out),
+    let output = written(grad.len(), |out| {
+        let is_finite = match &forward {
+            Some(program) => sparse::apply(program, &weight, &x, out),
+            None => dense::apply(g, Direction::Forward, &weight, &x, out),
+        };
+        assert!(is_finite);
     });
-    let input_gradient = written(x.len(), |out| match &backward {
-        Some(program) => sparse::apply(program, &weight, &grad, out),
-        None => dense::apply(g, Direction::InputGradient, &weight, &grad, out),
+    let input_gradient = written(x.len(), |out| {
+        let is_finite = match &backward {
+            Some(program) => sparse::apply(program, &weight, &grad, out),
+            None => dense::apply(g, Direction::InputGradient, &weight, &grad, out),
+        };
+        assert!(is_finite);
     });
     let weight_gradient = written(weight.len(), |out| match &forward {
         Some(program) => sparse::weight_gradient(program, &x, &grad, out),
@@ -239,7 +245,8 @@ fn unfolding_is_a_convolution_of_one_tap() {
         let inner = unfold::unfolded(&g);
         let mut columns = vec![f64::NAN; inner.in_channels * inner.batch];
         unfold::unfold(&g, &nchw, &mut columns);
-        let got = written(expected.len(), |out| dense::apply(&inner, Direction::Forward, &weight, &columns, out));
+        let got =
+            written(expected.len(), |out| assert!(dense::apply(&inner, Direction::Forward, &weight, &columns, out)));
         // `[channel, picture, position]` against `[channel, position, picture]`
         let positions = g.n_outputs();
         let got: Vec<f64> = (0..got.len())

@@ -225,6 +225,8 @@ fn what_is_not_finite_reaches_what_a_kept_weight_carries_it_to_and_nothing_else(
         (params((1, 1), (1, 1), (1, 1), 1), [8, 16, 3, 3], [4, 4]),
         (params((2, 2), (3, 3), (1, 1), 1), [4, 3, 7, 7], [9, 8]),
         (params((1, 1), (2, 0), (2, 1), 2), [4, 3, 3, 1], [6, 5]),
+        (params((1, 1), (0, 0), (1, 1), 1), [8, 6, 3, 3], [7, 6]),
+        (params((2, 2), (0, 0), (1, 1), 1), [4, 5, 2, 3], [5, 9]),
     ] {
         let inputs = filters[1] * p.groups;
         let mask = mask(4, &filters, 0.3);
@@ -238,8 +240,9 @@ fn what_is_not_finite_reaches_what_a_kept_weight_carries_it_to_and_nothing_else(
                     Tensor::from_vec(values, tensor.shape(), &Device::Cpu)
                 };
                 let (x, weight) = (noise32(1, &shape), noise32(2, &filters));
-                // A corner, whose outputs read padding as well, and one from the middle of the last picture.
-                let spoilt_x = with(&x, &[0, x.elem_count() - side[0] * side[1] / 2])?;
+                // Corners, whose outputs read padding as well, and one from the middle of the last picture.
+                let middle = x.elem_count() - side[0] * side[1] / 2;
+                let spoilt_x = with(&x, &[0, side[1] - 1, middle, x.elem_count() - 1])?;
                 // Weights of every tap, kept and pruned.
                 let spoilt_weight = with(&weight, &[0, 5, 10, weight.elem_count() - 1])?;
                 for (x, weight) in [(&spoilt_x, &weight), (&x, &spoilt_weight)] {

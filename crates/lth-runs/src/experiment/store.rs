@@ -97,6 +97,8 @@ impl ExperimentDir {
             return Err(Error::NotAFolder { path });
         }
         let lock = FolderLock::acquire(&path)?;
+        // A process that was killed while it wrote the manifest left nothing else.
+        remove_partial_files(&path)?;
         let there = match read(&path.join(EXPERIMENT)) {
             Ok(there) => Some(there),
             Err(Error::Absent { .. }) => None,
@@ -117,7 +119,6 @@ impl ExperimentDir {
         let dir = Self { path, made, experiment, begins, have_lines: None, _lock: lock };
         if dir.begins != Begin::Replaces {
             dir.cut_half_lines()?;
-            remove_partial_files(&dir.path)?;
         }
         Ok(dir)
     }

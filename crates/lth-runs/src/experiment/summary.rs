@@ -71,6 +71,9 @@ pub struct Summary {
     pub peak_memory_bytes: Option<u64>,
     /// The fits, in the order in which the plan has them.
     pub fits: Vec<FitRecord>,
+    /// Whether the command that wrote this had more to do: an experiment at work, interrupted or killed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unfinished: bool,
     /// Those of them that earlier commands trained and the last one did not ask for. They are fits of this experiment like
     /// all others, and count in every figure.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -59,6 +59,8 @@ fn compare(one: &FitRecord, other: &FitRecord, found: &mut Vec<Discrepancy>) {
     check("figures at the end", evaluated(&one.at_end), evaluated(&other.at_end));
     check("figures at the best step", evaluated(&one.at_best), evaluated(&other.at_best));
     check("layers", format!("{:?}", one.layers), format!("{:?}", other.layers));
+    let names = |record: &FitRecord| format!("{:?}", record.files.keys().collect::<Vec<_>>());
+    check("names of files", names(one), names(other));
     for (name, file) in &one.files {
         let Some(expected) = other.files.get(name) else { continue };
         // A header may name another version of the program.

@@ -245,6 +245,7 @@ fn summary(name: &str, arms: Vec<ArmRecord>, fits: Vec<FitRecord>) -> Summary {
         wall_seconds: Some(301.5),
         peak_memory_bytes: Some(1_248_000_000),
         fits,
+        is_unfinished: false,
         earlier: Vec::new(),
         paths: Vec::new(),
         reference: None,

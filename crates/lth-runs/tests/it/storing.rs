@@ -256,3 +256,16 @@ fn a_summary_that_cannot_be_written_leaves_the_old_one() {
     let summary = imp(&[1, 2, 3], 1);
     crate::faults::check_writer("summary.json", |path| summary.write(path).map_err(|error| error.to_string()));
 }
+
+#[test]
+fn a_folder_with_half_a_manifest_of_a_killed_process_is_begun_anew() -> Result<(), Error> {
+    let folder = folder();
+    let path = folder.path().join("run");
+    std::fs::create_dir(&path).expect("a folder");
+    std::fs::write(path.join(".lth-a1B2c3.partial"), "{ \"name\"").expect("writable");
+    let mut dir = ExperimentDir::open(&path, experiment("a"), Existing::Refuse)?;
+    let summary = imp(&[1], 1);
+    dir.write_record(&first_fit(&summary))?;
+    assert!(files(&path).keys().all(|name| !name.to_string_lossy().contains("partial")));
+    Ok(())
+}

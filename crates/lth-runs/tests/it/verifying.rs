@@ -51,6 +51,9 @@ fn what_files_hold_counts_and_not_what_their_headers_say() {
     assert!(found(file("a", Some("c")), file("b", Some("c"))).is_empty());
     assert_eq!(found(file("a", Some("c")), file("a", Some("d"))), ["content of trained"]);
     assert_eq!(found(file("a", None), file("b", None)), ["file trained"]);
+    let mut without = with(file("a", None));
+    without.fits[0].files.remove("trained");
+    assert_eq!(differences(&with(file("a", None)), &without).0[0].what, "names of files");
 }
 
 #[test]

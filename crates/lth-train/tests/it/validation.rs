@@ -102,3 +102,21 @@ fn a_record_is_the_evaluation_of_its_moment_and_comes_back_from_json() -> Result
     assert_eq!((n, evaluation.n_examples), (15, 10));
     Ok(())
 }
+
+#[test]
+fn a_validation_that_is_not_finite_ends_the_fit_by_name() -> Result<(), Error> {
+    // Training is all right; what is validated is not.
+    let valid = || -> Batches {
+        Box::new((data().valid)().map(|batch| {
+            let (x, target) = batch?;
+            Ok(((x * f64::INFINITY)?, target))
+        }))
+    };
+    let data = Data { train: |epoch| (data().train)(epoch), n_train_batches: N_BATCHES, valid };
+    let error = trainer()?.fit(&FitConfig::new(1), &data, &mut []).expect_err("its loss is not finite");
+    assert!(
+        matches!(&error, Error::NotFinite { what, step } if what == "the validation loss" && *step == Step::epoch(1)),
+        "{error}"
+    );
+    Ok(())
+}

@@ -67,6 +67,7 @@ pub(super) fn converted(old: OldSummary) -> Result<Summary, Error> {
         wall_seconds: old.wall_seconds,
         peak_memory_bytes: old.peak_memory_bytes,
         fits,
+        is_unfinished: false,
         earlier: Vec::new(),
         paths: Vec::new(),
         reference: None,

@@ -293,7 +293,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         let mut keeper = Keeper::new(&fit.keep, n_batches(examples), examples.test().is_some());
         let mut overhead = begun.elapsed();
         let Trained { ending, history, data_seconds } =
-            self.train(&mut trainer, dir, fit, examples, &checkpoint, &mut keeper, observer)?;
+            self.train(&mut trainer, dir, fit, examples, (&checkpoint, &mut keeper), observer)?;
         let Some(mut ending) = ending else { return Ok(None) };
 
         let begun = Instant::now();
@@ -357,8 +357,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         dir: &mut ExperimentDir,
         fit: &FitPlan,
         examples: &E,
-        checkpoint: &Checkpoint,
-        keeper: &mut Keeper,
+        (checkpoint, keeper): (&Checkpoint, &mut Keeper),
         observer: &mut dyn Observer,
     ) -> Result<Trained, Error> {
         let training = &self.plan.training;

@@ -216,6 +216,8 @@ impl Plan {
                                 out: out.wrapping_add((row - rows.start) * out_row + position * out_position),
                                 out_row,
                                 first: depth == 0,
+                                // What is not finite once stays so.
+                                checks: depth_end == map.depth,
                             };
                             // SAFETY: the kernel is of this machine's instruction set; runs point at source rows
                             // inside the panel (`reach` covers `inside`) and at weights of rows `row..row + n` of

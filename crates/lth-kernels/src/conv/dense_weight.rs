@@ -223,6 +223,7 @@ impl Plan {
                                 out: sums[(row * n_taps + tap) * width..].as_mut_ptr(),
                                 out_row: n_taps * width,
                                 first: false,
+                                checks: false,
                             };
                             // SAFETY: the kernel is of this machine's instruction set; runs stay inside the packed
                             // part of the panel and inside one output channel; `sums` has `n` rows from `row` on.

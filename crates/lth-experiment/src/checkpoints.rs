@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use lth_files::remove_partial_files;
 use lth_kernels::InstructionSet;
-use lth_runs::experiment::{CHECKPOINT, ExperimentDir};
+use lth_runs::experiment::ExperimentDir;
 use lth_train::{Checkpoint, State};
 use serde_json::Value;
 
@@ -22,11 +21,7 @@ pub(crate) fn of(
     data_sha256: Option<&str>,
     dir: &mut ExperimentDir,
 ) -> Result<Checkpoint, Error> {
-    let (path, _) = dir.prepare_file(&fit.address, CHECKPOINT)?;
-    if let Some(folder) = path.parent() {
-        // What a process was writing when it was killed. The folder is held, so that nobody is writing there now.
-        remove_partial_files(folder)?;
-    }
+    let path = dir.prepare_checkpoint(&fit.address)?;
     let mut facts = BTreeMap::new();
     flatten("", &identity::facts_of_fit(plan, fit)?, &mut facts);
     // Weights of these steps are in the state, or were not kept.

@@ -84,6 +84,15 @@ pub(crate) fn zeroed<T: Copy>(part: &mut [MaybeUninit<T>], zero: T) -> &mut [T] 
         slot.write(zero);
     }
     // SAFETY: all of it was written just now.
+    unsafe { all_written(part) }
+}
+
+/// The same memory as values.
+///
+/// # Safety
+/// Every element must have been written.
+pub(crate) unsafe fn all_written<T>(part: &mut [MaybeUninit<T>]) -> &mut [T] {
+    // SAFETY: the caller's promise.
     unsafe { &mut *(std::ptr::from_mut(part) as *mut [T]) }
 }
 

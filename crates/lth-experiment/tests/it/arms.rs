@@ -14,7 +14,7 @@ use lth_schedule::Step;
 use lth_ticket::{Dynamic, DynamicConfig, Growth, Ticket};
 use lth_train::{Data, FitConfig, Network, Optimizer, OptimizerConfig, Pass, Trainer, Validate};
 
-use crate::support::{Result, run, small};
+use crate::support::{Result, run, run_plan, small};
 
 /// LeNet under a random mask of 5 %, whose gradients come from sparse kernels: at the update they must not. What grows is
 /// where candle's own gradient of the whole layers is largest.
@@ -132,29 +132,7 @@ fn transferred_signs_are_the_tickets_and_magnitudes_another_draws() -> Result {
     for fit in plan.fits.iter_mut().filter(|fit| !["dense"].contains(&fit.address.arm.as_str())) {
         (fit.to, fit.from, fit.keeps_files) = (Step::START, Step::START, true);
     }
-    let mut dir = experiment.open_dir(folder.path(), lth_runs::Existing::Refuse)?;
-    let options = OpenOptions { cache_dir: folder.path().into(), damaged: DamagedPolicy::Fail };
-    let dataset = experiment.data.open(7, &options, &mut |_| {})?;
-    let runner = lth_experiment::Runner {
-        plan: &plan,
-        network: &|seed, dtype| Ok(experiment.network.build(&Setup { dtype, ..Setup::new(seed) })?),
-        examples: &|seed| Ok(experiment.loader(&dataset, seed)?),
-        task: &lth_train::Classification::default(),
-        network_info: lth_ticket::NetworkInfo {
-            name: "lenet-300-100".into(),
-            head: None,
-            n_outputs: 10,
-            input: vec![1, 8, 8],
-            preprocessing: None,
-            class_names: Vec::new(),
-        },
-        dataset_info: &|| lth_ticket::DatasetInfo { name: "digits".into(), sha256: None },
-        score_batches: 1,
-        is_interrupted: &|| false,
-        checkpoint_every: std::time::Duration::MAX,
-        peak_memory: &|| None,
-    };
-    let outcome = runner.run(&mut dir, &mut lth_experiment::Silent, &mut |_, _| Ok(()))?;
+    let outcome = run_plan(&experiment, &plan, folder.path())?;
     assert_eq!((outcome.is_done, outcome.records.len()), (true, 4));
     let of = |arm: &str| {
         let path = folder.path().join(format!("fits/{arm}/level-01/seed-7/ticket.safetensors"));

@@ -5,13 +5,12 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use lth_data::{DamagedPolicy, OpenOptions};
 use lth_experiment::plan::{Branch, FitPlan};
-use lth_experiment::{Arm, Examples, Experiment, Host, InstabilityConfig, MaskSearch, Plan, Rewinding, Runner, Silent};
-use lth_nn::Setup;
+use lth_experiment::{Arm, Examples, Experiment, Host, InstabilityConfig, MaskSearch, Plan, Rewinding, Silent};
 use lth_runs::{Address, Existing, Summary};
 use lth_schedule::Step;
 use lth_ticket::Ticket;
 
-use crate::support::{Result, run, run_until, small};
+use crate::support::{Result, bits, run, run_plan, run_until, small};
 
 fn with(steps: &[&str], levels: &[u32]) -> Result<Experiment> {
     let mut experiment = small()?;
@@ -26,10 +25,6 @@ fn read(folder: &Path, fit: &str, name: &str) -> Result<Ticket> {
     Ok(Ticket::read(&folder.join(address.folder()).join(format!("{name}.safetensors")), &Device::Cpu)?)
 }
 
-fn bits(tensor: &Tensor) -> Result<Vec<u32>> {
-    Ok(tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect())
-}
-
 fn same(one: &Ticket, other: &Ticket) -> Result<bool> {
     for (name, tensor) in &one.tensors {
         if bits(tensor)? != bits(&other.tensors[name])? {
@@ -37,33 +32,6 @@ fn same(one: &Ticket, other: &Ticket) -> Result<bool> {
         }
     }
     Ok(one.tensors.len() == other.tensors.len())
-}
-
-fn run_plan(experiment: &Experiment, plan: &Plan, folder: &Path) -> Result {
-    let mut dir = experiment.open_dir(folder, Existing::Refuse)?;
-    let options = OpenOptions { cache_dir: folder.into(), damaged: DamagedPolicy::Fail };
-    let dataset = experiment.data.open(7, &options, &mut |_| {})?;
-    let runner = Runner {
-        plan,
-        network: &|seed, dtype| Ok(experiment.network.build(&Setup { dtype, ..Setup::new(seed) })?),
-        examples: &|seed| Ok(experiment.loader(&dataset, seed)?),
-        task: &lth_train::Classification::default(),
-        network_info: lth_ticket::NetworkInfo {
-            name: "lenet-300-100".into(),
-            head: None,
-            n_outputs: 10,
-            input: vec![1, 8, 8],
-            preprocessing: None,
-            class_names: Vec::new(),
-        },
-        dataset_info: &|| lth_ticket::DatasetInfo { name: "digits".into(), sha256: None },
-        score_batches: 1,
-        is_interrupted: &|| false,
-        checkpoint_every: std::time::Duration::MAX,
-        peak_memory: &|| None,
-    };
-    runner.run(&mut dir, &mut Silent, &mut |_, _| Ok(()))?;
-    Ok(())
 }
 
 #[test]

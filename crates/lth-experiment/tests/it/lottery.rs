@@ -1,19 +1,15 @@
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use lth_experiment::{Arm, Rewinding};
 use lth_runs::experiment::{Ending, FitRecord};
 use lth_schedule::{LearningRate, Step};
 use lth_ticket::Ticket;
 
-use crate::support::{Result, run, run_until, small};
+use crate::support::{Result, bits, run, run_until, small};
 
 fn ticket(folder: &std::path::Path, name: &str) -> Result<Ticket> {
     Ok(Ticket::read(&folder.join("fits").join(name), &Device::Cpu)?)
-}
-
-fn bits(tensor: &Tensor) -> Result<Vec<u32>> {
-    Ok(tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect())
 }
 
 /// What every network of the records is, by address and name.

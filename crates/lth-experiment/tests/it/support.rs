@@ -3,7 +3,10 @@
 use std::cell::Cell;
 use std::path::Path;
 
-use lth_experiment::{Experiment, Host, Notice, Outcome, preset};
+use candle_core::Tensor;
+use lth_data::{DamagedPolicy, OpenOptions};
+use lth_experiment::{Experiment, Host, Notice, Outcome, Plan, Runner, Silent, preset};
+use lth_nn::Setup;
 use lth_runs::Existing;
 use lth_schedule::Step;
 
@@ -44,4 +47,36 @@ pub(crate) fn run_until(experiment: &Experiment, folder: &Path, n_asked: usize) 
 
 pub(crate) fn run(experiment: &Experiment, folder: &Path) -> Result<(Outcome, Vec<String>)> {
     run_until(experiment, folder, usize::MAX)
+}
+
+/// Runs a plan of one's own over the experiment's network and data of seed 7.
+pub(crate) fn run_plan(experiment: &Experiment, plan: &Plan, folder: &Path) -> Result<Outcome> {
+    let mut dir = experiment.open_dir(folder, Existing::Refuse)?;
+    let options = OpenOptions { cache_dir: folder.into(), damaged: DamagedPolicy::Fail };
+    let dataset = experiment.data.open(7, &options, &mut |_| {})?;
+    let runner = Runner {
+        plan,
+        network: &|seed, dtype| Ok(experiment.network.build(&Setup { dtype, ..Setup::new(seed) })?),
+        examples: &|seed| Ok(experiment.loader(&dataset, seed)?),
+        task: &lth_train::Classification::default(),
+        network_info: lth_ticket::NetworkInfo {
+            name: "lenet-300-100".into(),
+            head: None,
+            n_outputs: 10,
+            input: vec![1, 8, 8],
+            preprocessing: None,
+            class_names: Vec::new(),
+        },
+        dataset_info: &|| lth_ticket::DatasetInfo { name: "digits".into(), sha256: None },
+        score_batches: 1,
+        is_interrupted: &|| false,
+        checkpoint_every: std::time::Duration::MAX,
+        peak_memory: &|| None,
+    };
+    Ok(runner.run(&mut dir, &mut Silent, &mut |_, _| Ok(()))?)
+}
+
+/// Every bit of a tensor in f32.
+pub(crate) fn bits(tensor: &Tensor) -> Result<Vec<u32>> {
+    Ok(tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect())
 }

@@ -73,7 +73,9 @@ pub(crate) fn apply<T: Number>(
             return dense::apply(&small, direction, small_weight, &gathered, target);
         }
         with_buffers::<T, _>(to.len() * to_len, 0, |small_target, _| {
-            let is_finite = dense::apply(&small, direction, small_weight, &gathered, as_uninit(small_target));
+            // SAFETY: kernels write numbers and nothing else.
+            let target_of_kept = unsafe { as_uninit(small_target) };
+            let is_finite = dense::apply(&small, direction, small_weight, &gathered, target_of_kept);
             scatter(small_target, to, to_len, target);
             is_finite
         })
@@ -94,7 +96,8 @@ pub(crate) fn weight_gradient<T: Number>(
     with_buffers::<T, _>(small.weights_per_group(), 0, |small_grad, _| {
         let input = gathered(input, &kept.inputs, g.n_inputs() * g.batch);
         let output_grad = gathered(output_grad, &kept.outputs, g.n_outputs() * g.batch);
-        dense_weight::weight_gradient(&small, &input, &output_grad, None, as_uninit(small_grad));
+        // SAFETY: kernels write numbers and nothing else.
+        dense_weight::weight_gradient(&small, &input, &output_grad, None, unsafe { as_uninit(small_grad) });
         grad.fill(MaybeUninit::new(T::default()));
         let pairs = kept.outputs.iter().flat_map(|output| kept.inputs.iter().map(move |input| (output, input)));
         for ((output, input), from) in pairs.zip(small_grad.chunks_exact(taps)) {

@@ -11,6 +11,7 @@ use super::mend;
 use super::scratch::{Shared, for_each_task, with_buffers};
 use crate::conv::kernel::table::{Kernels, MAX_ROWS, Number};
 use crate::conv::kernel::tile::{DenseTile, Run};
+use crate::parallel::all_written;
 use crate::pattern::clear_pruned;
 
 /// Rows (positions × batch) of one panel: 64 KB are read in order from the L2 cache; 128 rows would stay in L1, but
@@ -38,7 +39,7 @@ pub(crate) fn weight_gradient<T: Number>(
     // Where taps are columns, those outside the picture are columns of zeros.
     if plan.unfolded && mend::has_padding(geometry) {
         // SAFETY: every element was written just now.
-        let grad = unsafe { &mut *(std::ptr::from_mut(grad) as *mut [T]) };
+        let grad = unsafe { all_written(grad) };
         if !mend::are_finite(grad) {
             mend::weight_gradient(geometry, (input, output_grad), grad);
         }

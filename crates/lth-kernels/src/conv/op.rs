@@ -12,6 +12,7 @@ use super::kernel::table::Number;
 use super::scratch::with_buffers;
 use super::{compact, dense, dense_weight, mend, sparse, unfold};
 use crate::layout::{Layout as Order, to_layout, transposed};
+use crate::parallel::all_written;
 use crate::pattern::Pattern;
 use crate::real::{tensor, with_real, with_values};
 use crate::tape;
@@ -424,13 +425,6 @@ unsafe fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> V
     // SAFETY: the caller's promise.
     unsafe { out.set_len(len) };
     out
-}
-
-/// # Safety
-/// Every element must have been written.
-unsafe fn all_written<T>(out: &mut [MaybeUninit<T>]) -> &mut [T] {
-    // SAFETY: the caller's promise.
-    unsafe { &mut *(std::ptr::from_mut(out) as *mut [T]) }
 }
 
 fn storage_dtype(storage: &CpuStorage) -> DType {

@@ -14,6 +14,7 @@ use super::scratch::{Shared, for_each_task, with_buffers};
 use super::{Conv2dParams, compact, dense, geometry, mend, native_layout, sparse, unfold};
 use crate::error::{expect_dtype, expect_rank, expect_shape};
 use crate::layout::{Layout, to_layout};
+use crate::parallel::all_written;
 use crate::pattern::{Cache, Pattern, cached};
 
 /// A convolution with a constant f32 weight on the CPU, followed by bias, residual and ReLU in one pass. It has no
@@ -268,7 +269,7 @@ impl Inner {
         let set = f32::kernels().set;
         let mend = |out: &mut [MaybeUninit<f32>]| {
             // SAFETY: the kernels have written every element.
-            let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [f32]) };
+            let out = unsafe { all_written(out) };
             let bits = self.pattern.as_ref().map(Pattern::bits);
             mend::map(g, Direction::Forward, bits, (&self.weight, x), out, layout);
         };

@@ -82,9 +82,12 @@ fn as_numbers<T: Float>(lines: &mut Vec<Line>, len: usize) -> &mut [T] {
 }
 
 /// The same memory for writers that take memory without contents.
-pub(crate) fn as_uninit<T: Float>(slice: &mut [T]) -> &mut [MaybeUninit<T>] {
+///
+/// # Safety
+/// Nothing but numbers may be written to it: it must not be left without contents.
+pub(crate) unsafe fn as_uninit<T: Float>(slice: &mut [T]) -> &mut [MaybeUninit<T>] {
     let (pointer, len) = (slice.as_mut_ptr().cast(), slice.len());
-    // SAFETY: `MaybeUninit<T>` has the layout of T, and the kernels write whole numbers into it and nothing else.
+    // SAFETY: `MaybeUninit<T>` has the layout of T; the rest is the caller's promise.
     unsafe { std::slice::from_raw_parts_mut(pointer, len) }
 }
 

@@ -22,6 +22,6 @@ pub use fit::{Ending, Evaluated, FitRecord, Measurement, Part};
 pub use path::{PathPoint, PathRecord};
 pub use reference::{Reference, ReferenceFigure};
 pub use stability::Stability;
-pub use store::{CHECKPOINT, ExperimentDir, MetricLine};
+pub use store::{ExperimentDir, MetricLine};
 pub use summary::{Conditions, ExperimentRecord, SCHEMA, Summary};
 pub use verify::{Discrepancy, damaged_files, differences};

@@ -20,7 +20,7 @@ const METRICS: &str = "metrics.jsonl";
 const RECORD: &str = "record.json";
 const PATH: &str = "path.json";
 /// A fit's checkpoint, in its folder while it is not whole.
-pub const CHECKPOINT: &str = "checkpoint.safetensors";
+const CHECKPOINT: &str = "checkpoint.safetensors";
 /// It, the one before it, and the next one that was not put in its place.
 const CHECKPOINTS: [&str; 3] = [CHECKPOINT, "checkpoint.safetensors.previous", "checkpoint.safetensors.next"];
 /// What is written at the folder's top, the manifest last: a removal that is cut short can be done again.
@@ -232,6 +232,16 @@ impl ExperimentDir {
     /// [`Error::Io`].
     pub fn forget(&mut self, address: &Address) -> Result<(), Error> {
         remove(&self.path.join(address.folder()).join(RECORD))
+    }
+
+    /// The path of a fit's checkpoint, its folder made, without what a process was writing there when it was killed.
+    ///
+    /// # Errors
+    /// As [`ExperimentDir::prepare_file`].
+    pub fn prepare_checkpoint(&mut self, address: &Address) -> Result<PathBuf, Error> {
+        let (path, _) = self.prepare_file(address, CHECKPOINT)?;
+        remove_partial_files(&self.path.join(address.folder()))?;
+        Ok(path)
     }
 
     /// Removes the checkpoint of a fit that is whole, if there is one.

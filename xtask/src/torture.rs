@@ -1,4 +1,4 @@
-//! Runs that are killed, and what is left of them.
+//! Runs that are killed, or that the system refuses to write for, and what is left of them.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,11 +16,16 @@ use lth_runs::experiment::{Discrepancy, damaged_files, differences};
 ///
 /// A run of `imp` (digits; a hook of each kind) and one of `reproduce` (drawn pets, the cache of decoded pictures among what
 /// is interrupted). Then the same on 1, 2, 4 and 8 threads. Exit code 4 if any run ends otherwise.
+///
+/// `faults` is a short `imp` whose first write fails, then one whose second fails, and so on until all have; then each flush
+/// to the disk, then each renaming. None may panic, and the same command line must end as if nothing had been. It needs
+/// strace, which makes the calls fail.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask torture                             200 runs of each: hours
-  cargo xtask torture --only imp --runs 3         as CI does it")]
+  cargo xtask torture --only imp --runs 3         as CI does it
+  cargo xtask torture --only faults               every write, flush and renaming fails once")]
 pub(crate) struct Options {
     /// Runs of each command that are killed, each once or several times
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -28,10 +33,23 @@ pub(crate) struct Options {
     /// Kills of a run: as many as it has lives, one after the other
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     kills: u32,
-    /// Only this command [default: both]
-    #[arg(long, value_name = "NAME", value_parser = SUBJECTS.map(|(name, _)| name))]
+    /// Only this [default: all]
+    #[arg(long, value_name = "NAME", value_parser = [SUBJECTS[0].0, SUBJECTS[1].0, FAULTS])]
     only: Option<String>,
 }
+
+/// Not a command, but what the system does to one.
+const FAULTS: &str = "faults";
+
+/// The run that is refused: little of everything that is written.
+const FAULTY: &str = "imp --preset lenet-digits --levels 1 --arms none --seeds 1 --length 2ep --checkpoint-every 0";
+
+/// The calls of a kind, and the error that they give.
+const CALLS: [(&str, &str, &str); 3] = [
+    ("write", "write,writev,pwrite64", "ENOSPC"),
+    ("flush", "fsync,fdatasync", "EIO"),
+    ("renaming", "rename,renameat,renameat2", "EIO"),
+];
 
 /// What is run: a name, and the command line without --out.
 const SUBJECTS: [(&str, &str); 2] = [
@@ -47,7 +65,10 @@ pub(crate) fn run(options: &Options) -> Result {
     let console = Console::new(false);
     let folder = std::env::temp_dir().join(format!("lth-torture-{}", std::process::id()));
     let wanted = |(name, _): &&(&str, &str)| options.only.as_ref().is_none_or(|only| only == name);
-    let done = SUBJECTS.iter().filter(wanted).try_for_each(|subject| torture(subject, &folder, options, &console));
+    let mut done = SUBJECTS.iter().filter(wanted).try_for_each(|subject| torture(subject, &folder, options, &console));
+    if done.is_ok() && wanted(&&(FAULTS, FAULTY)) {
+        done = CALLS.iter().try_for_each(|calls| refuse(calls, &folder, &console));
+    }
     let _ = std::fs::remove_dir_all(&folder);
     done?;
     console.finish()
@@ -96,9 +117,60 @@ fn torture((name, command): &(&str, &str), folder: &Path, options: &Options, con
     }
     if let Some(first) = problems.first() {
         let n = problems.len();
-        return Err(Failure::new(Kind::Training, anyhow::anyhow!("{n} discrepancies: {name}, {first}")));
+        return Err(discrepancy(format!("{n} discrepancies: {name}, {first}")));
     }
     Ok(())
+}
+
+/// Runs that the system refuses one call of a kind: the first, then the second, until it has none left to refuse.
+fn refuse((name, calls, error): &(&str, &str, &str), folder: &Path, console: &Console) -> Result {
+    let (cache, whole, trace) = (folder.join("cache-faults"), folder.join("faults-whole"), folder.join("trace"));
+    finish(FAULTY, &cache, &whole, 1).training()?;
+    let expected = summary(&whole)?;
+    let (mut n_refused, mut n_failed) = (0, 0);
+    for nth in 1.. {
+        let out = folder.join(format!("faults-{nth}"));
+        let plain = lth(FAULTY, &cache, &out, 1).training()?;
+        let mut refused = Command::new("strace");
+        refused.args(["-f", "-qq", "--seccomp-bpf", "-o"]).arg(&trace);
+        refused.arg("-e").arg(format!("inject={calls}:error={error}:when={nth}"));
+        refused.arg(plain.get_program()).args(plain.get_args()).env("LTH_CACHE", &cache);
+        let ended = refused.output().context("strace, which makes system calls fail: is it installed?").data()?;
+        let refusals = std::fs::read_to_string(&trace).context("what strace has written").data()?;
+        if !refusals.contains("(INJECTED)") {
+            break;
+        }
+        n_refused = nth;
+        let said = String::from_utf8_lossy(&ended.stderr);
+        let last = || said.lines().last().unwrap_or_default().to_owned();
+        // What cannot be shown is no failure; what cannot be stored is one of files.
+        match ended.status.code() {
+            Some(0) => {}
+            Some(3) => n_failed += 1,
+            _ => return Err(discrepancy(format!("{name} {nth} refused: {}, {}", ended.status, last()))),
+        }
+        finish(FAULTY, &cache, &out, 1)
+            .with_context(|| format!("after {name} {nth} was refused: {}", last()))
+            .training()?;
+        if let Some(found) = verdict(&out, &expected)?.first() {
+            return Err(discrepancy(format!("after {name} {nth} was refused: {found}")));
+        }
+        std::fs::remove_dir_all(&out).context("a folder of ours").data()?;
+        if nth % 50 == 0 {
+            console.line(format!("{name}: the first {nth} refused, one in each run"));
+        }
+    }
+    if n_failed == 0 {
+        return Err(discrepancy(format!("no refused {name} ended a run: nothing was tried")));
+    }
+    console.line(format!(
+        "{name}: {n_refused} refused, one in each run; {n_failed} ended it; all went on to the same bits"
+    ));
+    Ok(())
+}
+
+fn discrepancy(found: String) -> Failure {
+    Failure::new(Kind::Training, anyhow::anyhow!(found))
 }
 
 fn lth(command: &str, cache: &Path, out: &Path, threads: u32) -> anyhow::Result<Command> {

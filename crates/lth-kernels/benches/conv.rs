@@ -1,4 +1,5 @@
-//! Every convolution of a ResNet-18 (batch 64, 64×64 pictures), dense and at three densities, and at batch 1.
+//! Every convolution of a ResNet-18 (batch 64, 64×64 pictures), dense and at three densities, under a mask that changes at
+//! every step, and at batch 1.
 
 use candle_core::{Device, Result, Tensor, Var};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -68,6 +69,19 @@ fn layers(c: &mut Criterion) {
                 });
                 group.bench_function(format!("forward and weight gradient, {percent} %"), |b| {
                     b.iter(|| black_box(run(&plain_x, &weight).sum_all().and_then(|y| y.backward()).expect("runs")));
+                });
+            }
+            if batch > 1 {
+                let mask = mask(&shape, 20).expect("a mask");
+                let pattern = Pattern::new(&mask).expect("a mask");
+                let step = |pattern: &Pattern| {
+                    let y = conv2d(&x, &weight, Some(pattern), &params).expect("runs");
+                    black_box(y.sum_all().and_then(|y| y.backward()).expect("runs"))
+                };
+                group.bench_function("forward and both gradients, 20 %", |b| b.iter(|| step(&pattern)));
+                group.bench_function("the same under a new mask each time", |b| {
+                    // What is made of a mask belongs to its pattern: another one begins with nothing.
+                    b.iter(|| step(&Pattern::new(&mask).expect("a mask")));
                 });
             }
             group.finish();

@@ -1,7 +1,7 @@
 //! Element-wise operators and concatenation: candle's own would interrupt [`crate::backward`].
 
-use crate::error::{Error, expect_dtype, expect_rank, expect_shape};
-use crate::parallel::{Blank, filled, for_ranges};
+use crate::error::{Error, expect_dtype, expect_shape};
+use crate::parallel::{Blank, Shared, filled, for_each, for_ranges};
 use crate::real::{Real, has_kernels, is_half, slice, tensor, widened, with_real, with_values};
 use crate::tape;
 use candle_core::backend::BackendStorage;
@@ -76,42 +76,95 @@ impl CustomOp1 for MultiplyBy {
     }
 }
 
-/// `x` of shape `[N, O]` plus `bias` of shape `[O]` in every row.
+/// `x` plus `bias`, a vector along `axis`: of a linear layer's `[N, O]` along 1, of feature maps along their channels.
 ///
 /// # Errors
-/// If shapes or types do not fit.
-pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+/// If the axis is none of `x`'s, or shapes or types do not fit.
+pub fn add_bias(x: &Tensor, bias: &Tensor, axis: usize) -> Result<Tensor> {
     let op = "add_bias";
-    expect_rank(op, "x", x, 2)?;
-    expect_shape(op, "bias", bias, &x.dims()[1..])?;
+    let Some(&n) = x.dims().get(axis) else {
+        return Err(Error::Rank { op, tensor: "x", expected: axis + 1, got: x.dims().to_vec() }.into());
+    };
+    expect_shape(op, "bias", bias, &[n])?;
     expect_dtype(op, "bias", bias, x.dtype())?;
     if has_kernels(x) {
-        return tape::apply2(&x.contiguous()?, &bias.contiguous()?, AddBias);
+        return tape::apply2(&x.contiguous()?, &bias.contiguous()?, AddBias { axis });
     }
     if is_half(x) {
         // The bias' gradient is a sum over the batch.
-        return add_bias(&widened(x)?, &widened(bias)?)?.to_dtype(x.dtype());
+        return add_bias(&widened(x)?, &widened(bias)?, axis)?.to_dtype(x.dtype());
     }
-    x.broadcast_add(bias)
+    let mut shape = vec![1; x.rank()];
+    shape[axis] = n;
+    x.broadcast_add(&bias.reshape(shape)?)
 }
 
-struct AddBias;
+struct AddBias {
+    axis: usize,
+}
+
+/// Values in a row above which a row is a piece of work of its own.
+const LONG: usize = 64;
 
 impl AddBias {
-    fn forward<T: Real>(x: &[T], bias: &[T]) -> CpuStorage {
-        let mut y = Vec::with_capacity(x.len());
-        for row in x.chunks_exact(bias.len().max(1)) {
-            y.extend(row.iter().zip(bias).map(|(&x, &b)| x + b));
-        }
-        T::to_cpu_storage_owned(y)
+    /// Values side by side that have one bias.
+    fn run(&self, dims: &[usize]) -> usize {
+        dims[self.axis + 1..].iter().product()
     }
 
-    fn sum<T: Real>(dy: &[T], n: usize) -> Vec<T> {
-        let mut sums = vec![0.0; n];
-        for row in dy.chunks_exact(n.max(1)) {
-            for (sum, v) in sums.iter_mut().zip(row) {
-                *sum += v.wide();
+    fn forward<T: Real>(&self, x: &[T], bias: &[T], dims: &[usize]) -> CpuStorage {
+        let run = self.run(dims);
+        if run < LONG {
+            let mut y = Vec::with_capacity(x.len());
+            for rows in x.chunks_exact((bias.len() * run).max(1)) {
+                for (row, &b) in rows.chunks_exact(run).zip(bias) {
+                    y.extend(row.iter().map(|&x| x + b));
+                }
             }
+            return T::to_cpu_storage_owned(y);
+        }
+        let fill = |out: &Blank<'_, T>| {
+            for_each(x.len() / run, x.len(), |row| {
+                let (at, b) = (row * run..(row + 1) * run, bias[row % bias.len()]);
+                // SAFETY: the rows are disjoint.
+                let y = unsafe { out.part(at.clone()) };
+                for (&x, y) in x[at].iter().zip(y) {
+                    y.write(x + b);
+                }
+            });
+        };
+        // SAFETY: the rows cover the tensor.
+        T::to_cpu_storage_owned(unsafe { filled(x.len(), fill) })
+    }
+
+    /// Of `dy`, over all axes but the bias'.
+    fn sum<T: Real>(&self, dy: &[T], dims: &[usize]) -> Vec<T> {
+        let (n, run) = (dims[self.axis], self.run(dims));
+        let mut sums = vec![0.0; n];
+        if run < LONG {
+            for rows in dy.chunks_exact((n * run).max(1)) {
+                for (sum, row) in sums.iter_mut().zip(rows.chunks_exact(run)) {
+                    for v in row {
+                        *sum += v.wide();
+                    }
+                }
+            }
+        } else {
+            let out = Shared::new(&mut sums);
+            for_each(n, dy.len(), |channel| {
+                let rows = dy.chunks_exact(run).skip(channel).step_by(n);
+                // Side by side, for the additions' latency.
+                let mut lanes = [0.0; 8];
+                for row in rows {
+                    let (eights, rest) = row.as_chunks::<8>();
+                    for eight in eights {
+                        lanes.iter_mut().zip(eight).for_each(|(lane, v)| *lane += v.wide());
+                    }
+                    lanes.iter_mut().zip(rest).for_each(|(lane, v)| *lane += v.wide());
+                }
+                // SAFETY: each channel's once.
+                unsafe { out.set(channel, lanes.iter().sum()) };
+            });
         }
         sums.into_iter().map(T::of).collect()
     }
@@ -124,7 +177,7 @@ impl CustomOp2 for AddBias {
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, bias: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
         let y = with_real!(x.dtype(), T => {
-            AddBias::forward(slice::<T>("add_bias", x, lx)?, slice::<T>("add_bias", bias, lb)?)
+            self.forward(slice::<T>("add_bias", x, lx)?, slice::<T>("add_bias", bias, lb)?, lx.dims())
         });
         Ok((y, lx.shape().clone()))
     }
@@ -132,12 +185,44 @@ impl CustomOp2 for AddBias {
     fn bwd(&self, x: &Tensor, bias: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let of_bias = || {
             with_real!(x.dtype(), T => {
-                let sums = with_values(dy, |dy: &[T]| Ok(AddBias::sum(dy, bias.elem_count())))?;
+                let sums = with_values(dy, |dy: &[T]| Ok(self.sum(dy, x.dims())))?;
                 tensor(sums, bias.dims())
             })
         };
         // candle adds what it gets here to zeros, `backward` hands it on: nobody writes to it.
         Ok((x.track_op().then(|| dy.clone()), bias.track_op().then(of_bias).transpose()?))
+    }
+}
+
+/// `x` in another shape with as many elements, in the same order.
+///
+/// # Errors
+/// If the shape has another number of elements.
+pub fn reshape(x: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
+    let shape = shape.into();
+    // Without a graph nothing is copied.
+    if !x.track_op() || !has_kernels(x) || shape.elem_count() != x.elem_count() {
+        return x.reshape(shape);
+    }
+    tape::apply1(&x.contiguous()?, Reshape(shape))
+}
+
+struct Reshape(Shape);
+
+impl CustomOp1 for Reshape {
+    fn name(&self) -> &'static str {
+        "reshape"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = with_real!(x.dtype(), T => {
+            <T as candle_core::WithDType>::to_cpu_storage_owned(slice::<T>("reshape", x, layout)?.to_vec())
+        });
+        Ok((y, self.0.clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(dy.reshape(x.shape())?))
     }
 }
 

@@ -52,8 +52,8 @@
 //!
 //! # Fast
 //! [`backward`] gives what `loss.backward()` gives, in fewer passes over memory, where all operators
-//! between loss and variables are of this crate ([`concat()`], [`add_bias`] and [`multiply_by`] are
-//! here for that).
+//! between loss and variables are of this crate ([`concat()`], [`add_bias`], [`multiply_by`] and [`reshape`] are
+//! here for that); [`foreign_operator`] finds the first that is not.
 //! A program that trains calls [`keep_freed_memory`] first: returning feature maps to the operating
 //! system after every layer costs more than the layers.
 //!
@@ -100,7 +100,7 @@ pub use activation::relu;
 pub use conv::{
     Conv2dKernels, Conv2dParams, InstructionSet, Kernel, PackedConv2d, PackedLinear, conv2d, conv2d_kernels,
 };
-pub use elementwise::{add_bias, concat, multiply_by};
+pub use elementwise::{add_bias, concat, multiply_by, reshape};
 pub use error::Error;
 pub use layout::{Layout, to_layout};
 pub use linear::linear;
@@ -110,4 +110,4 @@ pub use norm::{BatchNormParams, BatchStatistics, batch_norm_eval, batch_norm_tra
 pub use parallel::in_pool;
 pub use pattern::Pattern;
 pub use pool::{Pool2dParams, avg_pool2d, global_avg_pool, global_max_pool, max_pool2d};
-pub use tape::backward;
+pub use tape::{backward, foreign_operator};

@@ -38,7 +38,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, pattern: Optio
     }
     let y = conv::op::product(&x.contiguous()?, &weight.contiguous()?, pattern)?;
     match bias {
-        Some(bias) => add_bias(&y, bias),
+        Some(bias) => add_bias(&y, bias, 1),
         None => Ok(y),
     }
 }

@@ -28,9 +28,17 @@ struct Inner {
     n_kept: usize,
     /// Of a mask with outputs and inputs; found when a convolution first asks.
     kept_channels: OnceLock<KeptChannels>,
-    /// The lists for the shapes seen so far, the newest last.
+    /// The lists for the shapes that were used last.
     programs: Cache<ProgramKey, Program>,
     flat_programs: Cache<ProgramKey, FlatProgram>,
+}
+
+/// Of the same mask.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        let (one, other) = (&*self.inner, &*other.inner);
+        std::ptr::eq(one, other) || (one.mask.dims() == other.mask.dims() && one.bits == other.bits)
+    }
 }
 
 /// Shapes that a pattern keeps lists for: forward and backward of two batch sizes, in training and in evaluation.
@@ -142,22 +150,26 @@ multiversion! {
     }
 }
 
-/// What was made for the latest keys, the newest last.
+/// What was made for the keys that were asked for last, the latest at the end.
 pub(crate) type Cache<K, V> = Mutex<Vec<(K, Arc<V>)>>;
 
-/// What the cache has for `key`, or what `make` gives, of which `most` are kept.
+/// What the cache has for `key`, or what `make` gives. Of more than `most`, that goes which was asked for longest ago.
 pub(crate) fn cached<K: PartialEq, V>(cache: &Cache<K, V>, most: usize, key: K, make: impl FnOnce() -> V) -> Arc<V> {
-    let find = |all: &[(K, Arc<V>)]| all.iter().find(|(one, _)| *one == key).map(|(_, value)| value.clone());
+    let find = |all: &mut Vec<(K, Arc<V>)>| {
+        let at = all.iter().position(|(one, _)| *one == key)?;
+        all[at..].rotate_left(1);
+        all.last().map(|(_, value)| value.clone())
+    };
     // A panic elsewhere leaves complete entries only.
     let lock = || cache.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(value) = find(&lock()) {
+    if let Some(value) = find(&mut lock()) {
         return value;
     }
     // Made without the lock, since that is parallel work: a worker that waits inside `make` may take up work that asks for
     // this very lock. Two callers at once make equal values, and the first to end keeps its own.
     let value = Arc::new(make());
     let mut all = lock();
-    if let Some(first) = find(&all) {
+    if let Some(first) = find(&mut all) {
         return first;
     }
     if all.len() == most {
@@ -165,4 +177,27 @@ pub(crate) fn cached<K: PartialEq, V>(cache: &Cache<K, V>, most: usize, key: K, 
     }
     all.push((key, value.clone()));
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_longest_ago_goes() {
+        let cache = Cache::default();
+        let made = |key: u32| {
+            let mut is_made = false;
+            let value = cached(&cache, 2, key, || {
+                is_made = true;
+                key
+            });
+            assert_eq!(*value, key);
+            is_made
+        };
+        let keys = [(1, true), (2, true), (1, false), (3, true), (1, false), (2, true), (3, true), (2, false)];
+        for (key, expected) in keys {
+            assert_eq!(made(key), expected, "{key}");
+        }
+    }
 }

@@ -189,6 +189,28 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     }
 }
 
+/// The shape of the first result, in the order of computation, that is of none of this crate's operators: because of it
+/// [`backward`] is candle's for all of the graph. `None`: there is none.
+///
+/// ```
+/// # fn main() -> candle_core::Result<()> {
+/// use candle_core::{Device, Tensor, Var};
+///
+/// let x = Var::zeros((2, 3), candle_core::DType::F32, &Device::Cpu)?;
+/// assert_eq!(lth_kernels::foreign_operator(&lth_kernels::relu(&x)?), None);
+/// let foreign = lth_kernels::relu(&x.t()?)?; // candle's transposition
+/// assert_eq!(lth_kernels::foreign_operator(&foreign), Some(vec![3, 2]));
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+pub fn foreign_operator(loss: &Tensor) -> Option<Vec<usize>> {
+    let nodes = loss.sorted_nodes();
+    let notes = notes();
+    let is_foreign = |node: &&&Tensor| !node.is_variable() && !notes.contains_key(&node.id());
+    nodes.iter().rev().find(is_foreign).map(|node| node.dims().to_vec())
+}
+
 fn walk(loss: &Tensor, steps: Vec<(&Tensor, Note)>) -> Result<GradStore> {
     let mut store = GradStore::default();
     store.insert(loss, loss.ones_like()?.contiguous()?);

@@ -288,6 +288,13 @@ impl<N: Network> Trainer<N> {
             let parameter = first_not_finite(self.network.parameters())?;
             return Err(Error::LossNotFinite { loss: value, step: span.step(iteration), parameter });
         }
+        if run.is_first_batch
+            && let Some(shape) = lth_kernels::foreign_operator(&loss)
+        {
+            tracing::debug!(
+                "the backward pass is candle's, which takes longer: an operator that is not of lth-kernels gave {shape:?}"
+            );
+        }
         let mut gradients = lth_kernels::backward(&loss)?;
         drop(loss);
         if std::mem::take(&mut run.is_first_batch) {

@@ -5,6 +5,8 @@
 //! and row by row, where in the packed panel each kept weight reads; such an entry has a number, and the program's list
 //! of kept weights says which entry is whose.
 
+use rayon::prelude::*;
+
 use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::{InstructionSet, Kernels, Number, TileShape};
 use super::lattice::{Class, Grid, classes};
@@ -20,6 +22,12 @@ const fn l1_bytes(set: InstructionSet) -> usize {
 
 /// Bytes of panel that one task may hold in its L2 cache.
 pub(crate) const PANEL_BYTES: usize = 896 << 10;
+
+/// Rows whose entries one task lists.
+const ROW_BLOCK: usize = 16;
+
+/// Weights below which lists are made where they are asked for: tens of microseconds.
+const ALONE: usize = 1 << 14;
 
 /// Sums of the weight gradient over different parts of the pictures and of the batch, about; they are added at the end.
 const MAX_SUMS: usize = 8;
@@ -309,11 +317,19 @@ impl Program {
             entries[position as usize] = entry as u32;
         }
         let per_output = geometry.in_per_group() * geometry.n_taps();
-        let (mut kept, mut outputs) = (Vec::with_capacity(positions.len()), vec![0]);
-        for output in 0..geometry.out_channels {
+        let of_output = |output: usize| -> Vec<Kept> {
             let weights = output * per_output..(output + 1) * per_output;
-            let of_output = weights.map(|at| Kept { position: at as u32, entry: entries[at] });
-            kept.extend(of_output.filter(|kept| kept.entry != u32::MAX));
+            let all = weights.map(|at| Kept { position: at as u32, entry: entries[at] });
+            all.filter(|kept| kept.entry != u32::MAX).collect()
+        };
+        let lists: Vec<Vec<Kept>> = if entries.len() < ALONE {
+            (0..geometry.out_channels).map(of_output).collect()
+        } else {
+            (0..geometry.out_channels).into_par_iter().map(of_output).collect()
+        };
+        let (mut kept, mut outputs) = (Vec::with_capacity(positions.len()), vec![0]);
+        for list in lists {
+            kept.extend(list);
             outputs.push(kept.len() as u32);
         }
         Self { map, classes, kept, outputs }
@@ -333,28 +349,52 @@ impl ClassProgram {
             }
             by_segment[tiling.segment(tap.shift)].push((offset as u32, tap.tap));
         }
+        // The entries of some rows of a chunk: how many are in each segment, where each reads, where its weight lies.
+        let n_blocks = map.rows.div_ceil(ROW_BLOCK);
+        let list = |block: usize| {
+            let (rows, rest) = (block % n_blocks, block / n_blocks);
+            let (chunk, group) = (rest % tiling.n_chunks, rest / tiling.n_chunks);
+            let depth = chunk * tiling.depth_chunk..((chunk + 1) * tiling.depth_chunk).min(map.depth);
+            let rows = rows * ROW_BLOCK..((rows + 1) * ROW_BLOCK).min(map.rows);
+            let (mut lengths, mut offsets, mut positions) = (Vec::new(), Vec::new(), Vec::new());
+            for row in rows {
+                for taps in &by_segment {
+                    let before = offsets.len();
+                    for c in depth.clone() {
+                        let at = group * g.weights_per_group() + row * map.weight_row + c * map.weight_step;
+                        for &(offset, tap) in taps {
+                            if kept[at + tap] != 0 {
+                                offsets.push(((c - depth.start) * tiling.channel_pitch) as u32 + offset);
+                                positions.push((at + tap) as u32);
+                            }
+                        }
+                    }
+                    lengths.push((offsets.len() - before) as u32);
+                }
+            }
+            (lengths, offsets, positions)
+        };
+        let n_blocks_in_all = g.groups * tiling.n_chunks * n_blocks;
+        let lists: Vec<_> = if kept.len() < ALONE {
+            (0..n_blocks_in_all).map(list).collect()
+        } else {
+            (0..n_blocks_in_all).into_par_iter().map(list).collect()
+        };
         let first_entry = positions.len();
         let (mut segments, mut offsets) = (vec![0], Vec::new());
         let mut used_channels = vec![false; g.groups * map.depth];
-        for group in 0..g.groups {
-            for chunk in 0..tiling.n_chunks {
-                let depth = chunk * tiling.depth_chunk..((chunk + 1) * tiling.depth_chunk).min(map.depth);
-                for row in 0..map.rows {
-                    for taps in &by_segment {
-                        for c in depth.clone() {
-                            let at = group * g.weights_per_group() + row * map.weight_row + c * map.weight_step;
-                            for &(offset, tap) in taps {
-                                if kept[at + tap] != 0 {
-                                    offsets.push(((c - depth.start) * tiling.channel_pitch) as u32 + offset);
-                                    positions.push((at + tap) as u32);
-                                    used_channels[group * map.depth + c] = true;
-                                }
-                            }
-                        }
-                        segments.push(offsets.len() as u32);
-                    }
-                }
-            }
+        let mut end = 0;
+        for (lengths, of_block, positions_of_block) in lists {
+            segments.extend(lengths.into_iter().map(|length| {
+                end += length;
+                end
+            }));
+            offsets.extend(of_block);
+            positions.extend(positions_of_block);
+        }
+        for &position in &positions[first_entry..] {
+            let (group, at) = (position as usize / g.weights_per_group(), position as usize % g.weights_per_group());
+            used_channels[group * map.depth + at / map.weight_step % map.depth] = true;
         }
         Self { tiling, segments, offsets, first_entry, used_channels }
     }

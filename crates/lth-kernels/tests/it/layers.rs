@@ -5,7 +5,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use lth_kernels::{
     BatchNormParams, Conv2dParams, Layout, Pattern, Pool2dParams, add_bias, batch_norm_eval, batch_norm_train,
-    batch_norm_train_max_pool, concat, conv2d, cross_entropy, linear, max_pool2d, multiply_by, relu,
+    batch_norm_train_max_pool, concat, conv2d, cross_entropy, linear, max_pool2d, multiply_by, relu, reshape,
     smoothed_cross_entropy, to_layout,
 };
 
@@ -323,8 +323,20 @@ fn concatenation_product_and_bias_are_candles_with_the_gradients_of_differences(
     assert_close(&multiply_by(&a, &factor)?, &(&a * &factor)?, 0.0);
     assert_gradients(std::slice::from_ref(&a), |t| multiply_by(&t[0], &factor));
     let (rows, bias) = (noise(5, &[6, 3]), noise(6, &[3]));
-    assert_close(&add_bias(&rows, &bias)?, &rows.broadcast_add(&bias)?, 0.0);
-    assert_gradients(&[rows, bias], |t| add_bias(&t[0], &t[1]));
+    assert_close(&add_bias(&rows, &bias, 1)?, &rows.broadcast_add(&bias)?, 0.0);
+    assert_gradients(&[rows, bias.clone()], |t| add_bias(&t[0], &t[1], 1));
+    // Short rows and long ones, channels first and in between.
+    for (shape, axis) in [([2, 3, 2, 2], 1), ([2, 3, 9, 8], 1), ([3, 2, 2, 3], 0), ([3, 5, 4, 7], 0), ([2, 2, 2, 3], 3)]
+    {
+        let maps = noise(7, &shape);
+        let mut broadcast = [1; 4];
+        broadcast[axis] = 3;
+        let expected = maps.broadcast_add(&bias.reshape(&broadcast)?)?;
+        assert_close(&add_bias(&maps, &bias, axis)?, &expected, 0.0);
+        assert_gradients(&[maps, bias.clone()], |t| add_bias(&t[0], &t[1], axis));
+    }
+    assert_gradients(std::slice::from_ref(&a), |t| reshape(&t[0], (4, 6)));
+    assert_gradients(std::slice::from_ref(&a), |t| reshape(&t[0].transpose(0, 1)?, (6, 4)));
     let message = |r: Result<Tensor>| r.expect_err("refused").to_string();
     let wrong = message(concat(&a, &b, 0));
     assert!(wrong.contains("`b` has shape [3, 5, 4], expected [3, 2, 4]"), "{wrong}");

@@ -6,7 +6,7 @@ use lth_kernels::optim::{AdamStep, Decay, SgdStep, adam_step, sgd_step};
 use lth_kernels::{
     BatchNormParams, Conv2dParams, Layout, Pattern, Pool2dParams, add_bias, avg_pool2d, batch_norm_eval,
     batch_norm_train, batch_norm_train_max_pool, concat, conv2d, cross_entropy, global_avg_pool, global_max_pool,
-    linear, max_pool2d, multiply_by, relu, to_layout,
+    linear, max_pool2d, multiply_by, relu, reshape, to_layout,
 };
 use proptest::prelude::*;
 use std::slice::from_ref;
@@ -82,7 +82,10 @@ proptest! {
         check("to_layout", from_ref(&x), &|t| to_layout(&t[0], layout, Layout::Chwn));
         check("multiply_by", from_ref(&x), &|t| multiply_by(&t[0], &y.to_dtype(t[0].dtype())?));
         check("concat", &[x.clone(), y.clone()], &|t| concat(&t[0], &t[1], 1));
-        check("add_bias", &[flat.clone(), vector(3, 7)], &|t| add_bias(&t[0], &t[1]));
+        check("add_bias", &[flat.clone(), vector(3, 7)], &|t| add_bias(&t[0], &t[1], 1));
+        let axis = layout.channel_axis();
+        check("add_bias of maps", &[x.clone(), vector(3, c)], &|t| add_bias(&t[0], &t[1], axis));
+        check("reshape", from_ref(&x), &|t| reshape(&t[0], t[0].elem_count()));
 
         let pattern = |shape: &[usize]| -> Result<Option<Pattern>> {
             let mask = noise(seed + 4, shape).gt(0.0)?;
@@ -182,7 +185,7 @@ fn long_sums_of_half_types_are_right() -> Result<()> {
         assert_eq!(values(&global_avg_pool(&ones(&[1, 1, 64, 64])?, Layout::Nchw)?), [1.0], "{dtype:?}");
         // 1,024 times 1 is summed up for each gradient.
         let bias = Var::zeros(1, dtype, &Device::Cpu)?;
-        let sum = add_bias(&ones(&[1024, 1])?, &bias)?.sum_all()?;
+        let sum = add_bias(&ones(&[1024, 1])?, &bias, 1)?.sum_all()?;
         assert_eq!(values(sum.backward()?.get(&bias).expect("tracked")), [1024.0], "{dtype:?}");
         let weight = Var::zeros((1, 1, 1, 1), dtype, &Device::Cpu)?;
         let sum = conv2d(&ones(&[4, 1, 16, 16])?, &weight, None, &Conv2dParams::default())?.sum_all()?;

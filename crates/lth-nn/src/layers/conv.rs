@@ -84,17 +84,12 @@ impl Conv2d {
             .map_err(|error| error.context(format!("layer `{}`", self.name)))?;
         let Some(bias) = &self.bias else { return Ok(y) };
         let bias = bias.tensor(&context.pass);
-        let n = bias.elem_count();
-        let shape = match context.layout {
-            Layout::Nchw => (1, n, 1, 1),
-            Layout::Chwn => (n, 1, 1, 1),
-        };
-        y.broadcast_add(&bias.reshape(shape)?)
+        lth_kernels::add_bias(&y, &bias, context.layout.channel_axis())
     }
 }
 
 impl Sparse for Conv2d {
     fn set_patterns(&mut self, patterns: &Patterns) {
-        self.pattern = patterns.get(&format!("{}.weight", self.name)).cloned();
+        patterns.update(&format!("{}.weight", self.name), &mut self.pattern);
     }
 }

@@ -66,6 +66,6 @@ impl Linear {
 
 impl Sparse for Linear {
     fn set_patterns(&mut self, patterns: &Patterns) {
-        self.pattern = patterns.get(&format!("{}.weight", self.name)).cloned();
+        patterns.update(&format!("{}.weight", self.name), &mut self.pattern);
     }
 }

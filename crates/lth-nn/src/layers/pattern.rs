@@ -36,6 +36,13 @@ impl Patterns {
     pub fn get(&self, weight: &str) -> Option<&Pattern> {
         self.0.get(weight)
     }
+
+    /// Makes `pattern` that of one weight. Of the same mask, it stays, and with it the lists that its kernels have made.
+    pub(crate) fn update(&self, weight: &str, pattern: &mut Option<Pattern>) {
+        if self.get(weight) != pattern.as_ref() {
+            *pattern = self.get(weight).cloned();
+        }
+    }
 }
 
 /// A layer, or something made of layers, whose weights can be sparse.

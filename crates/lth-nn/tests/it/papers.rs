@@ -175,6 +175,7 @@ fn every_gradient_reaches_its_parameter() -> Result<()> {
         let x = input("x", &[4, 3, spec.input[1], spec.input[2]])?;
         let logits = network.forward(&x, &Pass::train(0, 0))?;
         let loss = lth_kernels::cross_entropy(&logits, &Tensor::new(&[0u32, 1, 2, 1], &Device::Cpu)?)?;
+        assert_eq!(lth_kernels::foreign_operator(&loss), None, "{name}: the backward pass would be candle's");
         let gradients = lth_kernels::backward(&loss)?;
         for (parameter_name, parameter) in network.parameters().trainable() {
             let gradient = gradients.get(parameter.var());

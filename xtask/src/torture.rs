@@ -9,7 +9,7 @@ use clap::Args;
 use lth_cli::console::Console;
 use lth_cli::failure::{Blame, Failure, Kind, Result};
 use lth_runs::Summary;
-use lth_runs::experiment::{Discrepancy, damaged_files, differences};
+use lth_runs::experiment::{damaged_files, differences};
 
 /// Kills runs with SIGKILL at moments spread evenly over their whole time, lets the same command line go on, and checks that
 /// masks, weights and figures end as those of a run that nobody touched, to the last bit.
@@ -205,9 +205,7 @@ fn verdict(out: &Path, expected: &Summary) -> Result<Vec<String>> {
     let got = summary(out)?;
     let (mut found, alone) = differences(&got, expected);
     found.extend(damaged_files(out, &got));
-    let text =
-        |Discrepancy { fit, what, got, expected }: &Discrepancy| format!("{fit}: {what} is {got}, expected {expected}");
-    let mut all: Vec<String> = found.iter().map(text).collect();
+    let mut all: Vec<String> = found.iter().map(ToString::to_string).collect();
     all.extend(alone.iter().map(|fit| format!("{fit} is in one of them only")));
     Ok(all)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use lth_runs::experiment::config_differences;
 use lth_runs::statistics::Estimate;
 use lth_runs::table::{Align, Table};
 use lth_runs::{Analysis, ArmFigures, Summary};
@@ -27,7 +28,7 @@ pub struct Options {
 pub(crate) fn run(options: &Options) -> Result {
     let console = Console::new(false);
     let (first, second) = (read(&options.first)?, read(&options.second)?);
-    let differences = differences(&first.experiment.config, &second.experiment.config, String::new());
+    let differences = config_differences(&first.experiment.config, &second.experiment.config);
     if differences.is_empty() {
         console.line("The same options.");
     }
@@ -78,43 +79,4 @@ fn figures(first: &Summary, second: &Summary) -> Table {
         ]);
     }
     table
-}
-
-/// The fields in which two configurations differ, by their paths.
-fn differences(one: &serde_json::Value, other: &serde_json::Value, path: String) -> Vec<(String, String, String)> {
-    use serde_json::Value;
-    match (one, other) {
-        _ if one == other => Vec::new(),
-        (Value::Object(first), Value::Object(second)) => {
-            let mut fields: Vec<&String> = first.keys().chain(second.keys()).collect();
-            fields.sort();
-            fields.dedup();
-            let below = |field: &String| if path.is_empty() { field.clone() } else { format!("{path}.{field}") };
-            let of =
-                |map: &serde_json::Map<String, Value>, field: &String| map.get(field).cloned().unwrap_or(Value::Null);
-            fields
-                .into_iter()
-                .flat_map(|field| differences(&of(first, field), &of(second, field), below(field)))
-                .collect()
-        }
-        _ => {
-            let text = |value: &Value| if value.is_null() { "default".to_owned() } else { value.to_string() };
-            vec![(path, text(one), text(other))]
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::differences;
-
-    #[test]
-    fn what_differs_is_named_by_its_path() {
-        let found =
-            differences(&json!({"a": {"b": 1, "c": 2}, "d": 3}), &json!({"a": {"b": 1, "c": 5}}), String::new());
-        let expected = [("a.c", "2", "5"), ("d", "3", "default")];
-        assert_eq!(found, expected.map(|(path, one, other)| (path.to_owned(), one.to_owned(), other.to_owned())));
-    }
 }

@@ -75,8 +75,8 @@ pub use contact_sheet::{ContactSheet, Shown};
 pub use error::Error;
 pub use experiment::{
     Address, Analysis, ArmFigures, ArmRecord, ArmRole, Beside, Compared, Comparison, Conditions, Ending, Evaluated,
-    ExperimentDir, ExperimentRecord, FitRecord, LeftOut, Measurement, MetricLine, Part, PathPoint, PathRecord,
-    Reference, ReferenceFigure, SCHEMA, SingleSeed, Stability, Summary,
+    ExperimentDir, ExperimentReader, ExperimentRecord, FitRecord, LeftOut, Measurement, MetricLine, Part, PathPoint,
+    PathRecord, Reference, ReferenceFigure, SCHEMA, SingleSeed, Stability, Summary,
 };
 pub use provenance::{
     BuildRecord, Checked, ClassRecord, DatasetRecord, MachineRecord, MirrorRecord, OptimizerState, SourceFile,

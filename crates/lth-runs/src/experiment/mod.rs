@@ -6,6 +6,7 @@ mod arm;
 mod fit;
 mod path;
 mod questions;
+mod reader;
 mod reference;
 mod schema_1;
 mod stability;
@@ -20,8 +21,9 @@ pub use analysis::{Analysis, ArmFigures, Beside, Compared, Comparison, LeftOut, 
 pub use arm::{ArmRecord, ArmRole};
 pub use fit::{Ending, Evaluated, FitRecord, Measurement, Part};
 pub use path::{PathPoint, PathRecord};
+pub use reader::{CHECKPOINT, ExperimentReader};
 pub use reference::{Reference, ReferenceFigure};
 pub use stability::Stability;
 pub use store::{ExperimentDir, MetricLine};
 pub use summary::{Conditions, ExperimentRecord, SCHEMA, Summary};
-pub use verify::{Discrepancy, damaged_files, differences};
+pub use verify::{Discrepancy, config_differences, damaged_files, differences, fit_differences, path_differences};

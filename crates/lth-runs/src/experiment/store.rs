@@ -8,21 +8,14 @@ use std::path::{Path, PathBuf};
 use lth_files::{FolderLock, remove_partial_files, write_atomic};
 use serde::{Deserialize, Serialize};
 
+use super::reader::{CHECKPOINT, CHECKPOINTS, EXPERIMENT, ExperimentReader, PATH, RECORD, SUMMARY, read};
 use super::{Address, ExperimentRecord, FitRecord, Measurement, PathRecord, Summary};
 use crate::Error;
 use crate::contact_sheet::{self, ContactSheet};
 use crate::store::{Existing, absent, is_plain, remove};
 use crate::tensorboard::EventFile;
 
-const EXPERIMENT: &str = "experiment.json";
-const SUMMARY: &str = "summary.json";
 const METRICS: &str = "metrics.jsonl";
-const RECORD: &str = "record.json";
-const PATH: &str = "path.json";
-/// A fit's checkpoint, in its folder while it is not whole.
-const CHECKPOINT: &str = "checkpoint.safetensors";
-/// It, the one before it, and the next one that was not put in its place.
-const CHECKPOINTS: [&str; 3] = [CHECKPOINT, "checkpoint.safetensors.previous", "checkpoint.safetensors.next"];
 /// What is written at the folder's top, the manifest last: a removal that is cut short can be done again.
 const OURS: [&str; 6] = [SUMMARY, METRICS, "report.md", "report.html", contact_sheet::NAME, EXPERIMENT];
 
@@ -99,7 +92,7 @@ impl ExperimentDir {
         let lock = FolderLock::acquire(&path)?;
         // A process that was killed while it wrote the manifest left nothing else.
         remove_partial_files(&path)?;
-        let there = match read(&path.join(EXPERIMENT)) {
+        let there = match ExperimentReader::new(&path).experiment() {
             Ok(there) => Some(there),
             Err(Error::Absent { .. }) => None,
             // An unreadable manifest may be replaced.
@@ -136,17 +129,7 @@ impl ExperimentDir {
         if self.begins == Begin::Replaces {
             return Ok(None);
         }
-        let path = self.path.join(address.folder()).join(RECORD);
-        let record: FitRecord = match read(&path) {
-            Err(Error::Absent { .. }) => return Ok(None),
-            other => other?,
-        };
-        record.validate()?;
-        if record.address != *address {
-            let reason = format!("it is the record of {}, expected that of {address}", record.address);
-            return Err(Error::Damaged { path, line: None, reason });
-        }
-        Ok(Some(record))
+        self.reader().record(address)
     }
 
     /// The path of the fit's file `name` ("ticket.safetensors"), its folder made, and the name relative to the
@@ -183,18 +166,7 @@ impl ExperimentDir {
         if self.begins == Begin::Replaces {
             return Vec::new();
         }
-        let address = |folder: PathBuf| {
-            let below = folder.strip_prefix(self.path.join("fits")).ok()?;
-            let parts: Vec<&str> = below.iter().filter_map(std::ffi::OsStr::to_str).collect();
-            let [arm, level, seed] = parts.as_slice() else { return None };
-            let level = level.strip_prefix("level-")?.parse().ok()?;
-            let address = Address::new(*arm, level, seed.strip_prefix("seed-")?.parse().ok()?);
-            // Not `level-3` or `seed-007`: no fit of ours is there.
-            (folder == self.path.join(address.folder())).then_some(address)
-        };
-        let mut addresses: Vec<Address> = self.fit_folders().into_iter().filter_map(address).collect();
-        addresses.sort();
-        addresses
+        self.reader().addresses()
     }
 
     /// The record of the path that ends in a fit's network; `None` if none was measured.
@@ -205,12 +177,7 @@ impl ExperimentDir {
         if self.begins == Begin::Replaces {
             return Ok(None);
         }
-        let record: PathRecord = match read(&self.path.join(last.folder()).join(PATH)) {
-            Err(Error::Absent { .. }) => return Ok(None),
-            other => other?,
-        };
-        record.validate()?;
-        Ok(Some(record))
+        self.reader().path_record(last)
     }
 
     /// Writes the record of a path beside that of the fit that it ends in.
@@ -351,10 +318,11 @@ impl ExperimentDir {
         if self.begins == Begin::Replaces {
             return Ok(None);
         }
-        match Summary::read(&self.path.join(SUMMARY)) {
-            Err(Error::Absent { .. }) => Ok(None),
-            read => read.map(Some),
-        }
+        self.reader().summary()
+    }
+
+    fn reader(&self) -> ExperimentReader {
+        ExperimentReader::new(&self.path)
     }
 
     /// Before the first write.
@@ -372,7 +340,7 @@ impl ExperimentDir {
 
     /// Removes what an experiment wrote here, by its records; folders go if they are empty then.
     fn clear(&self) -> Result<(), Error> {
-        for folder in self.fit_folders() {
+        for folder in self.reader().fit_folders() {
             if let Ok(record) = read::<FitRecord>(&folder.join(RECORD)) {
                 for file in record.files.values().filter(|file| is_plain(&file.path)) {
                     let path = self.path.join(&file.path);
@@ -393,24 +361,6 @@ impl ExperimentDir {
             }
         }
         OURS.iter().try_for_each(|name| remove(&self.path.join(name)))
-    }
-
-    /// The folders of fits that have a record or a checkpoint.
-    fn fit_folders(&self) -> Vec<PathBuf> {
-        let mut folders = vec![self.path.join("fits")];
-        for _ in 0..3 {
-            let below = |folder: &PathBuf| {
-                let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-                entries
-                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                    .map(|entry| entry.path())
-                    .collect::<Vec<_>>()
-            };
-            folders = folders.iter().flat_map(below).collect();
-        }
-        folders.sort();
-        folders.retain(|folder| [RECORD].iter().chain(&CHECKPOINTS).any(|name| folder.join(name).is_file()));
-        folders
     }
 
     /// Takes away a last line of `metrics.jsonl` that a killed process left without an end.
@@ -457,16 +407,4 @@ fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
         .map_err(|error| Error::Invalid { record: path.display().to_string(), reason: error.to_string() })?;
     text.push('\n');
     Ok(write_atomic(path, |file| file.write_all(text.as_bytes()))?)
-}
-
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let bytes = std::fs::read(path).map_err(|source| match source.kind() {
-        ErrorKind::NotFound => Error::Absent { what: "record", path: path.into() },
-        _ => Error::Io { action: "read", path: path.into(), source },
-    })?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::Damaged {
-        path: path.into(),
-        line: (error.line() > 0).then(|| error.line()),
-        reason: error.to_string(),
-    })
 }

@@ -9,8 +9,9 @@ use clap::{Parser, Subcommand};
 
 /// Find, test and keep lottery tickets.
 ///
-/// Results go to standard output, progress and logs to standard error. Exit codes: 0 done, 2 wrong usage, 3 data or
-/// network, 4 training failed, 75 interrupted: the same command line goes on.
+/// Results go to standard output, progress and logs to standard error. Exit codes: 0 done; trying again
+/// helps: 3 data, files or network, 75 interrupted (the same command line goes on); it does not: 2 wrong usage, 4 training
+/// failed, 5 files that are damaged or contradict one another.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
 struct Cli {

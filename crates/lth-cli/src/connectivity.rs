@@ -1,12 +1,13 @@
 //! `lth connectivity`: instability analysis of an experiment's networks.
 
 use clap::Args;
-use lth_experiment::{InstabilityConfig, MaskSearch};
+use lth_experiment::{Experiment, InstabilityConfig, MaskSearch, Shard};
 use lth_runs::{Analysis, Summary};
 use lth_schedule::Step;
 
 use crate::failure::{Blame, Failure, Result};
 use crate::imp::Common;
+use crate::work::Planned;
 
 /// Measures whether two copies of a network that see their data in other orders from a step on end in one linearly
 /// connected minimum.
@@ -39,7 +40,17 @@ pub struct Options {
     points: Option<u32>,
 }
 
-pub(crate) fn run(options: &Options) -> Result {
+pub(crate) fn run(options: &Options, shard: Option<Shard>) -> Result {
+    let (name, experiment) = experiment(options)?;
+    options.common.run(&name, &experiment, shown, shard)
+}
+
+pub(crate) fn planned(options: &Options) -> Result<Planned> {
+    let (name, experiment) = experiment(options)?;
+    options.common.planned(&name, &experiment)
+}
+
+fn experiment(options: &Options) -> Result<(String, Experiment)> {
     let (name, mut experiment) = options.common.experiment()?;
     let mut instability = match experiment.imp.instability.take() {
         Some(own) => own,
@@ -64,7 +75,7 @@ pub(crate) fn run(options: &Options) -> Result {
     experiment.plan().usage()?;
     experiment.imp.n_levels = last.unwrap_or(experiment.imp.n_levels);
     experiment.imp.arms.clear();
-    options.common.run(&name, &experiment, shown)
+    Ok((name, experiment))
 }
 
 /// The table alone: the rest is in the report.

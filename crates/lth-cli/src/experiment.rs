@@ -192,7 +192,7 @@ pub(crate) fn out_failure(error: lth_runs::Error, force: bool) -> Failure {
             Failure::usage(format!("{error}: choose another --out, or replace the experiment there with --force"))
         }
         lth_runs::Error::Occupied { .. } | lth_runs::Error::NotAFolder { .. } => Failure::new(Kind::Usage, error),
-        _ => Failure::new(Kind::Data, error),
+        _ => Failure::new(of_records(&error), error),
     }
 }
 
@@ -203,16 +203,30 @@ impl From<Error> for Failure {
     }
 }
 
+/// Records that are damaged stay so; everything else about files may pass.
+fn of_records(error: &lth_runs::Error) -> Kind {
+    match error {
+        lth_runs::Error::Damaged { .. } | lth_runs::Error::Invalid { .. } | lth_runs::Error::SchemaVersion { .. } => {
+            Kind::Contradiction
+        }
+        _ => Kind::Data,
+    }
+}
+
 fn kind(error: &Error) -> Kind {
     match error {
         Error::Fit { source, .. } => kind(source),
         Error::Plan { .. }
         | Error::OtherData { .. }
+        | Error::OtherExperiment { .. }
         | Error::Scores { .. }
         | Error::Schedule(_)
         | Error::Network(_) => Kind::Usage,
         Error::Subject { source, .. } => source.downcast_ref::<Failure>().map_or(Kind::Data, Failure::kind),
-        Error::Damaged { .. } | Error::Runs(_) | Error::Files(_) | Error::Data(_) | Error::Dataset(_) => Kind::Data,
+        Error::Damaged { .. } | Error::Contradiction { .. } => Kind::Contradiction,
+        Error::Runs(lth_runs::Error::Occupied { .. } | lth_runs::Error::NotAFolder { .. }) => Kind::Usage,
+        Error::Runs(error) => of_records(error),
+        Error::NotKept { .. } | Error::Files(_) | Error::Data(_) | Error::Dataset(_) => Kind::Data,
         Error::Train(lth_train::Error::Data(_) | lth_train::Error::Checkpoint(_)) => Kind::Data,
         Error::Train(lth_train::Error::Hook { hook, .. }) if hook == lth_experiment::RECORDING => Kind::Data,
         _ => Kind::Training,

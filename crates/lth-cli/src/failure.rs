@@ -12,6 +12,8 @@ pub enum Kind {
     Data,
     /// Training itself: 4.
     Training,
+    /// Files that are there are damaged, or contradict one another: nothing changes until somebody looks. 5.
+    Contradiction,
     /// Somebody asked it to stop, and the same command line goes on: 75.
     Interrupted,
 }
@@ -23,7 +25,17 @@ impl Kind {
             Self::Usage => 2,
             Self::Data => 3,
             Self::Training => 4,
+            Self::Contradiction => 5,
             Self::Interrupted => 75,
+        }
+    }
+
+    /// Whether the same command line, started again, may come further: what `docs/reliability.md` and the files in `cluster/`
+    /// go by.
+    pub fn is_worth_another_try(self) -> bool {
+        match self {
+            Self::Usage | Self::Training | Self::Contradiction => false,
+            Self::Data | Self::Interrupted => true,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use lth_data::{DatasetName, Opening};
-use lth_experiment::{Arm, CHECKPOINT_EVERY, Experiment, Host, PRESETS, Rewinding, preset};
+use lth_experiment::{Arm, CHECKPOINT_EVERY, Experiment, Host, PRESETS, Rewinding, Shard, preset};
 use lth_runs::{Existing, Summary};
 use lth_schedule::Step;
 
@@ -15,6 +15,7 @@ use crate::data::Watch;
 use crate::experiment::{Progress, TensorBoardOption, conclude, interrupted, machine, out_failure};
 use crate::failure::{Blame, Failure, Result};
 use crate::share::Share;
+use crate::work::{self, Planned};
 use crate::{data, system};
 
 /// Finds winning tickets as the papers do: train, prune, rewind, level by level, beside the controls that they must beat.
@@ -98,7 +99,17 @@ fn preset_names() -> clap::builder::PossibleValuesParser {
     PRESETS.map(|(name, what)| clap::builder::PossibleValue::new(name).help(what)).into()
 }
 
-pub(crate) fn run(options: &Options) -> Result {
+pub(crate) fn run(options: &Options, shard: Option<Shard>) -> Result {
+    let (name, experiment) = experiment(options)?;
+    options.common.run(&name, &experiment, lth_runs::report::overview, shard)
+}
+
+pub(crate) fn planned(options: &Options) -> Result<Planned> {
+    let (name, experiment) = experiment(options)?;
+    options.common.planned(&name, &experiment)
+}
+
+fn experiment(options: &Options) -> Result<(String, Experiment)> {
     let (name, mut experiment) = options.common.experiment()?;
     let imp = &mut experiment.imp;
     if let Some(levels) = options.levels {
@@ -110,14 +121,31 @@ pub(crate) fn run(options: &Options) -> Result {
     if let Some(Share(margin)) = options.margin {
         imp.margin = Some(margin);
     }
-    options.common.run(&name, &experiment, lth_runs::report::overview)
+    Ok((name, experiment))
 }
 
 impl Common {
-    /// Runs the experiment, and shows what `shown` makes of its summary.
-    pub(crate) fn run(&self, name: &str, experiment: &Experiment, shown: fn(&Summary) -> String) -> Result {
+    /// What the experiment comes to, and where.
+    pub(crate) fn planned(&self, name: &str, experiment: &Experiment) -> Result<Planned> {
+        let (plan, identity) = (experiment.plan().usage()?, experiment.identity().usage()?);
+        let out = self.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("{name}-{}", &identity[..8])));
+        Ok(Planned { plan, identity, out, json: self.json })
+    }
+
+    /// Runs the experiment, or a shard of it, and shows what `shown` makes of its summary.
+    pub(crate) fn run(
+        &self,
+        name: &str,
+        experiment: &Experiment,
+        shown: fn(&Summary) -> String,
+        shard: Option<Shard>,
+    ) -> Result {
         let options = self;
-        let plan = experiment.plan().usage()?;
+        // From here on a signal is listened to.
+        interrupted();
+        let Planned { plan, out, .. } = self.planned(name, experiment)?;
+        let plan = shard.map_or_else(|| plan.clone(), |shard| shard.plan(&plan));
+        let out = work::folder(out, shard);
         let console = Console::new(options.json);
         if let Some(path) = &options.write {
             let text = toml::to_string(&experiment).usage()?;
@@ -133,9 +161,6 @@ impl Common {
             return console.finish();
         }
         system::set_threads(options.threads)?;
-        let identity = experiment.identity().usage()?;
-        let out =
-            options.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("{name}-{}", &identity[..8])));
         let existing = if options.force { Existing::Replace } else { Existing::Refuse };
         let mut dir = experiment.open_dir(&out, existing).map_err(|error| match error {
             lth_experiment::Error::Runs(error) => out_failure(error, options.force),
@@ -151,6 +176,7 @@ impl Common {
             let host = Host {
                 open,
                 is_interrupted: &interrupted,
+                shard,
                 checkpoint_every: Duration::from_secs(options.checkpoint_every),
                 peak_memory: &system::peak_memory,
                 build: build(),

@@ -7,6 +7,7 @@ pub mod system;
 
 mod build;
 mod checked;
+mod collect;
 mod compare;
 mod connectivity;
 mod data;
@@ -24,6 +25,7 @@ mod reproduce;
 mod sensitivity;
 mod show;
 mod verify;
+mod work;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -45,13 +47,19 @@ pub enum Command {
     Connectivity(Box<connectivity::Options>),
     /// Prunes each layer of a trained network alone, and says how far each can go
     Sensitivity(Box<sensitivity::Options>),
+    /// Lists the work items of an experiment: what several machines can share
+    Plan(work::PlanOptions),
+    /// Does one of several shards of an experiment
+    Run(work::RunOptions),
+    /// Makes one experiment of the folders that its shards left
+    Collect(collect::Options),
     /// Makes the reports of an experiment again, from its folder
     Report(report::Options),
     /// Shows what an experiment, or one fit of it, came to
     Show(show::Options),
     /// Lays two experiments side by side
     Compare(compare::Options),
-    /// Checks an experiment's files, and that two runs of it are the same to the bit
+    /// Checks an experiment's files, that two runs of it are the same to the bit, or the step that made a ticket
     Verify(verify::Options),
     /// Lists the experiments in a folder
     List(list::Options),
@@ -79,10 +87,13 @@ impl Command {
     /// With the kind that decides the exit code.
     pub fn run<C: CommandFactory>(&self) -> Result {
         match self {
-            Self::Reproduce(options) => reproduce::run(options),
-            Self::Imp(options) => imp::run(options),
-            Self::Connectivity(options) => connectivity::run(options),
+            Self::Reproduce(options) => reproduce::run(options, None),
+            Self::Imp(options) => imp::run(options, None),
+            Self::Connectivity(options) => connectivity::run(options, None),
             Self::Sensitivity(options) => sensitivity::run(options),
+            Self::Plan(options) => work::plan(options),
+            Self::Run(options) => work::run(options),
+            Self::Collect(options) => collect::run(options),
             Self::Report(options) => report::run(options),
             Self::Show(options) => show::run(options),
             Self::Compare(options) => compare::run(options),
@@ -107,7 +118,7 @@ impl Command {
 }
 
 /// Parses the command line, sets up logging, runs, and turns the outcome into an exit code: 0 done, 2 wrong usage, 3 data
-/// or network, 4 training failed, 75 interrupted and can go on.
+/// or network, 4 training failed, 5 files that are not what they should be, 75 interrupted and can go on.
 pub fn main<C: clap::Parser>(run: impl FnOnce(C) -> Result) -> ExitCode {
     let cli = match C::try_parse() {
         Ok(cli) => cli,

@@ -13,6 +13,8 @@ use candle_core::{Device, Tensor};
 use lth_data::toy_pets::ToyPets;
 use lth_nn::Weights;
 
+#[path = "commands/cluster.rs"]
+mod cluster;
 #[path = "commands/looking.rs"]
 mod looking;
 
@@ -27,6 +29,9 @@ fn lth(folder: &Path, arguments: &str) -> Command {
     command.args(arguments.split_whitespace()).current_dir(folder).stdin(Stdio::null());
     command.env("LTH_CACHE", folder.join("cache")).env("HF_HUB_OFFLINE", "1").env("NO_PROXY", "*");
     command.env_remove("RUST_BACKTRACE").env_remove("LTH_LOG");
+    for scheduler in ["SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MAX", "JOB_COMPLETION_INDEX"] {
+        command.env_remove(scheduler);
+    }
     command
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use lth_runs::Address;
+use lth_runs::experiment::Discrepancy;
 use lth_train::BoxError;
 
 /// An error of this crate. Messages name the field, the fit or the file, what was got and what was expected.
@@ -52,6 +53,36 @@ pub enum Error {
         got: String,
         /// Then.
         expected: String,
+    },
+    /// A folder is of another experiment than the one that it is to go together with.
+    #[error("{} is not of the experiment of {}: {differences}", path.display(), expected.display())]
+    OtherExperiment {
+        /// The folder.
+        path: PathBuf,
+        /// The one that it was held against.
+        expected: PathBuf,
+        /// In what they differ.
+        differences: String,
+    },
+    /// Two folders of one experiment hold different results under one address.
+    #[error("{} contradicts {}: {}", path.display(), other.display(), listed(found))]
+    Contradiction {
+        /// The folder.
+        path: PathBuf,
+        /// The other one.
+        other: PathBuf,
+        /// What differs.
+        found: Vec<Discrepancy>,
+    },
+    /// A fit cannot be done again: what it rests on is not there.
+    #[error("{fit} rests on {needed}: {reason}; the experiment's command trains what is missing")]
+    NotKept {
+        /// The fit.
+        fit: Address,
+        /// The one that it rests on.
+        needed: Address,
+        /// What is missing.
+        reason: String,
     },
     /// An input that a criterion needs cannot be had here.
     #[error("criterion `{criterion}` needs {needs}, {hint}")]
@@ -114,5 +145,14 @@ impl Error {
             Self::Fit { .. } => error,
             other => Self::Fit { address, source: Box::new(other) },
         }
+    }
+}
+
+/// The first of them, and how many there are.
+fn listed(found: &[Discrepancy]) -> String {
+    match found {
+        [] => "nothing".into(),
+        [only] => only.to_string(),
+        [first, more @ ..] => format!("{first}; and {} more", more.len()),
     }
 }

@@ -1,19 +1,18 @@
 //! A whole experiment as a file holds it: network, data, and what is done with them.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use candle_core::{DType, Tensor};
-use lth_data::{Augmentation, Dataset, DatasetSpec, Loader, LoaderConfig, Normalisation};
-use lth_nn::{NamedNetwork, NetworkSpec, Setup};
+use candle_core::DType;
+use lth_data::{Augmentation, Dataset, DatasetSpec, Loader, LoaderConfig};
+use lth_nn::NetworkSpec;
 use lth_runs::experiment::{ExperimentDir, ExperimentRecord, Summary};
 use lth_runs::{ContactSheet, Existing};
-use lth_ticket::{DatasetInfo, NetworkInfo, Preprocessing};
-use lth_train::{BoxError, Classification, Network, Parameters, Pass};
+use lth_train::{BoxError, Classification};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::subject::{AnyInput, SCORE_BATCHES, Subject};
 use crate::{Error, Host, ImpConfig, Outcome, Plan, Runner, SummaryWriter, contact_sheet};
 
 /// Iterative magnitude pruning of a network of `lth-nn` on a data set of `lth-data`.
@@ -158,13 +157,13 @@ impl Experiment {
         Ok(ExperimentDir::open(path, self.record()?, existing)?)
     }
 
-    fn record(&self) -> Result<ExperimentRecord, Error> {
+    pub(crate) fn record(&self) -> Result<ExperimentRecord, Error> {
         Ok(ExperimentRecord { name: "imp".into(), identity: self.identity()?, config: self.config()? })
     }
 
     /// For the records: without the place that the data come from, which may have a password in it. What was read is on
     /// record with the data.
-    fn config(&self) -> Result<Value, Error> {
+    pub(crate) fn config(&self) -> Result<Value, Error> {
         let mut config = serde_json::to_value(self)?;
         if let Some(Value::Object(data)) = config.get_mut("data") {
             data.remove("source");
@@ -194,6 +193,7 @@ impl Experiment {
             watch,
             observer,
             is_interrupted,
+            shard,
             checkpoint_every,
             peak_memory,
             reports,
@@ -201,45 +201,28 @@ impl Experiment {
             command,
             machine,
         } = host;
-        let plan = self.plan()?;
+        let whole = self.plan()?;
+        let plan = shard.map_or_else(|| whole.clone(), |shard| shard.plan(&whole));
         let wider = self.imp.wider_plan(&dir.addresses(), &self.subject()?)?;
         let about = (&build, command.as_slice(), machine.as_ref());
         let writer = SummaryWriter::new((&plan, &wider), self.record()?, dir, about)?;
-        let watch = RefCell::new(watch);
-        let opened: RefCell<Option<(u64, Dataset)>> = RefCell::new(None);
-        let examples = |seed: u64| -> Result<Loader, BoxError> {
-            let split_seed = self.split_seed(seed);
-            let mut opened = opened.borrow_mut();
-            if opened.as_ref().is_none_or(|(other, _)| *other != split_seed) {
-                let dataset = self.data.open(split_seed, &open, &mut |opening| (watch.borrow_mut())(opening))?;
-                writer.opened(&dataset, split_seed)?;
-                *opened = Some((split_seed, dataset));
-            }
-            let (_, dataset) = opened.as_ref().ok_or("no data set was opened")?;
-            Ok(self.loader(dataset, seed)?)
+        let on_opened =
+            |dataset: &Dataset, split_seed: u64| -> Result<(), BoxError> { Ok(writer.opened(dataset, split_seed)?) };
+        let subject = Subject {
+            experiment: self,
+            options: open,
+            watch: RefCell::new(watch),
+            on_opened: &on_opened,
+            opened: RefCell::default(),
         };
-        let network = |seed: u64, dtype: DType| -> Result<AnyInput, BoxError> {
-            let network = self.network.build(&Setup { dtype, ..Setup::new(self.init_seed(seed)) })?;
-            Ok(AnyInput { network, dtype })
-        };
-        let Normalisation { mean, std } = self.data.normalisation.clone();
+        let network = |seed: u64, dtype: DType| subject.network(seed, dtype);
         let runner = Runner {
             plan: &plan,
             network: &network,
-            examples: &examples,
+            examples: &|seed| subject.examples(seed),
             task: &Classification::default(),
-            network_info: NetworkInfo {
-                name: self.network.name.to_string(),
-                head: self.network.head.map(|head| head.to_string()),
-                n_outputs: self.network.n_outputs,
-                input: self.network.input.clone(),
-                preprocessing: Some(Preprocessing { mean, std }),
-                class_names: Vec::new(),
-            },
-            dataset_info: &|| DatasetInfo {
-                name: self.data.name.to_string(),
-                sha256: opened.borrow().as_ref().map(|(_, dataset)| dataset.provenance.content_sha256.clone()),
-            },
+            network_info: subject.network_info(),
+            dataset_info: &|| subject.dataset_info(),
             score_batches: SCORE_BATCHES,
             is_interrupted,
             checkpoint_every,
@@ -247,7 +230,7 @@ impl Experiment {
         };
         let outcome = runner
             .run(dir, observer, &mut |dir, outcome| Ok(writer.update(dir, outcome, reports, peak_memory())?))?;
-        let sheet = match &*opened.borrow() {
+        let sheet = match &*subject.opened.borrow() {
             Some((split_seed, dataset)) if outcome.n_trained > 0 => {
                 self.contact_sheet(dir, &writer.summary(&outcome), (*split_seed, dataset), &network)
             }
@@ -275,26 +258,3 @@ impl Experiment {
         }
     }
 }
-
-/// A network that takes batches of another type than its own: those of the data are f32, and GraSP's network is f64.
-struct AnyInput {
-    network: Box<dyn NamedNetwork>,
-    dtype: DType,
-}
-
-impl Network for AnyInput {
-    fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
-        self.network.forward(&x.to_dtype(self.dtype)?, pass)
-    }
-
-    fn parameters(&self) -> &Parameters {
-        self.network.parameters()
-    }
-
-    fn set_masks(&mut self, masks: &BTreeMap<String, Tensor>) -> candle_core::Result<()> {
-        self.network.set_masks(masks)
-    }
-}
-
-/// Batches that SNIP's and GraSP's gradients are averaged over: ten examples a class of ten with batches of tens.
-const SCORE_BATCHES: usize = 10;

@@ -16,7 +16,7 @@ use lth_runs::report::Extras;
 
 use crate::earlier::Earlier;
 use crate::observer::{Notice, Observer};
-use crate::{Error, Outcome, Plan, extras, plan};
+use crate::{Error, Outcome, Plan, Shard, extras, plan};
 
 /// The files made of a summary and of what is measured besides, by name.
 pub type Reports<'a> = dyn Fn(&Summary, &Extras) -> Vec<(&'static str, String)> + 'a;
@@ -32,6 +32,8 @@ pub struct Host<'a> {
     pub observer: &'a mut dyn Observer,
     /// Asked between two batches: whether to stop, and go on another time.
     pub is_interrupted: &'a dyn Fn() -> bool,
+    /// The share of the experiment's replicates that is trained; absent: all of them.
+    pub shard: Option<Shard>,
     /// Time between two checkpoints of a fit, about: a minute, unless somebody wants it otherwise.
     pub checkpoint_every: Duration,
     /// The process's peak resident memory in bytes, where somebody knows it.
@@ -58,6 +60,7 @@ impl<'a> Host<'a> {
             watch,
             observer,
             is_interrupted: &|| false,
+            shard: None,
             checkpoint_every: CHECKPOINT_EVERY,
             peak_memory: &|| None,
             reports: &lth_runs::report::files_with,
@@ -103,12 +106,22 @@ impl SummaryWriter {
     /// # Errors
     /// If a record or the summary that is there cannot be read.
     pub fn new(
+        plans: (&Plan, &Plan),
+        experiment: ExperimentRecord,
+        dir: &ExperimentDir,
+        about: (&BuildRecord, &[String], Option<&MachineRecord>),
+    ) -> Result<Self, Error> {
+        Self::going_on(dir.summary()?, plans, experiment, dir, about)
+    }
+
+    /// [`SummaryWriter::new`] with the summary that it begins with.
+    pub(crate) fn going_on(
+        before: Option<Summary>,
         (plan, wider): (&Plan, &Plan),
         experiment: ExperimentRecord,
         dir: &ExperimentDir,
         (build, command, machine): (&BuildRecord, &[String], Option<&MachineRecord>),
     ) -> Result<Self, Error> {
-        let before = dir.summary()?;
         let before = before.as_ref();
         let earlier = Earlier::of(dir, plan, wider, before)?;
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map(|elapsed| elapsed.as_secs()).ok();

@@ -35,14 +35,19 @@
 //! [`InstabilityConfig`] asks of an experiment's networks from which step on they are stable to the order of their data:
 //! copies of fits ([`plan::Branch`]) and paths between them ([`plan::PathPlan`]) are parts of its plan.
 //!
+//! Replicates rest on nothing of each other: [`Shard`]s of a plan are run on machines of their own, each into a folder of its
+//! own, and [`collect`] makes one experiment of the folders.
+//!
 //! Besides plans: [`Scoring`] collects what a criterion needs over batches, to prune before training; [`linear_path`] and
 //! [`sensitivity`] look at trained networks; [`extras`] and [`contact_sheet`] give a report what only networks and pictures
 //! tell; [`TensorBoard`] writes event files.
 
+mod again;
 mod arms;
 mod branch;
 mod checkpoints;
 mod checks;
+mod collect;
 mod connectivity;
 mod contact_sheet;
 mod done;
@@ -62,16 +67,21 @@ mod observer;
 mod paths;
 pub mod plan;
 mod presets;
+mod recorded;
 mod recorder;
 mod runner;
 mod scoring;
 mod sensitivity;
+mod shard;
 mod signs;
 mod states;
+mod subject;
 mod targets;
 mod tensorboard;
 
+pub use again::Again;
 pub use arms::Arm;
+pub use collect::{Collected, collect};
 pub use connectivity::{PathPoint, linear_path};
 pub use contact_sheet::contact_sheet;
 pub use error::Error;
@@ -85,10 +95,12 @@ pub use notebook::NotebookConfig;
 pub use observer::{Notice, Observer};
 pub use plan::Plan;
 pub use presets::{PRESETS, from_recipe, preset};
+pub use recorded::Recorded;
 pub use recorder::RECORDING;
 pub use runner::{OnFit, Outcome, Runner};
 pub use scoring::Scoring;
 pub use sensitivity::{
     Parts, Sensitivity, kinds, layers_alone, levels_by_kind, levels_by_layer, sensitivity, suggested_sparsities,
 };
+pub use shard::{Shard, WorkItem};
 pub use tensorboard::TensorBoard;

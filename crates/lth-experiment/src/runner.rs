@@ -1,6 +1,7 @@
 //! Does what a plan says, and what of it is not there yet.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
@@ -119,7 +120,8 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             let count = |step: lth_schedule::Step| u64::from(step.epoch) * n_batches + u64::from(step.iteration);
             let n_steps = count(fit.to).saturating_sub(count(fit.from));
             observer.on(&Notice::Started { fit, index, n_fits: self.plan.fits.len(), n_steps });
-            let trained = self.fit(dir, fit, &identity, data, &outcome.records, observer);
+            let root = dir.path().to_path_buf();
+            let trained = self.fit(dir, &root, fit, &identity, data, &outcome.records, observer);
             match trained.map_err(Error::of(address))? {
                 Some(record) => {
                     dir.write_record(&record)?;
@@ -250,10 +252,13 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         (self.network)(seed, dtype).map_err(|source| Error::Subject { what: "the network", seed, source })
     }
 
-    /// One fit from its start to its record; `None` if it was interrupted.
-    fn fit(
+    /// One fit from its start to its record; `None` if it was interrupted. `root`: the folder with the files of `records`.
+    // What a fit is of, in a folder of which, told to whom: each of another origin.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn fit(
         &self,
         dir: &mut ExperimentDir,
+        root: &Path,
         fit: &FitPlan,
         identity: &str,
         examples: &E,
@@ -261,8 +266,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         observer: &mut dyn Observer,
     ) -> Result<Option<FitRecord>, Error> {
         let begun = Instant::now();
-        let root = dir.path().to_path_buf();
-        let states = States { plan: self.plan, root: &root, records };
+        let states = States { plan: self.plan, root, records };
         let network = self.network(initial_seed(&fit.start, fit.address.seed), DType::F32)?;
         self.begin(&network, &fit.start, fit.address.seed, DType::F32, &states)?;
         let masks = self.masks(fit, examples, &states)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use candle_core::DType;
 use lth_data::{Dataset, Loader};
-use lth_experiment::{Plan, Runner, SummaryWriter, contact_sheet};
+use lth_experiment::{Plan, Runner, Shard, SummaryWriter, contact_sheet};
 use lth_nn::{Freeze, Part, ResNet, ResNetConfig, Setup};
 use lth_runs::experiment::{ExperimentDir, ExperimentRecord};
 use lth_ticket::{DatasetInfo, NetworkInfo};
@@ -23,26 +23,36 @@ use crate::build::build;
 use crate::console::Console;
 use crate::experiment::{Progress, conclude, interrupted, machine, out_failure};
 use crate::failure::{Blame, Failure, Kind, Result};
+use crate::work::{self, Planned};
 use crate::{data, system};
 use options::{Settings, WeightsName};
 
-pub(crate) fn run(options: &Options) -> Result {
-    let settings = options.settings()?;
-    let subject = subject(&settings, options);
-    let mut plan = settings.notebook.plan(subject).usage()?;
+pub(crate) fn planned(options: &Options) -> Result<Planned> {
+    planned_by(options, &options.settings()?)
+}
+
+fn planned_by(options: &Options, settings: &Settings) -> Result<Planned> {
+    let mut plan = settings.notebook.plan(subject(settings, options)).usage()?;
     plan.config = json!({ "notebook": plan.config, "subject": plan.subject });
+    let identity = settings.notebook.identity(&plan.subject).usage()?;
+    let name = format!("{}-{}", settings.data.name, &identity[..8]);
+    let out = options.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
+    Ok(Planned { plan, identity, out, json: options.json })
+}
+
+pub(crate) fn run(options: &Options, shard: Option<Shard>) -> Result {
+    // From here on a signal is listened to.
+    interrupted();
+    let settings = options.settings()?;
+    let Planned { plan, identity, out, .. } = planned_by(options, &settings)?;
+    let plan = shard.map_or_else(|| plan.clone(), |shard| shard.plan(&plan));
+    let out = work::folder(out, shard);
     let console = Console::new(options.json);
     // Feature maps are freed and wanted again at every step.
     lth_kernels::keep_freed_memory();
     system::set_threads(options.threads)?;
 
-    let record = ExperimentRecord {
-        name: plan.name.clone(),
-        identity: settings.notebook.identity(&plan.subject).usage()?,
-        config: plan.config.clone(),
-    };
-    let name = format!("{}-{}", settings.data.name, &record.identity[..8]);
-    let out = options.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
+    let record = ExperimentRecord { name: plan.name.clone(), identity, config: plan.config.clone() };
     let existing = if options.force { lth_runs::Existing::Replace } else { lth_runs::Existing::Refuse };
     // Before any long work: the folder may be refused.
     let mut dir =

@@ -21,7 +21,7 @@ pub use analysis::{Analysis, ArmFigures, Beside, Compared, Comparison, LeftOut, 
 pub use arm::{ArmRecord, ArmRole};
 pub use fit::{Ending, Evaluated, FitRecord, Measurement, Part};
 pub use path::{PathPoint, PathRecord};
-pub use reader::{CHECKPOINT, ExperimentReader};
+pub use reader::ExperimentReader;
 pub use reference::{Reference, ReferenceFigure};
 pub use stability::Stability;
 pub use store::{ExperimentDir, MetricLine};

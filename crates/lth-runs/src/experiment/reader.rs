@@ -11,7 +11,7 @@ pub(super) const SUMMARY: &str = "summary.json";
 pub(super) const RECORD: &str = "record.json";
 pub(super) const PATH: &str = "path.json";
 /// A fit's checkpoint, in its folder while it is not whole.
-pub const CHECKPOINT: &str = "checkpoint.safetensors";
+pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
 /// It, the one before it, and the next one that was not put in its place.
 pub(super) const CHECKPOINTS: [&str; 3] =
     [CHECKPOINT, "checkpoint.safetensors.previous", "checkpoint.safetensors.next"];

@@ -76,6 +76,7 @@ mod random;
 mod resize;
 mod source;
 mod split;
+mod text;
 pub mod toy_pets;
 mod uniform;
 

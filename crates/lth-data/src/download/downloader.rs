@@ -9,7 +9,7 @@ use super::error::{Attempt, Cause, Error, Result};
 use super::mirror::{Mirror, Sums, check_url, public};
 use super::options::{Event, Options};
 use super::resource::{Check, Digests, Resource};
-use super::transfer::{Part, Retry, Stop, failed_call, receive, refused};
+use super::transfer::{Ask, Part, Retry, Stop, failed_call, receive, refused};
 
 /// A file that is whole and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +99,10 @@ impl Downloader {
     /// folder is lost; the bytes so far are kept for the next time.
     pub fn fetch(&self, resource: &Resource, notify: &dyn Fn(Event<'_>)) -> Result<Fetched> {
         let resource = self.mirrored(resource)?;
+        // First without a lock: nothing need be written where the file is there, and a shared cache may be read-only.
+        if let Some(Ok(fetched)) = self.look_up(&resource, notify)? {
+            return Ok(fetched);
+        }
         let target = self.target(&resource);
         let folder = target.parent().unwrap_or(&self.folder);
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
@@ -112,8 +116,8 @@ impl Downloader {
         let mut tried = Vec::new();
         for url in &resource.urls {
             match self.try_url(&resource, url, &part, notify)? {
-                Ok(digests) => {
-                    part.finish(&target)?;
+                Ok((whole, digests)) => {
+                    part.finish(&whole, &target)?;
                     sync_folder(folder);
                     return remember(&target, &resource, digests, Some(public(url)));
                 }
@@ -182,6 +186,7 @@ impl Downloader {
             fs::read(verified_path(&target)).ok().and_then(|text| serde_json::from_slice::<Verified>(&text).ok());
         if let Some(verified) = &verified
             && verified.size == metadata.len()
+            && resource.might_be(verified.size, &verified.sha256)
             && verified.modified_nanoseconds == modified(&metadata)
         {
             let Verified { size, sha256, url, .. } = verified;
@@ -200,27 +205,32 @@ impl Downloader {
         }
     }
 
-    /// Tries one address until the part is whole and verified, or patience ends.
+    /// Tries one address until a part is whole and verified, or patience ends.
     fn try_url(
         &self,
         resource: &Resource,
         url: &str,
         part: &Part,
         notify: &dyn Fn(Event<'_>),
-    ) -> Result<std::result::Result<Digests, Attempt>> {
+    ) -> Result<std::result::Result<(Part, Digests), Attempt>> {
         let options = &self.options;
         let (mut failures, mut restarts) = (0, 0);
-        let mut times = 0;
+        let (mut times, mut ask) = (0, Ask::Rest);
         loop {
             times += 1;
             let before = part.len();
-            let stop = match receive(&self.agent, options, resource, url, part, notify) {
-                Ok(()) => {
+            let stop = match receive(&self.agent, options, resource, url, part, ask, notify) {
+                Ok(whole) => {
                     notify(Event::Verifying { name: &resource.name });
-                    let digests = Digests::of_file(part.path()).map_err(Error::io("read", part.path()))?;
+                    let digests = Digests::of_file(whole.path()).map_err(Error::io("read", whole.path()))?;
                     match resource.verify(&digests) {
-                        Ok(()) => return Ok(Ok(digests)),
-                        Err(cause) => Stop::Remote(cause, Retry::FromScratch),
+                        Ok(()) => return Ok(Ok((whole, digests))),
+                        Err(cause) => {
+                            if matches!(cause, Cause::WrongChecksum { .. }) {
+                                whole.discard()?;
+                            }
+                            Stop::Remote(cause, Retry::FromScratch)
+                        }
                     }
                 }
                 Err(stop) => stop,
@@ -229,14 +239,11 @@ impl Downloader {
                 Stop::Local(error) => return Err(error),
                 Stop::Remote(cause, retry) => (cause, retry),
             };
-            if matches!(cause, Cause::WrongChecksum { .. } | Cause::WrongLength { .. }) {
-                part.discard()?;
-            }
+            ask = if retry == Retry::FromScratch { Ask::Whole } else { Ask::Rest };
             let unreachable = matches!(cause, Cause::Unreachable(_));
             let (go_on, pause) = match retry {
                 Retry::Elsewhere => (false, Duration::ZERO),
                 Retry::FromScratch => {
-                    part.discard()?;
                     restarts += 1;
                     (restarts < 2, Duration::ZERO)
                 }

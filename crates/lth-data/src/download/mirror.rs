@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::{Error, Result};
 use super::resource::{Check, Resource, hex};
+use crate::text::on_one_line;
 
 /// Where files lie instead of at their own addresses.
 #[derive(Clone, PartialEq, Eq)]
@@ -97,6 +98,7 @@ impl Sums {
             }
             let bad = || {
                 let start: String = line.chars().take(80).collect();
+                let start = on_one_line(&start);
                 format!("SHA256SUMS line {} is `{start}`, expected a SHA-256 and a file name", index + 1)
             };
             let (sum, name) = line.split_once([' ', '\t']).ok_or_else(bad)?;
@@ -107,7 +109,7 @@ impl Sums {
             let sum = sum.to_ascii_lowercase();
             match entries.insert(name.to_owned(), sum.clone()) {
                 Some(earlier) if earlier != sum => {
-                    return Err(format!("SHA256SUMS has two different checksums for `{name}`"));
+                    return Err(format!("SHA256SUMS has two different checksums for `{}`", on_one_line(name)));
                 }
                 _ => {}
             }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::error::{Cause, Error, Result};
 use super::resource::Resource;
@@ -69,6 +71,8 @@ pub enum Proxies {
 }
 
 /// Patience and limits.
+///
+/// Servers' certificates are held against those that the system trusts, or, where it names none, against Mozilla's.
 #[derive(Clone)]
 pub struct Options {
     /// Attempts per address that bring nothing before it is given up. An address that cannot be reached at all gets 2.
@@ -143,11 +147,12 @@ impl Options {
     /// The client with these limits.
     pub(super) fn agent(&self) -> ureq::Agent {
         let proxy = match self.proxies {
-            Proxies::Environment => ureq::Proxy::try_from_env(),
+            Proxies::Environment => proxy_of_the_environment(),
             Proxies::Direct => None,
         };
         ureq::Agent::config_builder()
             .proxy(proxy)
+            .tls_config(TlsConfig::builder().root_certs(trusted()).build())
             .http_status_as_error(false)
             .max_redirects(5)
             .timeout_resolve(Some(self.connect))
@@ -166,4 +171,32 @@ impl Options {
         let doubled = self.pause.saturating_mul(1 << failures.saturating_sub(1).min(16));
         asked.unwrap_or(doubled).min(self.longest_pause)
     }
+}
+
+/// The first of the environment's proxies that is an address. Of one that is none its name is said, never its value, which
+/// may hold a password.
+fn proxy_of_the_environment() -> Option<ureq::Proxy> {
+    for name in ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"] {
+        let value = std::env::var(name).unwrap_or_default();
+        if !value.is_empty() && ureq::Proxy::new(&value).is_err() {
+            tracing::warn!("{name} is no address of a proxy, such as http://host:3128: it is not used");
+        }
+    }
+    ureq::Proxy::try_from_env()
+}
+
+/// Whose signature a server's certificate needs: those whom this system trusts (on Linux also `SSL_CERT_FILE` and
+/// `SSL_CERT_DIR`), as behind a proxy that reads along; where the system names none, those built in, which are Mozilla's.
+fn trusted() -> RootCerts {
+    static TRUSTED: OnceLock<RootCerts> = OnceLock::new();
+    let load = || {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::debug!("certificates of this system: {error}");
+        }
+        let certificates: Vec<Certificate<'static>> =
+            found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+        if certificates.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(certificates)) }
+    };
+    TRUSTED.get_or_init(load).clone()
 }

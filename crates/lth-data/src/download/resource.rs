@@ -158,6 +158,12 @@ impl Resource {
         Ok(self.verify(&digests).is_ok())
     }
 
+    /// Whether a file of this length and SHA-256 may be this one, as far as the two tell.
+    pub(super) fn might_be(&self, size: u64, sha256: &str) -> bool {
+        let sum = |check: &Check| if let Check::Sha256(sum) = check { sha256.starts_with(sum.as_str()) } else { true };
+        self.size.is_none_or(|expected| expected == size) && sum(&self.check)
+    }
+
     /// Whether `digests` are those of this file.
     pub(super) fn verify(&self, digests: &Digests) -> Result<(), Cause> {
         match self.size {

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ureq::http::{HeaderMap, StatusCode};
 
@@ -11,8 +11,13 @@ use super::error::{Cause, Error};
 use super::mirror::public;
 use super::options::{Event, Options};
 use super::resource::Resource;
+use crate::text::on_one_line;
 
 /// A download under way: the bytes so far, and beside them what the server said about the file they belong to.
+///
+/// A server that begins anew writes to a second part ([`Part::anew`]), which takes the first one's place once it has come
+/// further: what answers in between may be a login page, and no more than a beginning of it is ever there.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Part {
     path: PathBuf,
     origin_path: PathBuf,
@@ -62,6 +67,14 @@ impl Part {
         Part { path: with(".part"), origin_path: with(".part.json") }
     }
 
+    /// Where a beginning anew is written while this part has bytes.
+    fn anew(&self) -> Part {
+        let mut path = self.path.as_os_str().to_owned();
+        path.push(".anew");
+        let path = PathBuf::from(path);
+        Part { origin_path: path.with_extension("anew.json"), path }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -82,12 +95,33 @@ impl Part {
         Ok(())
     }
 
-    /// Gives the bytes their final name.
-    pub(super) fn finish(&self, target: &Path) -> Result<(), Error> {
-        fs::rename(&self.path, target).map_err(Error::io("finish", target))?;
-        // A leftover is harmless: without a part nobody reads it.
-        let _ = fs::remove_file(&self.origin_path);
+    /// Gives the bytes of `whole`, this part or the one beside it, their final name. Of the other nothing is left.
+    pub(super) fn finish(&self, whole: &Part, target: &Path) -> Result<(), Error> {
+        fs::rename(&whole.path, target).map_err(Error::io("finish", target))?;
+        // A leftover is harmless: it is overwritten, or was of use.
+        let _ = self.discard();
+        let _ = self.anew().discard();
         Ok(())
+    }
+
+    /// Bytes that can be gone on from.
+    fn usable(&self) -> u64 {
+        if self.origin().is_some() { self.len() } else { 0 }
+    }
+
+    /// Lets a beginning anew take the place of this part if it has come further, or if this part `is_stale`: of a file
+    /// that the server has no longer. Also what a killed process left.
+    pub(super) fn settle(&self, is_stale: bool) -> Result<(), Error> {
+        let anew = self.anew();
+        if anew.usable() > if is_stale { 0 } else { self.usable() } {
+            // Bytes must never stand beside another file's origin: without one they are no part.
+            let _ = fs::remove_file(&self.origin_path);
+            fs::rename(&anew.path, &self.path).map_err(Error::io("continue", &self.path))?;
+        }
+        if !anew.path.exists() && anew.origin_path.exists() && !self.origin_path.exists() {
+            return fs::rename(&anew.origin_path, &self.origin_path).map_err(Error::io("continue", &self.path));
+        }
+        anew.discard()
     }
 
     fn origin(&self) -> Option<Origin> {
@@ -113,18 +147,30 @@ impl Part {
     }
 }
 
-/// Gets the rest of `resource` from `url` into `part`. On success the part has every byte the server announced;
-/// whether they are the right ones is not known yet.
+/// What is asked of a server that has given a part of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// The rest.
+    Rest,
+    /// The whole file.
+    Whole,
+}
+
+/// Gets the rest of `resource` from `url` into `part`, or all of it into the part beside it. On success the part that is
+/// given back has every byte the server announced; whether they are the right ones is not known yet. On failure `part` has
+/// what it had, or more.
 pub(super) fn receive(
     agent: &ureq::Agent,
     options: &Options,
     resource: &Resource,
     url: &str,
     part: &Part,
+    ask: Ask,
     notify: &dyn Fn(Event<'_>),
-) -> Result<(), Stop> {
+) -> Result<Part, Stop> {
+    part.settle(false)?;
     let origin = part.origin();
-    let mut offset = if origin.is_some() { part.len() } else { 0 };
+    let mut offset = if ask == Ask::Rest { part.usable() } else { 0 };
     let same_url = origin.as_ref().is_some_and(|origin| origin.url == public(url));
     let validator = origin.as_ref().filter(|_| same_url).and_then(validator);
     if validator.is_none() && !resource.check.covers_the_whole_file() {
@@ -135,7 +181,7 @@ pub(super) fn receive(
         offset = 0;
     }
     if offset > 0 && resource.size == Some(offset) {
-        return Ok(());
+        return Ok(part.clone());
     }
 
     let mut request = agent.get(url).header("Accept-Encoding", "identity");
@@ -166,12 +212,16 @@ pub(super) fn receive(
         StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => {
             let whole = text(&headers, "content-range").is_some_and(|range| range == format!("bytes */{offset}"));
             if whole {
-                return Ok(());
+                return Ok(part.clone());
             }
             return Err(Stop::Remote(Cause::Status(416), Retry::FromScratch));
         }
         status => return Err(refused(status, &headers)),
     };
+    if status == StatusCode::OK && is_page(&headers) && (total.is_none() || total != resource.size) {
+        let cause = "a web page instead of the file: does this network ask for a login?".to_owned();
+        return Err(Stop::Remote(Cause::BadAnswer(cause), Retry::Elsewhere));
+    }
     if let (Some(total), Some(size)) = (total, resource.size)
         && total != size
     {
@@ -183,18 +233,40 @@ pub(super) fn receive(
     }
     options.check_space(resource, part.path(), total.or(resource.size).map_or(0, |total| total - offset))?;
 
-    let file = if offset == 0 { part.start(&Origin { total, ..answer })? } else { part.resume(offset)? };
+    let is_stale = same_url && origin.as_ref().is_some_and(|origin| origin.is_another(&answer, total, resource.size));
+    let written = if offset == 0 && part.usable() > 0 { part.anew() } else { part.clone() };
+    let file = if offset == 0 { written.start(&Origin { total, ..answer })? } else { written.resume(offset)? };
     notify(Event::Started { name: &resource.name, url: &public(url), offset, total });
     let body = response.into_body().into_reader();
-    let received = copy(body, &file, options, resource, part, offset, most, notify);
-    file.sync_all().map_err(Error::io("write", part.path()))?;
-    let received = received?;
-    match total.or(resource.size) {
+    let received = copy(body, &file, options, resource, &written, offset, most, notify);
+    let synced = file.sync_all().map_err(Error::io("write", written.path()));
+    drop(file);
+    let received = received.and_then(|received| match total.or(resource.size) {
         Some(total) if received < total => {
             let reason = "the connection was closed".to_owned();
             Err(Stop::Remote(Cause::CutOff { received, reason }, Retry::Later(None)))
         }
         _ => Ok(()),
+    });
+    if let Err(Stop::Remote(Cause::WrongLength { .. }, _)) = received {
+        // More than there can be: nothing of this answer is believed.
+        if offset == 0 { written.discard()? } else { drop(written.resume(offset)?) }
+    }
+    if received.is_err() && written != *part {
+        part.settle(is_stale)?;
+    }
+    received?;
+    synced?;
+    Ok(written)
+}
+
+impl Origin {
+    /// Whether `answer`, from the same address, is certainly of another version of the file: its ETag has changed, and its
+    /// length is that of the file, which a login page's is not.
+    fn is_another(&self, answer: &Origin, total: Option<u64>, size: Option<u64>) -> bool {
+        let strong = |origin: &Origin| origin.etag.clone().filter(|etag| !etag.starts_with("W/"));
+        let changed = strong(self).zip(strong(answer)).is_some_and(|(before, now)| before != now);
+        changed && total.is_some() && total == size.or(self.total)
     }
 }
 
@@ -209,7 +281,7 @@ fn check_partial(
 ) -> Result<u64, Stop> {
     let range = text(headers, "content-range").unwrap_or_default();
     let Some((first, total)) = content_range(&range) else {
-        let cause = Cause::BadAnswer(format!("status 206 with Content-Range `{range}`"));
+        let cause = Cause::BadAnswer(format!("status 206 with Content-Range `{}`", on_one_line(&range)));
         return Err(Stop::Remote(cause, Retry::FromScratch));
     };
     if first != offset {
@@ -227,6 +299,7 @@ fn check_partial(
         && let (Some(before), Some(now)) = (origin.and_then(|origin| origin.etag.as_ref()), &answer.etag)
         && before != now
     {
+        let (before, now) = (on_one_line(before), on_one_line(now));
         let cause = Cause::BadAnswer(format!("the file changed: ETag was {before}, is {now}"));
         return Err(Stop::Remote(cause, Retry::FromScratch));
     }
@@ -302,6 +375,11 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.trim().to_owned())
 }
 
+/// Whether the answer says that it is a page for people.
+fn is_page(headers: &HeaderMap) -> bool {
+    text(headers, "content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
+}
+
 fn wrong_length(got: u64, expected: String) -> Stop {
     Stop::Remote(Cause::WrongLength { got, expected }, Retry::Elsewhere)
 }
@@ -317,13 +395,41 @@ fn is_timeout(error: &io::Error) -> bool {
 /// What a status other than 200 and 206 means.
 pub(super) fn refused(status: StatusCode, headers: &HeaderMap) -> Stop {
     let retry = match status.as_u16() {
-        408 | 425 | 429 | 500 | 502..=504 => {
-            let seconds = text(headers, "retry-after").and_then(|value| value.parse().ok());
-            Retry::Later(seconds.map(Duration::from_secs))
-        }
+        408 | 425 | 429 | 500 | 502..=504 => Retry::Later(retry_after(headers)),
         _ => Retry::Elsewhere,
     };
     Stop::Remote(Cause::Status(status.as_u16()), retry)
+}
+
+/// How long the server asks to wait: seconds, or until a date, which is measured by the server's own clock where it
+/// gives the time. `None` also for what is over already.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = text(headers, "retry-after")?;
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|now| now.as_secs());
+    let now = text(headers, "date").and_then(|date| unix_seconds(&date)).or_else(now)?;
+    unix_seconds(&value)?.checked_sub(now).filter(|&seconds| seconds > 0).map(Duration::from_secs)
+}
+
+/// Seconds since 1970 of a date such as `Sun, 06 Nov 1994 08:49:37 GMT`, the form that RFC 9110 prescribes.
+fn unix_seconds(date: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let words: Vec<&str> = date.split_once(", ")?.1.split(' ').collect();
+    let [day, month, year, time, "GMT"] = words[..] else { return None };
+    let month = 1 + MONTHS.iter().position(|&name| name == month)? as u64;
+    let (day, year) = (day.parse::<u64>().ok()?, year.parse::<u64>().ok()?);
+    let time: Vec<u64> = time.split(':').map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [hours, minutes, seconds] = time[..] else { return None };
+    if !(1..=31).contains(&day) || !(1970..=9999).contains(&year) || hours > 23 || minutes > 59 || seconds > 60 {
+        return None;
+    }
+    // Years that begin in March have the leap day at their end.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    const DAYS_TO_1970: u64 = 719_468;
+    Some(days.checked_sub(DAYS_TO_1970)? * 86_400 + hours * 3_600 + minutes * 60 + seconds)
 }
 
 /// What it means that no answer came at all.
@@ -346,10 +452,10 @@ pub(super) fn failed_call(error: &ureq::Error, received: u64) -> Stop {
         // Its message quotes the address, password and all.
         E::BadUri(_) => Stop::Remote(Cause::BadAnswer("bad address".to_owned()), Retry::Elsewhere),
         E::TooManyRedirects | E::RedirectFailed | E::LargeResponseHeader(..) | E::RequireHttpsOnly(_) => {
-            Stop::Remote(Cause::BadAnswer(error.to_string()), Retry::Elsewhere)
+            Stop::Remote(Cause::BadAnswer(on_one_line(&error.to_string())), Retry::Elsewhere)
         }
         // Protocol and TLS: a proxy or a cable may be to blame, so one more try is worth it.
-        _ => Stop::Remote(Cause::BadAnswer(error.to_string()), Retry::Later(None)),
+        _ => Stop::Remote(Cause::BadAnswer(on_one_line(&error.to_string())), Retry::Later(None)),
     }
 }
 
@@ -363,6 +469,68 @@ mod tests {
         for bad in ["", "bytes 5-9/*", "bytes */10", "bytes 5-10/10", "bytes 9-5/10", "items 5-9/10", "bytes -5-9/10"] {
             assert_eq!(content_range(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn dates_are_seconds_since_1970() {
+        // As `date -u -d "$DATE" +%s` has them.
+        for (date, seconds) in [
+            ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777),
+            ("Tue, 29 Feb 2000 23:59:59 GMT", 951_868_799),
+            ("Wed, 01 Mar 2000 00:00:00 GMT", 951_868_800),
+            ("Thu, 31 Dec 2099 12:00:00 GMT", 4_102_401_600),
+        ] {
+            assert_eq!(unix_seconds(date), Some(seconds), "{date}");
+        }
+        for bad in ["", "soon", "Sun, 06 Nov 1994 08:49:37", "Sun, 00 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 8h GMT"]
+        {
+            assert_eq!(unix_seconds(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wish_to_wait_is_seconds_or_a_date() {
+        let wait = |after: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("retry-after", after.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert("date", date.parse().unwrap());
+            }
+            retry_after(&headers).map(|wait| wait.as_secs())
+        };
+        let now = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(wait("7", None), Some(7));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:50:00 GMT", now), Some(23));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:00 GMT", now), None, "over already");
+        assert_eq!(wait("Sun, 06 Nov 1994 08:50:00 GMT", None), None, "by our own clock");
+        assert_eq!(wait("a while", now), None);
+    }
+
+    #[test]
+    fn a_beginning_anew_takes_over_once_it_has_come_further() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = Part::beside(&folder.path().join("f"));
+        let origin = |url: &str| Origin { url: url.to_owned(), etag: None, last_modified: None, total: None };
+        let write =
+            |part: &Part, url: &str, n: usize| part.start(&origin(url)).unwrap().write_all(&vec![0; n]).unwrap();
+        let check = |old: usize, new: usize, is_stale: bool, expected: (&str, u64)| {
+            write(&part, "old", old);
+            write(&part.anew(), "new", new);
+            part.settle(is_stale).unwrap();
+            assert_eq!((part.origin().unwrap().url.as_str(), part.len()), expected);
+            assert!(!part.anew().path.exists() && !part.anew().origin_path.exists());
+        };
+        check(5, 3, false, ("old", 5));
+        check(5, 5, false, ("old", 5));
+        check(5, 6, false, ("new", 6));
+        check(5, 3, true, ("new", 3));
+        check(5, 0, true, ("old", 5));
+        // Killed between the two renames.
+        write(&part, "new", 6);
+        fs::rename(&part.origin_path, &part.anew().origin_path).unwrap();
+        part.settle(false).unwrap();
+        assert_eq!((part.origin().unwrap().url.as_str(), part.len()), ("new", 6));
     }
 
     #[test]

@@ -126,3 +126,20 @@ pub(crate) fn file(stream: &mut TcpStream, request: &Request, body: &[u8], etag:
     head(stream, if start.is_some() { "206 Partial Content" } else { "200 OK" }, &headers);
     let _ = stream.write_all(&rest[..rest.len().min(at_most)]);
 }
+
+/// Ends the connection with a reset, on Linux; elsewhere in order.
+pub(crate) fn reset(stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    #[allow(unsafe_code)] // the standard library cannot say it yet
+    {
+        use std::os::fd::AsRawFd;
+        let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+        let size = size_of_val(&at_once) as libc::socklen_t;
+        // SAFETY: the socket is open, and the setting is a `linger` of the size given.
+        unsafe {
+            libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const at_once).cast(), size);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = stream;
+}

@@ -9,6 +9,10 @@ mod datasets;
 mod digits;
 #[cfg(feature = "download")]
 mod download;
+#[cfg(feature = "download")]
+#[path = "../../../lth-files/tests/it/faults.rs"]
+#[allow(dead_code)] // the checks of writers are the unit tests'
+mod faults;
 mod folders;
 mod golden;
 #[cfg(feature = "download")]

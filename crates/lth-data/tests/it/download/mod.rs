@@ -1,5 +1,6 @@
 //! Downloads from a server that does everything wrong, one thing at a time.
 
+mod faults;
 mod hostile;
 mod processes;
 mod published;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lth_files::{on_its_lines, on_one_line};
 
 use crate::failure::{Blame, Result};
 
@@ -28,15 +29,22 @@ impl Console {
         Self { json, bars, failed: Mutex::new(None) }
     }
 
-    /// A line of the results.
+    /// A line of the results, or several. Nothing in it moves the cursor; that a name begins no line is the caller's to see
+    /// to ([`on_one_line`]).
     pub fn line(&self, text: impl AsRef<str>) {
-        if self.json { self.note(text) } else { self.result(text.as_ref()) }
+        let text = on_its_lines(text.as_ref());
+        if self.json {
+            self.hide_bars();
+            log_line(&text);
+        } else {
+            self.result(&text);
+        }
     }
 
     /// A line about what is going on.
     pub fn note(&self, text: impl AsRef<str>) {
         self.hide_bars();
-        log_line(text.as_ref());
+        log_line(&on_one_line(text.as_ref()));
     }
 
     /// The JSON that `--json` asked for.

@@ -6,7 +6,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use lth_data::download::Event;
 use lth_data::{
-    DamagedPolicy, DataSource, Dataset, DatasetSpec, Normalisation, OpenOptions, Opening, Progress, cache_dir,
+    ByteSize, DamagedPolicy, DataSource, Dataset, DatasetSpec, Normalisation, OpenOptions, Opening, Progress, cache_dir,
 };
 use lth_ticket::Preprocessing;
 
@@ -93,6 +93,10 @@ impl Watch<'_> {
             Opening::Decoding(Progress::Waiting) => {
                 self.console.note("another process is decoding the same pictures: waiting for it");
             }
+            Opening::Decoding(Progress::Measured { n_pictures, n_bytes }) => {
+                let (n_pictures, size) = (lth_runs::lines::grouped(n_pictures as u64), ByteSize(n_bytes));
+                self.console.note(format!("decoding {n_pictures} pictures: {size} in the cache"));
+            }
             Opening::Decoding(Progress::Decoding { n_bytes, n_bytes_total, .. }) => {
                 let bar = || self.console.bytes("decoding pictures", n_bytes_total);
                 self.bar.get_or_insert_with(bar).set_position(n_bytes);
@@ -170,6 +174,10 @@ fn failure(error: lth_data::Error, spec: &DatasetSpec) -> Failure {
             let hint = "Without a network: `lth reproduce --dataset toy-pets`, `lth imp --preset lenet-digits`, or give the \
                         data with --archive FILE… or --data-dir DIR";
             Failure::new(kind, anyhow::anyhow!("the data could not be downloaded: {error}. {hint}"))
+        }
+        (Data::CacheLimit { .. }, _) => {
+            let hint = "`lth cache list` shows what is there, `lth cache clean` removes it";
+            Failure::new(Kind::Data, anyhow::anyhow!("{error}: {hint}"))
         }
         _ => Failure::new(Kind::Data, error),
     }

@@ -92,7 +92,7 @@ impl fmt::Display for Failure {
             }
         }
         // Names in files may be anything: none moves the cursor or begins a line.
-        f.write_str(&said.replace(char::is_control, " "))
+        f.write_str(&lth_files::on_one_line(&said))
     }
 }
 

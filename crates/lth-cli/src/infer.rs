@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use candle_core::{Device, Module, Tensor};
 use clap::Args;
 use lth_data::{Normalisation, Resizer};
+use lth_files::on_one_line;
 use lth_nn::{NetworkSpec, PackedNetwork, Setup};
 use lth_ticket::{Preprocessing, Ticket};
 use lth_train::Network;
@@ -90,7 +91,8 @@ pub(crate) fn run(options: &Options) -> Result {
         for answer in &new {
             let Answer { image, class, probability, .. } = answer;
             if !options.json {
-                console.line(format!("{}: {class} ({:.1} %)", image.display(), 100. * probability));
+                let answer = format!("{}: {class} ({:.1} %)", image.display(), 100. * probability);
+                console.line(on_one_line(&answer));
             }
         }
         answers.extend(new);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
+use lth_files::on_one_line;
 use lth_mask::{MaskSet, Stats};
 use lth_nn::Weights;
 use lth_ticket::{NetworkInfo, Ticket, TicketHeader};
@@ -219,8 +220,10 @@ fn text(report: &Report) -> String {
     lines.extend(report.skipped.iter().map(|entry| format!("  skipped    {entry}")));
     let remarks = remarks(&report.folded, report.wrapper.as_deref(), &report.all_zero);
     lines.extend(remarks.into_iter().map(|remark| format!("  note       {remark}")));
-    lines.push(format!("\n{}", report.layers));
-    lines.join("\n")
+    let mut text: String = lines.iter().map(|line| on_one_line(line) + "\n").collect();
+    // Its own rows are lines; names in it begin none.
+    text += &format!("\n{}", report.layers);
+    text
 }
 
 fn header_lines(header: &TicketHeader, report: &Report) -> Vec<String> {

@@ -6,6 +6,7 @@ pub mod share;
 pub mod system;
 
 mod build;
+mod cache;
 mod checked;
 mod collect;
 mod compare;
@@ -73,6 +74,8 @@ pub enum Command {
     Infer(infer::Options),
     /// Puts data sets into the cache
     Fetch(fetch::Options),
+    /// Lists or removes what the cache holds
+    Cache(cache::Options),
     /// Prints completions for a shell
     Completions {
         /// Which shell
@@ -104,6 +107,7 @@ impl Command {
             Self::Prune(options) => prune::run(options),
             Self::Infer(options) => infer::run(options),
             Self::Fetch(options) => fetch::run(options),
+            Self::Cache(options) => cache::run(options),
             Self::Completions { shell } => {
                 let mut command = C::command();
                 let name = command.get_bin_name().unwrap_or("lth").to_owned();

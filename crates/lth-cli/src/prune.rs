@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use clap::{Args, ValueEnum};
 use lth_criteria::{Criterion, Input, NamedInputs, score_all};
+use lth_files::on_one_line;
 use lth_mask::{Granularity, MaskSet, Scope, Selection, Stats, ThresholdRule, matches, select_within};
 use lth_nn::Weights;
 use lth_ticket::Ticket;
@@ -221,7 +222,7 @@ pub(crate) fn run(options: &Options) -> Result {
     } else {
         console.line(layers.to_string());
         for LeftOut { name, shape, reason } in &left_out {
-            console.line(format!("left out `{name}` {shape:?}: {reason}"));
+            console.line(on_one_line(&format!("left out `{name}` {shape:?}: {reason}")));
         }
         let Totals { values, zeros, sparsity } = file;
         console.line(format!("whole file: {zeros} of {values} values are 0, {:.2} %", 100. * sparsity));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use lth_files::on_one_line;
 use lth_runs::experiment::{Ending, Evaluated, FitRecord, Part, Summary};
 use lth_runs::lines::{grouped, layer_table, measurement_header, measurement_line};
 use lth_runs::table::{Align, Table};
@@ -41,7 +42,7 @@ pub(crate) fn run(options: &Options) -> Result {
     match &options.fit {
         None => {
             console.line(report::overview(&summary).trim_end());
-            console.line(format!("\nfits: {}", addresses(&summary)));
+            console.line(format!("\nfits: {}", on_one_line(&addresses(&summary))));
             console.json(summary.to_json().data()?.trim_end());
         }
         Some(address) => {
@@ -72,8 +73,8 @@ fn addresses(summary: &Summary) -> String {
 }
 
 fn text(fit: &FitRecord, is_earlier: bool) -> String {
-    let mut text = format!("{}: {}\n\n", fit.address, fit.description);
-    let mut row = |what: &str, value: String| text += &format!("{what:14} {value}\n");
+    let mut text = on_one_line(&format!("{}: {}", fit.address, fit.description)) + "\n\n";
+    let mut row = |what: &str, value: String| text += &format!("{what:14} {}\n", on_one_line(&value));
     let start = fit.starts_from.as_ref().map_or_else(|| "initial weights".to_owned(), ToString::to_string);
     row("starts from", start);
     if !fit.mask_from.is_empty() {
@@ -109,7 +110,7 @@ fn text(fit: &FitRecord, is_earlier: bool) -> String {
         let n = fit.history.len();
         let every = n.div_ceil(MOST_MEASUREMENTS);
         let shown = fit.history.iter().enumerate().filter(|(index, _)| (n - 1 - index).is_multiple_of(every));
-        shown.for_each(|(_, at)| text += &format!("{}\n", measurement_line(at)));
+        shown.for_each(|(_, at)| text += &format!("{}\n", on_one_line(&measurement_line(at))));
         if every > 1 {
             text += &format!("(one of {every} of {n} measurements; all are in metrics.jsonl)\n");
         }

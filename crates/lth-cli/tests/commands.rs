@@ -13,6 +13,8 @@ use candle_core::{Device, Tensor};
 use lth_data::toy_pets::ToyPets;
 use lth_nn::Weights;
 
+#[path = "commands/cache.rs"]
+mod cache;
 #[path = "commands/cluster.rs"]
 mod cluster;
 #[path = "commands/looking.rs"]

@@ -30,6 +30,8 @@ const MAX_PAX_BYTES: u64 = 64 << 10;
 /// limits; and whatever `consume` returns.
 pub(crate) fn read(path: &Path, wanted: &Wanted<'_>, on_bytes: &dyn Fn(u64), consume: &mut Consumer<'_>) -> Result<()> {
     let file = File::open(path).map_err(Error::io("open", path))?;
+    // Says to whoever would remove it from the cache that it is in use.
+    let _ = file.try_lock_shared();
     let mut file = BufReader::with_capacity(1 << 20, Counted { inner: file, on_bytes });
     let is_gzip = file.fill_buf().map_err(Error::io("read", path))?.starts_with(&GZIP);
     let plain: Box<dyn Read> = if is_gzip { Box::new(Members::new(file)) } else { Box::new(file) };
@@ -204,7 +206,7 @@ impl<R: Read> Files<'_, R> {
     }
 
     fn hostile(&self, entry: &[u8], reason: String) -> Error {
-        let entry = String::from_utf8_lossy(entry).chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let entry = String::from_utf8_lossy(entry).into_owned();
         Error::HostileArchive { path: self.path.into(), entry, reason }
     }
 }

@@ -13,15 +13,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::byte_size::ByteSize;
 use crate::error::{Damaged, Error, Result};
 use crate::file::sync_folder;
 use crate::open::Misnamed;
 use crate::pets::ListCheck;
 
-const MAGIC: [u8; 8] = *b"LTHPICS\n";
+pub(crate) const MAGIC: [u8; 8] = *b"LTHPICS\n";
 /// Change it when the layout or anything about decoding changes: files of other versions are made anew.
 const VERSION: u32 = 2;
-const HEADER_LENGTH: u64 = 64;
+pub(crate) const HEADER_LENGTH: u64 = 64;
 /// Channels of the pictures in it.
 pub(crate) const N_CHANNELS: usize = 3;
 
@@ -103,6 +104,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Bytes written so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.end
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(Error::io("write cache file", &self.path))?;
         self.end += bytes.len() as u64;
@@ -143,6 +149,8 @@ impl Reader {
     pub(crate) fn open(path: &Path, source_state: &str) -> Result<(Reader, Index), String> {
         let file = File::open(path).map_err(|error| error.to_string())?;
         let length = file.metadata().map_err(|error| error.to_string())?.len();
+        // Says to whoever would remove it that it is in use. Where there are no locks it is read all the same.
+        let _ = file.try_lock_shared();
         let reader = Reader { file };
         let mut bytes = vec![0; HEADER_LENGTH as usize];
         reader.read_at(&mut bytes, 0).map_err(|_| "no header")?;
@@ -217,6 +225,38 @@ pub fn cache_dir() -> Result<PathBuf> {
             .map(|folders| folders.cache_dir().to_path_buf())
             .ok_or(Error::NoCacheFolder),
     }
+}
+
+/// The most that decoded pictures may take in the cache, all together: `LTH_CACHE_LIMIT`, such as `5GB`. `None` if it is
+/// not set.
+///
+/// # Errors
+/// If it is no number of bytes.
+pub fn cache_limit() -> Result<Option<ByteSize>> {
+    match std::env::var("LTH_CACHE_LIMIT") {
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => match text.parse() {
+            Err(Error::BadSetting { got, expected, .. }) => {
+                Err(Error::BadSetting { what: "LTH_CACHE_LIMIT", got, expected })
+            }
+            parsed => parsed.map(Some),
+        },
+        Err(_) => Ok(None),
+    }
+}
+
+/// What decoded pictures are called in the cache; `place`: where their source lies, as [`Source`](crate::Source) tells it.
+pub(crate) fn pictures_name(layout: &str, place: &str) -> String {
+    format!("{layout}-{}", place.get(..16).unwrap_or(place))
+}
+
+/// Bytes of the decoded pictures in a folder, finished or not.
+pub(crate) fn bytes_in(folder: &Path) -> u64 {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let of_pictures = files.filter(|file| {
+        Path::new(&file.file_name()).extension().is_some_and(|end| end == "pictures" || end == "partial")
+    });
+    of_pictures.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
 #[cfg(test)]

@@ -4,6 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::byte_size::ByteSize;
+use crate::text::on_one_line;
+
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -22,7 +25,7 @@ pub enum Error {
         r#source: io::Error,
     },
     /// The archive is no tar archive, is cut short or fails its own checksums.
-    #[error("archive `{}` is damaged or no tar archive: {reason}", path.display())]
+    #[error("archive `{}` is damaged or no tar archive: {}", path.display(), on_one_line(reason))]
     BadArchive {
         /// The archive.
         path: PathBuf,
@@ -30,17 +33,17 @@ pub enum Error {
         reason: String,
     },
     /// The archive holds an entry that no honest data set holds, so nothing of it is used.
-    #[error("archive `{}` is refused: entry `{entry}` {reason}", path.display())]
+    #[error("archive `{}` is refused: entry `{}` {reason}", path.display(), on_one_line(entry))]
     HostileArchive {
         /// The archive.
         path: PathBuf,
-        /// The entry's name, unprintable characters replaced.
+        /// The entry's name.
         entry: String,
         /// What is wrong with it.
         reason: String,
     },
     /// A file of a published set is not what it must be.
-    #[error("`{}`: {what} is {got}, expected {expected}", path.display())]
+    #[error("`{}`: {what} is {}, expected {expected}", path.display(), on_one_line(got))]
     BadFile {
         /// The file, or the archive or folder and the file in it.
         path: PathBuf,
@@ -60,7 +63,10 @@ pub enum Error {
         expected: &'static str,
     },
     /// All pictures belong to one class, so there is nothing to learn.
-    #[error("all {n_pictures} pictures in {place} are of class `{class}`, expected at least two classes")]
+    #[error(
+        "all {n_pictures} pictures in {place} are of class `{}`, expected at least two classes",
+        on_one_line(class)
+    )]
     OneClass {
         /// The folder or archives that were searched.
         place: String,
@@ -70,7 +76,10 @@ pub enum Error {
         n_pictures: usize,
     },
     /// Two pictures of the source have the same name.
-    #[error("picture `{name}` is there twice in {place}: give one archive or folder of the same pictures")]
+    #[error(
+        "picture `{}` is there twice in {place}: give one archive or folder of the same pictures",
+        on_one_line(name)
+    )]
     DuplicatePicture {
         /// The name.
         name: String,
@@ -84,7 +93,7 @@ pub enum Error {
         damaged: Vec<Damaged>,
     },
     /// A picture of the cache file changed while it was in use, and it could not be made again.
-    #[error("picture `{name}` in cache file `{}` is damaged: {reason}", path.display())]
+    #[error("picture `{}` in cache file `{}` is damaged: {}", on_one_line(name), path.display(), on_one_line(reason))]
     BadCache {
         /// The cache file.
         path: PathBuf,
@@ -93,8 +102,30 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Decoded pictures would take more room in the cache than they may.
+    #[error(
+        "decoded pictures need {needed} in `{}`, where {there} are taken, but LTH_CACHE_LIMIT is {limit}: raise it, or \
+         remove what is there",
+        folder.display()
+    )]
+    CacheLimit {
+        /// Where decoded pictures lie.
+        folder: PathBuf,
+        /// Bytes of those that are to be made.
+        needed: ByteSize,
+        /// Bytes of those that are there.
+        there: ByteSize,
+        /// The most that all may have, see [`cache_limit`](crate::cache_limit).
+        limit: ByteSize,
+    },
+    /// Something in the cache is being made or read, so that it is not removed.
+    #[error("`{}` is in use by another process", on_one_line(name))]
+    CacheInUse {
+        /// Its name in the cache.
+        name: String,
+    },
     /// A picture given in memory does not fit its data set.
-    #[error("picture `{name}`: {what} is {got}, expected {expected}")]
+    #[error("picture `{}`: {what} is {got}, expected {expected}", on_one_line(name))]
     BadPicture {
         /// The picture's name.
         name: String,
@@ -176,7 +207,7 @@ pub struct Damaged {
 
 impl fmt::Display for Damaged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` ({})", self.name, self.reason)
+        write!(f, "`{}` ({})", on_one_line(&self.name), on_one_line(&self.reason))
     }
 }
 

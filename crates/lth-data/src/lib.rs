@@ -46,7 +46,9 @@
 
 mod archive;
 mod augment;
+mod byte_size;
 mod cache;
+mod cache_entry;
 mod checked;
 mod cifar;
 mod crop;
@@ -81,7 +83,9 @@ pub mod toy_pets;
 mod uniform;
 
 pub use augment::{Augmentation, Change, Fill};
-pub use cache::cache_dir;
+pub use byte_size::ByteSize;
+pub use cache::{cache_dir, cache_limit};
+pub use cache_entry::{CacheEntry, CacheKind, cache_entries};
 pub use checked::{Checked, OpenedFile};
 pub use cifar::{CIFAR_10_CLASSES, CIFAR_100_CLASSES, CifarSet, open_cifar};
 pub use crop::{Square, training_draw};

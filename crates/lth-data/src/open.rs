@@ -8,7 +8,8 @@ use std::sync::{PoisonError, RwLock};
 
 use rayon::prelude::*;
 
-use crate::cache::{Entry, Index, N_CHANNELS, Reader, Writer};
+use crate::byte_size::ByteSize;
+use crate::cache::{Entry, HEADER_LENGTH, Index, N_CHANNELS, Reader, Writer, bytes_in, cache_limit, pictures_name};
 use crate::decode::{Decoded, Format, decode, dimensions};
 use crate::error::{Damaged, Error, Result};
 use crate::layout::{Layout, Role, check_classes};
@@ -29,7 +30,8 @@ pub enum DamagedPolicy {
 /// How a data set is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenOptions {
-    /// Folder for the cache file, made if need be; see [`cache_dir`](crate::cache_dir).
+    /// Folder for the cache file, made if need be; see [`cache_dir`](crate::cache_dir). What decoded pictures may take there
+    /// is [`cache_limit`](crate::cache_limit)'s to say.
     pub cache_dir: PathBuf,
     /// What to do about damaged pictures.
     pub damaged: DamagedPolicy,
@@ -41,6 +43,13 @@ pub struct OpenOptions {
 pub enum Progress {
     /// Another process decodes the same pictures; this one waits for it.
     Waiting,
+    /// Nothing is decoded yet: so much will be written to the cache.
+    Measured {
+        /// Pictures to decode.
+        n_pictures: usize,
+        /// Bytes of the cache file, or a few more.
+        n_bytes: u64,
+    },
     /// Decoding.
     Decoding {
         /// Pictures decoded so far.
@@ -159,7 +168,7 @@ impl Recipe {
             Source::Archives(_) => Vec::new(),
         };
         let identity = self.source.identity(&files)?;
-        let name = format!("{}-{}", self.layout.word(), &identity.place[..16]);
+        let name = pictures_name(self.layout.word(), &identity.place);
         let path = self.folder.join(format!("{name}.pictures"));
         if let Ok((reader, index)) = self.open_cached(&path, &identity) {
             return Ok((reader, index, path, true));
@@ -171,7 +180,10 @@ impl Recipe {
             return Ok((reader, index, path, true));
         }
         let partial = self.folder.join(format!("{name}.partial"));
-        let made = self.make(&files, &identity, &partial, &path, progress);
+        // What a killed process left there is written over.
+        let _ = fs::remove_file(&partial);
+        let room = self.room(&files, progress)?;
+        let made = self.make(&files, &identity, &partial, &path, &room, progress);
         if made.is_err() {
             // Of no use to anyone; that it cannot be removed either is not the news.
             let _ = fs::remove_file(&partial);
@@ -201,6 +213,34 @@ impl Recipe {
         opened
     }
 
+    /// Measures what decoding will write, from the pictures' headers alone, and says so.
+    ///
+    /// # Errors
+    /// [`Error::CacheLimit`] if it is more than the limit leaves; if the source cannot be read.
+    fn room(&self, files: &[FolderFile], progress: &mut dyn FnMut(Progress)) -> Result<Room> {
+        // What the index has of a picture: numbers and their names, and its own, in which a character may take six bytes.
+        const INDEX_BYTES: u64 = 160;
+        let (mut n_pictures, mut needed) = (0, HEADER_LENGTH + INDEX_BYTES);
+        let layout = self.layout.stored();
+        self.source.read(files, &|path| wanted(layout, path), &|_| {}, &mut |files| {
+            for file in files {
+                let SourceFile { path, content } = file?;
+                needed += INDEX_BYTES + 2 * path.len() as u64;
+                if let (Role::Picture(_), Content::Bytes(bytes)) = (layout.role(&path), content) {
+                    n_pictures += 1;
+                    let (width, height) = dimensions(&bytes).unwrap_or_default();
+                    needed += (width * height * N_CHANNELS) as u64;
+                }
+            }
+            Ok(())
+        })?;
+        let (limit, there) = (cache_limit()?, ByteSize(bytes_in(&self.folder)));
+        let room = Room { folder: self.folder.clone(), limit, there };
+        room.check(needed)?;
+        progress(Progress::Measured { n_pictures, n_bytes: needed });
+        Ok(room)
+    }
+
     /// Decodes everything into a new cache file.
     fn make(
         &self,
@@ -208,15 +248,15 @@ impl Recipe {
         identity: &Identity,
         partial: &Path,
         path: &Path,
+        room: &Room,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<()> {
         let n_bytes = Cell::new(0);
         let layout = self.layout.stored();
         let mut collected = Collected::default();
         let mut writer = Writer::create(partial.to_path_buf())?;
-        let wanted = |path: &str| matches!(layout.role(path), Role::Picture(_) | Role::List).then_some(MAX_FILE_BYTES);
         let on_bytes = |n: u64| n_bytes.set(n_bytes.get() + n);
-        self.source.read(files, &wanted, &on_bytes, &mut |files| {
+        self.source.read(files, &|path| wanted(layout, path), &on_bytes, &mut |files| {
             let mut current = next_chunk(layout, files, &mut collected)?;
             while !current.is_empty() {
                 let mut next = Ok(Vec::new());
@@ -228,6 +268,8 @@ impl Recipe {
                 });
                 for (raw, decoded) in current.drain(..).zip(decoded) {
                     collected.add(raw.name, decoded, &mut writer)?;
+                    // The source may have changed since it was measured.
+                    room.check(writer.len())?;
                 }
                 progress(Progress::Decoding {
                     n_pictures: collected.entries.len() + collected.damaged.len(),
@@ -241,6 +283,31 @@ impl Recipe {
         let index = collected.index(layout, &self.source.in_words(), identity.state.clone())?;
         writer.finish(&index, path)
     }
+}
+
+/// How much decoded pictures may take.
+struct Room {
+    folder: PathBuf,
+    limit: Option<ByteSize>,
+    /// Bytes of those that are there already.
+    there: ByteSize,
+}
+
+impl Room {
+    fn check(&self, needed: u64) -> Result<()> {
+        let Self { folder, limit, there } = self;
+        match *limit {
+            Some(limit) if needed.saturating_add(there.0) > limit.0 => {
+                Err(Error::CacheLimit { folder: folder.clone(), needed: ByteSize(needed), there: *there, limit })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Of files that are read the most that they may have.
+fn wanted(layout: Layout, path: &str) -> Option<u64> {
+    matches!(layout.role(path), Role::Picture(_) | Role::List).then_some(MAX_FILE_BYTES)
 }
 
 /// Holds the file at `path` locked until dropped. Where the file system has no locks, nothing is locked.

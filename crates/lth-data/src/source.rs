@@ -76,24 +76,37 @@ impl Source {
         }
     }
 
+    /// Of where it lies: the same for all its states.
+    ///
+    /// # Errors
+    /// If a file or folder is missing.
+    pub(crate) fn place(&self) -> Result<String> {
+        let mut place = Sha256::new();
+        let paths = match self {
+            Source::Archives(paths) => &paths[..],
+            Source::Folder(path) => std::slice::from_ref(path),
+        };
+        for path in paths {
+            add_text(&mut place, &canonical(path)?.to_string_lossy());
+        }
+        Ok(hex(place))
+    }
+
     /// # Errors
     /// If a file or folder is missing or cannot be read.
     pub(crate) fn identity(&self, files: &[FolderFile]) -> Result<Identity> {
-        let mut place = Sha256::new();
         let mut state = Sha256::new();
         let mut n_bytes = 0;
         match self {
             Source::Archives(paths) => {
                 for path in paths {
-                    add_text(&mut place, &canonical(path)?.to_string_lossy());
                     let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
                     add_text(&mut state, &stamp(&metadata));
                     state.update(ends(path, metadata.len())?);
                     n_bytes += metadata.len();
                 }
             }
-            Source::Folder(path) => {
-                add_text(&mut place, &canonical(path)?.to_string_lossy());
+            Source::Folder(_) => {
                 for file in files {
                     add_text(&mut state, &file.path);
                     add_text(&mut state, &file.stamp);
@@ -101,7 +114,7 @@ impl Source {
                 }
             }
         }
-        Ok(Identity { place: hex(place), state: hex(state), n_bytes })
+        Ok(Identity { place: self.place()?, state: hex(state), n_bytes })
     }
 
     /// Gives every file to `consume`: archives one after the other, a folder's files by name.

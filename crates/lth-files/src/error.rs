@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::on_one_line;
+
 /// An error of this crate. Messages name what was tried and the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", on_one_line(&path.display().to_string()))]
     Io {
         /// What was tried, as a verb: "read", "write", "remove".
         action: &'static str,
@@ -17,7 +19,7 @@ pub enum Error {
         r#source: std::io::Error,
     },
     /// Another process holds the folder.
-    #[error("another process is writing into {}", path.display())]
+    #[error("another process is writing into {}", on_one_line(&path.display().to_string()))]
     Busy {
         /// The folder.
         path: PathBuf,

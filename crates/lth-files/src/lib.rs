@@ -27,6 +27,7 @@ mod error;
 mod lock;
 mod safetensors_file;
 mod sha256;
+mod text;
 
 pub use atomic::{link_or_copy, remove_partial_files, sync_folder, write_atomic};
 pub use error::Error;
@@ -35,5 +36,6 @@ pub use safetensors_file::{
     MAX_HEADER_BYTES, RawTensor, TensorBytes, open_safetensors, save_safetensors, write_safetensors,
 };
 pub use sha256::{Sha256, sha256, sha256_file};
+pub use text::{on_its_lines, on_one_line};
 // Part of this crate's interface.
 pub use safetensors::{Dtype, SafeTensorError, SafeTensors};

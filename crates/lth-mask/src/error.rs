@@ -3,6 +3,8 @@ use std::path::PathBuf;
 
 use candle_core::DType;
 
+use crate::text::on_one_line;
+
 /// What can be wrong with scores, masks, a selection or a mask file.
 ///
 /// An error about one tensor arrives as [`Error::Named`]: the tensor's name around what is wrong with it.
@@ -10,7 +12,7 @@ use candle_core::DType;
 #[non_exhaustive]
 pub enum Error {
     /// What is wrong with the tensor of this name.
-    #[error("`{name}`: {source}")]
+    #[error("`{}`: {source}", on_one_line(name))]
     Named {
         /// The parameter's name.
         name: String,
@@ -157,7 +159,7 @@ pub enum Error {
     #[error("name is {0}")]
     Name(&'static str),
     /// A file of masks that is damaged, or none.
-    #[error("mask file: {0}")]
+    #[error("mask file: {}", on_one_line(.0))]
     File(String),
     /// A file of masks that is larger than any that is read.
     #[error("mask file has {got} bytes, expected at most {most}")]

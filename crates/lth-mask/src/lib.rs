@@ -45,6 +45,7 @@ mod selection;
 mod set;
 mod stats;
 mod storage;
+mod text;
 mod values;
 
 pub use compact::{Axis, Channels, CompactionPlan, Connections};

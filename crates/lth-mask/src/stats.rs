@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::set::MaskSet;
+use crate::text::on_one_line;
 
 /// How much of one layer is pruned.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -107,10 +108,12 @@ impl MaskSet {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.layers.iter().map(|l| l.name.chars().count());
+        // Names come from files: none begins a line or moves a terminal's cursor.
+        let shown: Vec<String> = self.layers.iter().map(|l| on_one_line(&l.name)).collect();
+        let names = shown.iter().map(|name| name.chars().count());
         let width = names.chain(["Overall".len()]).max().unwrap_or_default();
         writeln!(f, "{:<width$} {:>13} {:>13} {:>9}", "Layer", "Weights", "Zeros", "Sparsity")?;
-        let rows = self.layers.iter().map(|l| (l.name.as_str(), l.weights, l.zeros, l.sparsity()));
+        let rows = shown.iter().zip(&self.layers).map(|(name, l)| (name.as_str(), l.weights, l.zeros, l.sparsity()));
         for (name, weights, zeros, sparsity) in rows.chain([("Overall", self.weights(), self.zeros(), self.sparsity())])
         {
             let (weights, zeros) = (thousands(weights), thousands(zeros));

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
+use lth_files::on_one_line;
 
 use crate::NetworkName;
 
@@ -63,7 +64,7 @@ pub enum Error {
     File(#[from] lth_files::Error),
 
     /// A file's content is not what it should be.
-    #[error("{path}: {reason}")]
+    #[error("{}", on_one_line(&format!("{}: {reason}", path.display())))]
     Format {
         /// The file.
         path: PathBuf,
@@ -81,7 +82,7 @@ pub enum Error {
     },
 
     /// A tensor has another shape than its parameter.
-    #[error("{what} for `{name}` has shape {got:?}, expected {expected:?}")]
+    #[error("{what} for `{}` has shape {got:?}, expected {expected:?}", on_one_line(name))]
     Shape {
         /// What kind of tensor ("weights", "mask").
         what: &'static str,
@@ -94,7 +95,7 @@ pub enum Error {
     },
 
     /// A tensor has an element type that cannot be used.
-    #[error("{what} for `{name}` has type {got:?}, expected {expected}")]
+    #[error("{what} for `{}` has type {got:?}, expected {expected}", on_one_line(name))]
     DType {
         /// What kind of tensor ("weights", "mask").
         what: &'static str,
@@ -107,14 +108,14 @@ pub enum Error {
     },
 
     /// A tensor holds NaN or an infinity.
-    #[error("weights for `{name}` hold values that are not finite")]
+    #[error("weights for `{}` hold values that are not finite", on_one_line(name))]
     NotFinite {
         /// The parameter's name.
         name: String,
     },
 
     /// A mask is given for something that is no parameter of the network.
-    #[error("mask for `{name}`: the network has no parameter of that name")]
+    #[error("mask for `{}`: the network has no parameter of that name", on_one_line(name))]
     UnknownMask {
         /// The mask's name.
         name: String,
@@ -147,7 +148,7 @@ fn names(missing: &[String], unexpected: &[String]) -> String {
         const SHOWN: usize = 3;
         (!names.is_empty()).then(|| {
             let rest = if names.len() > SHOWN { ", …" } else { "" };
-            format!("{} {what} ({}{rest})", names.len(), names[..names.len().min(SHOWN)].join(", "))
+            format!("{} {what} ({}{rest})", names.len(), on_one_line(&names[..names.len().min(SHOWN)].join(", ")))
         })
     };
     [part("missing", missing), part("unexpected", unexpected)].into_iter().flatten().collect::<Vec<_>>().join(", ")

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use lth_files::on_one_line;
+
 /// An error of this crate. Messages name the file or the record, what was found and what was expected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -25,7 +27,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The output folder holds something already.
-    #[error("folder {} already holds {holds}: name another folder, or allow it to be replaced", path.display())]
+    #[error("folder {} already holds {}: name another folder, or allow it to be replaced", path.display(), on_one_line(holds))]
     Occupied {
         /// The output folder.
         path: PathBuf,
@@ -45,7 +47,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A file is not what it should be: cut, edited by hand, or something else altogether.
-    #[error("{} is damaged{}: {reason}", path.display(), at_line(*line))]
+    #[error("{} is damaged{}: {}", path.display(), at_line(*line), on_one_line(reason))]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -68,7 +70,7 @@ pub enum Error {
     #[error(transparent)]
     Files(lth_files::Error),
     /// A record contradicts itself or another.
-    #[error("{record}: {reason}")]
+    #[error("{}: {}", on_one_line(record), on_one_line(reason))]
     Invalid {
         /// The record: "run `ticket-50` of seed 0, epoch 3".
         record: String,
@@ -76,7 +78,7 @@ pub enum Error {
         reason: String,
     },
     /// A name cannot be used as a file name in a run's folder.
-    #[error("`{name}` cannot name a file: {reason}")]
+    #[error("`{}` cannot name a file: {reason}", on_one_line(name))]
     FileName {
         /// The name.
         name: String,

@@ -152,7 +152,7 @@ pub enum Error {
     },
 
     /// A file is no ticket, or a damaged one.
-    #[error("{} is no intact ticket: {reason}", path.display())]
+    #[error("{} is no intact ticket: {}", path.display(), lth_files::on_one_line(reason))]
     Damaged {
         /// The file.
         path: PathBuf,

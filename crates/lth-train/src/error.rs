@@ -216,7 +216,7 @@ pub enum Error {
     Checkpoint(BoxError),
 
     /// A checkpoint that is there is not what was written.
-    #[error("checkpoint {} is damaged: {reason}", .path.display())]
+    #[error("checkpoint {} is damaged: {}", .path.display(), lth_files::on_one_line(reason))]
     DamagedCheckpoint {
         /// The file.
         path: PathBuf,

@@ -6,6 +6,7 @@ mod step;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use lth_files::on_one_line;
 use lth_runs::Summary;
 use lth_runs::experiment::{damaged_files, differences};
 
@@ -66,7 +67,7 @@ pub(crate) fn run(options: &Options) -> Result {
             return Err(Failure::new(Kind::Data, anyhow::anyhow!("they have no fit in common")));
         }
     }
-    found.iter().for_each(|found| console.line(found.to_string()));
+    found.iter().for_each(|found| console.line(on_one_line(&found.to_string())));
     if !found.is_empty() {
         return Err(Failure::new(Kind::Data, anyhow::anyhow!("{} discrepancies in {what}", found.len())));
     }

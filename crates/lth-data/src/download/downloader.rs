@@ -321,6 +321,15 @@ impl Downloader {
     }
 }
 
+/// Whether a file was downloaded and verified and has not changed since, as the note beside it says.
+pub(crate) fn is_noted(target: &Path) -> bool {
+    let note = fs::read(verified_path(target)).ok().and_then(|text| serde_json::from_slice::<Verified>(&text).ok());
+    let is_of = |metadata: fs::Metadata| {
+        note.is_some_and(|note| note.size == metadata.len() && note.modified_nanoseconds == modified(&metadata))
+    };
+    fs::symlink_metadata(target).is_ok_and(is_of)
+}
+
 fn verified_path(target: &Path) -> PathBuf {
     suffixed(target, ".verified.json")
 }

@@ -9,7 +9,8 @@
 //! checksums replace the ones built in.
 //!
 //! What a server can do wrong ends in a typed [`Error`]: it may send too much, too little, something else, nothing, a
-//! byte a minute, or a circle of redirects. Nothing complete that was in the folder before is lost.
+//! byte a minute, or a circle of redirects. Nothing complete that was in the folder before is lost, and what was there of a
+//! file gives way only to more of it.
 //!
 //! ```no_run
 //! use lth_data::download::{Downloader, Event, Options, pets};
@@ -37,6 +38,7 @@ mod published;
 mod resource;
 mod transfer;
 
+pub(crate) use downloader::is_noted;
 pub use downloader::{Downloader, Fetched};
 pub use error::{Attempt, Cause, Error, Result};
 pub use hub::Hub;

@@ -74,7 +74,19 @@ struct Marker {
     pets: ToyPets,
 }
 
+/// What was drawn into the folder, if that is finished and of this program.
+pub(crate) fn drawn_in(dir: &Path) -> Option<ToyPets> {
+    let marker: Marker = serde_json::from_slice(&fs::read(dir.join(MARKER)).ok()?).ok()?;
+    marker.pets.check().is_ok().then_some(marker.pets)
+}
+
 impl ToyPets {
+    /// The files that are written, relative to their folder; last the one that says it is finished.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let images = (0..self.pictures).map(|index| Path::new("images").join(format!("{}.jpg", self.name(index).0)));
+        images.chain([Path::new("annotations").join("list.txt"), PathBuf::from(MARKER)]).collect()
+    }
+
     /// Writes `images/*.jpg` and `annotations/list.txt` to `dir`, which appears only when it is complete.
     ///
     /// A folder written before with the same values is kept; only pictures missing from it are drawn again.

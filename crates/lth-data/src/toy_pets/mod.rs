@@ -28,6 +28,7 @@ mod pet;
 mod scene;
 
 pub use breeds::{Species, breeds};
+pub(crate) use folder::drawn_in;
 pub use folder::{Error, Written};
 
 use canvas::{Draw, Turn};

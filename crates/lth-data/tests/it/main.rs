@@ -2,6 +2,7 @@
 
 mod archives;
 mod batches;
+mod cache_entries;
 mod caching;
 mod cifar;
 mod datasets;

@@ -1,5 +1,7 @@
 //! What a terminal shows when an experiment is done.
 
+use lth_files::on_one_line;
+
 use crate::experiment::{Analysis, Summary};
 
 use super::{caveats, lead, result, tables, title};
@@ -15,7 +17,7 @@ const MOST_SENTENCES: usize = 14;
 /// About forty lines at most: of many levels the first, the middle one and the last are shown, and it says so.
 pub fn overview(summary: &Summary) -> String {
     let analysis = Analysis::of(summary);
-    let mut text = format!("{}\n{}\n", title(summary), lead(summary, &analysis));
+    let mut text = format!("{}\n{}\n", on_one_line(&title(summary)), on_one_line(&lead(summary, &analysis)));
     if summary.fits.is_empty() {
         return text;
     }
@@ -23,7 +25,7 @@ pub fn overview(summary: &Summary) -> String {
     let is_shown = |level: u32| cut.as_ref().is_none_or(|levels| levels.contains(&level));
     let table = tables::figures(summary, &analysis, is_shown);
     if let Some(frozen) = caveats::frozen(summary) {
-        text += &format!("{frozen}\n");
+        text += &format!("{}\n", on_one_line(&frozen));
     }
     if !table.is_empty() {
         text += &format!("\n{}", table.plain());
@@ -37,14 +39,14 @@ pub fn overview(summary: &Summary) -> String {
         text.push('\n');
     }
     for sentence in sentences.iter().take(MOST_SENTENCES) {
-        text += &format!("{}\n", sentence.replace(char::is_control, " "));
+        text += &format!("{}\n", on_one_line(sentence));
     }
     if sentences.len() > MOST_SENTENCES {
         text += &format!("({} more sentences are in the report)\n", sentences.len() - MOST_SENTENCES);
     }
     for left_out in analysis.left_out.iter().take(3) {
-        text += &format!("Left out: {}: {}\n", left_out.what, left_out.reason)
-            .replace(|c: char| c.is_control() && c != '\n', " ");
+        text += &on_one_line(&format!("Left out: {}: {}", left_out.what, left_out.reason));
+        text.push('\n');
     }
     if analysis.left_out.len() > 3 {
         text += &format!("({} more are left out; the report names them)\n", analysis.left_out.len() - 3);

@@ -1,11 +1,11 @@
 //! `lth imp`: iterative magnitude pruning with its controls.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use lth_data::{DatasetName, Opening};
-use lth_experiment::{Arm, CHECKPOINT_EVERY, Experiment, Host, PRESETS, Rewinding, Shard, preset};
+use lth_experiment::{Arm, CHECKPOINT_EVERY, Experiment, Host, ImpConfig, PRESETS, Rewinding, Shard, preset};
 use lth_runs::{Existing, Summary};
 use lth_schedule::Step;
 
@@ -127,6 +127,7 @@ fn experiment(options: &Options) -> Result<(String, Experiment)> {
 impl Common {
     /// What the experiment comes to, and where.
     pub(crate) fn planned(&self, name: &str, experiment: &Experiment) -> Result<Planned> {
+        check_size(&experiment.imp)?;
         let (plan, identity) = (experiment.plan().usage()?, experiment.identity().usage()?);
         let out = self.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("{name}-{}", &identity[..8])));
         Ok(Planned { plan, identity, out, json: self.json })
@@ -194,21 +195,8 @@ impl Common {
     pub(crate) fn experiment(&self) -> Result<(String, Experiment)> {
         let (name, mut experiment) = match &self.plan {
             Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))
-                    .data()?;
-                let experiment = if path.extension().is_some_and(|extension| extension == "json") {
-                    serde_json::from_str(&text).map_err(anyhow::Error::from)
-                } else {
-                    toml::from_str(&text).map_err(anyhow::Error::from)
-                };
                 let stem = path.file_stem().map_or_else(|| "imp".into(), |stem| stem.to_string_lossy().into_owned());
-                (
-                    stem,
-                    experiment
-                        .map_err(|error| error.context(format!("{} is no experiment", path.display())))
-                        .usage()?,
-                )
+                (stem, read_plan(path)?)
             }
             None => {
                 let name = self.preset.clone().unwrap_or_else(|| "lenet-digits".into());
@@ -246,6 +234,35 @@ impl Common {
     }
 }
 
+fn read_plan(path: &Path) -> Result<Experiment> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))
+        .data()?;
+    let experiment = if path.extension().is_some_and(|extension| extension == "json") {
+        serde_json::from_str(&text).map_err(anyhow::Error::from)
+    } else {
+        toml::from_str(&text).map_err(anyhow::Error::from)
+    };
+    experiment.map_err(|error| error.context(format!("{} is no experiment", path.display()))).usage()
+}
+
+/// A plan lists its fits: a number of levels with a few digits too many would fill the memory with them.
+fn check_size(imp: &ImpConfig) -> Result {
+    const MOST: u64 = 100_000;
+    let fits = (imp.seeds.len() as u64)
+        .saturating_mul(u64::from(imp.n_levels).saturating_add(1))
+        .saturating_mul(imp.arms.len() as u64 + 2);
+    if fits <= MOST {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "{} levels of {} seeds and {} arms are about {fits} fits, expected at most {MOST}",
+        imp.n_levels,
+        imp.seeds.len(),
+        imp.arms.len() + 2
+    )))
+}
+
 fn arms_of(text: &str) -> Result<Vec<Arm>> {
     match text {
         "none" => Ok(Vec::new()),
@@ -263,5 +280,43 @@ fn arms_of(text: &str) -> Result<Vec<Arm>> {
             }
             Ok(arms)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutations::{Memory, check};
+
+    #[test]
+    fn plans_survive_any_damage() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let mut experiment = preset("lenet-digits")?;
+        experiment.imp.seeds.truncate(1);
+        (experiment.imp.n_levels, experiment.imp.arms) = (1, Vec::new());
+        for (name, valid) in
+            [("plan.toml", toml::to_string(&experiment)?), ("plan.json", serde_json::to_string(&experiment)?)]
+        {
+            let path = folder.path().join(name);
+            // A hundred thousand fits, should a damaged plan ask for them.
+            check(valid.as_bytes(), 2_000, Memory { base: 256 << 20, per_byte: 256 }, |bytes| {
+                std::fs::write(&path, bytes).map_err(|error| error.to_string())?;
+                let read = read_plan(&path).map_err(|failure| failure.to_string())?;
+                check_size(&read.imp).map_err(|failure| failure.to_string())?;
+                let planned = read.plan().usage().map_err(|failure| failure.to_string())?;
+                assert!(!planned.fits.is_empty());
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_plan_of_more_fits_than_anyone_trains_is_refused() -> anyhow::Result<()> {
+        let mut experiment = preset("lenet-digits")?;
+        experiment.imp.n_levels = u32::MAX;
+        let said = check_size(&experiment.imp).expect_err("too many").to_string();
+        assert!(said.contains("expected at most 100000"), "{said}");
+        Ok(())
     }
 }

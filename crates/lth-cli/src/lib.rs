@@ -20,6 +20,9 @@ mod infer;
 mod inspect;
 mod layers;
 mod list;
+#[cfg(test)]
+#[path = "../../lth-files/tests/it/mutations.rs"]
+mod mutations;
 mod prune;
 mod report;
 mod reproduce;

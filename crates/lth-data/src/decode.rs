@@ -13,7 +13,7 @@ use std::io::Cursor;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::jpeg;
 
@@ -49,10 +49,19 @@ pub enum Format {
 /// Pictures of more pixels are refused as damaged: a few kilobytes can claim gigabytes. Pillow warns at 89 million.
 pub const MAX_PIXELS: u64 = 64 << 20;
 
+/// So many pixels a file of any size may claim, and each of its bytes so many more: an unpacked picture takes memory before
+/// its first pixel is read. Of one colour, a WebP has more pixels in a byte; no photograph has a hundredth as many.
+const FREE_PIXELS: u64 = 4 << 20;
+const PIXELS_PER_BYTE: u64 = 4_096;
+
+/// What a PNG's colour profile and texts may take when they are unpacked, beside a few times the file.
+const FREE_BYTES: u64 = 16 << 20;
+
 /// The picture in a file's bytes.
 ///
 /// # Errors
-/// A reason in lower case, without the picture's name: no known format, damaged, cut short, or over [`MAX_PIXELS`].
+/// A reason in lower case, without the picture's name: no known format, damaged, cut short, over [`MAX_PIXELS`], or of more
+/// pixels than a file of its size can honestly have.
 /// A panic of the decoder is one of them.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, String> {
     let format = Format::of(bytes)?;
@@ -63,9 +72,8 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, String> {
 pub(crate) fn dimensions(bytes: &[u8]) -> Result<(usize, usize), String> {
     let format = Format::of(bytes)?;
     caught(|| {
-        let reader = ImageReader::with_format(Cursor::new(bytes), format.image());
-        let (width, height) = reader.into_dimensions().map_err(reason)?;
-        check_dimensions(width, height)
+        let (width, height) = reader(format, bytes).into_dimensions().map_err(reason)?;
+        check_dimensions(width, height, bytes.len())
     })
     .unwrap_or_else(|message| Err(format!("its decoder failed: {message}")))
 }
@@ -74,18 +82,37 @@ fn decode_as(format: Format, bytes: &[u8]) -> Result<Decoded, String> {
     if format == Format::Jpeg {
         jpeg::check_end(bytes)?;
     }
-    let reader = ImageReader::with_format(Cursor::new(bytes), format.image());
-    let decoder = reader.into_decoder().map_err(reason)?;
+    let decoder = reader(format, bytes).into_decoder().map_err(reason)?;
     let (width, height) = decoder.dimensions();
-    let (width, height) = check_dimensions(width, height)?;
+    let (width, height) = check_dimensions(width, height, bytes.len())?;
     let rgb = rgb(DynamicImage::from_decoder(decoder).map_err(reason)?);
     Ok(Decoded { format, width, height, rgb })
 }
 
-fn check_dimensions(width: u32, height: u32) -> Result<(usize, usize), String> {
+/// The most pixels that a file of so many bytes may have.
+fn most_pixels(n_bytes: usize) -> u64 {
+    (n_bytes as u64).saturating_mul(PIXELS_PER_BYTE).clamp(FREE_PIXELS, MAX_PIXELS)
+}
+
+/// A reader whose decoder takes no more memory than in proportion to the file.
+fn reader(format: Format, bytes: &[u8]) -> ImageReader<Cursor<&[u8]>> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format.image());
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(match format {
+        // Pixels are not among it.
+        Format::Png => FREE_BYTES + 4 * bytes.len() as u64,
+        // A GIF's frame may be larger than the picture that it is a part of.
+        _ => 4 * most_pixels(bytes.len()),
+    });
+    reader.limits(limits);
+    reader
+}
+
+fn check_dimensions(width: u32, height: u32, n_bytes: usize) -> Result<(usize, usize), String> {
     match u64::from(width) * u64::from(height) {
         0 => Err("it has no pixels".into()),
-        1..=MAX_PIXELS => Ok((width as usize, height as usize)),
+        n @ 1..=MAX_PIXELS if n <= most_pixels(n_bytes) => Ok((width as usize, height as usize)),
+        1..=MAX_PIXELS => Err(format!("{width} x {height} pixels are more than {n_bytes} bytes can have")),
         _ => Err(format!("{width} x {height} pixels are more than the limit of {MAX_PIXELS}")),
     }
 }

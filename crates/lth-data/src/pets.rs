@@ -118,6 +118,26 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_is_damaged_in_any_way_is_compared_as_far_as_it_goes() {
+        let names = ["Abyssinian_1.jpg".to_owned(), "beagle_1.jpg".to_owned()];
+        let valid = b"#Image CLASS-ID SPECIES BREED ID\nAbyssinian_1 1 1 1\r\nbeagle_1 5 2 4\n";
+        let check = |bytes: &[u8]| {
+            let found = check_list(&String::from_utf8_lossy(bytes), &names);
+            assert!(found.n_listed + found.n_unreadable <= bytes.len() && found.unlisted.len() <= names.len());
+        };
+        for n in 0..=valid.len() {
+            check(&valid[..n]);
+        }
+        for place in 0..valid.len() {
+            for new in [0, b' ', b'\n', b'_', b'9', 0x80, 0xff] {
+                let mut bytes = valid.to_vec();
+                bytes[place] = new;
+                check(&bytes);
+            }
+        }
+    }
+
+    #[test]
     fn list_is_compared_both_ways() {
         let text = "#Image CLASS-ID SPECIES BREED ID\n#ID: 1:37 Class ids\n#SPECIES: 1:Cat 2:Dog\n\
                     Abyssinian_1 1 1 1\r\nbeagle_2 5 2 4\nBengal_3 6 2 2\npug_9 26 2 18\n\npug_10 26 3 18\nnonsense\n";

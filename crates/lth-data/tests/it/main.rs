@@ -16,9 +16,12 @@ mod download;
 mod faults;
 mod folders;
 mod golden;
+mod hostile;
 #[cfg(feature = "download")]
 mod http;
 mod mnist;
+#[path = "../../../lth-files/tests/it/mutations.rs"]
+mod mutations;
 mod support;
 mod toy_pets;
 mod training;

@@ -2,6 +2,8 @@
 
 mod atomic;
 mod faults;
+mod hostile;
 mod lock;
+mod mutations;
 mod safetensors;
 mod sha256;

@@ -5,6 +5,9 @@ mod every_selection;
 #[path = "../../../lth-files/tests/it/faults.rs"]
 mod faults;
 mod golden;
+mod hostile;
+#[path = "../../../lth-files/tests/it/mutations.rs"]
+mod mutations;
 mod own;
 mod per_output;
 mod properties;

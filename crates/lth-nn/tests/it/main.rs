@@ -4,7 +4,10 @@
 mod faults;
 mod files;
 mod golden;
+mod hostile;
 mod inference;
+#[path = "../../../lth-files/tests/it/mutations.rs"]
+mod mutations;
 mod named;
 mod networks;
 mod papers;

@@ -7,6 +7,9 @@ mod events;
 mod faults;
 mod figures;
 mod fixture;
+mod hostile;
+#[path = "../../../lth-files/tests/it/mutations.rs"]
+mod mutations;
 mod reporting;
 mod round_trip;
 mod schema_1;

@@ -7,7 +7,10 @@ mod faults;
 mod file;
 mod forms;
 mod hooks;
+mod hostile;
 mod lamp;
+#[path = "../../../lth-files/tests/it/mutations.rs"]
+mod mutations;
 mod old;
 mod pruning;
 mod schedules;

@@ -13,18 +13,18 @@ use lth_train::{
 use crate::span::{Counter, EPOCHS, N, Noisy, bits, data, trainer, whole};
 use crate::trainer::without_times;
 
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn facts(epochs: &str) -> BTreeMap<String, String> {
     [("data", "drawn"), ("epochs", epochs), ("fit", "ticket/1/7")].map(|(a, b)| (a.to_owned(), b.to_owned())).into()
 }
 
-fn in_folder(folder: &Path) -> Checkpoint {
+pub(crate) fn in_folder(folder: &Path) -> Checkpoint {
     Checkpoint::new(folder.join("checkpoint.safetensors"), facts("3"))
 }
 
 /// A trainer in the middle of a fit, with a hook that has a tensor.
-fn state() -> Result<State> {
+pub(crate) fn state() -> Result<State> {
     let (mut trainer, left) = (trainer()?, Cell::new(7));
     let asked = || left.replace(left.get() - 1) == 0;
     let (mut counter, mut early_stopping) =

@@ -4,6 +4,9 @@ mod check;
 mod checkpoint;
 mod early_stopping;
 mod hooks;
+mod hostile;
+#[path = "../../../lth-files/tests/it/mutations.rs"]
+mod mutations;
 mod optimizer;
 mod span;
 mod task;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use lth_cli::console::Console;
 use lth_cli::failure::{Blame, Failure, Kind, Result};
 use lth_runs::Summary;
@@ -17,15 +18,15 @@ use lth_runs::experiment::{damaged_files, differences};
 /// A run of `imp` (digits; a hook of each kind) and one of `reproduce` (drawn pets, the cache of decoded pictures among what
 /// is interrupted). Then the same on 1, 2, 4 and 8 threads. Exit code 4 if any run ends otherwise.
 ///
-/// `faults` is a short `imp` whose first write fails, then one whose second fails, and so on until all have; then each flush
-/// to the disk, then each renaming. None may panic, and the same command line must end as if nothing had been. It needs
-/// strace, which makes the calls fail.
+/// `write` is a short `imp` whose first write fails, then one whose second fails, and so on until all have; `flush` is the
+/// same of each flush to the disk, `renaming` of each renaming. None may panic, and the same command line must end as if
+/// nothing had been. They need strace, which makes the calls fail.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask torture                             200 runs of each: hours
   cargo xtask torture --only imp --runs 3         as CI does it
-  cargo xtask torture --only faults               every write, flush and renaming fails once")]
+  cargo xtask torture --only flush                every flush to the disk fails once")]
 pub(crate) struct Options {
     /// Runs of each command that are killed, each once or several times
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -34,12 +35,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     kills: u32,
     /// Only this [default: all]
-    #[arg(long, value_name = "NAME", value_parser = [SUBJECTS[0].0, SUBJECTS[1].0, FAULTS])]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(names()))]
     only: Option<String>,
 }
-
-/// Not a command, but what the system does to one.
-const FAULTS: &str = "faults";
 
 /// The run that is refused: little of everything that is written.
 const FAULTY: &str = "imp --preset lenet-digits --levels 1 --arms none --seeds 1 --length 2ep --checkpoint-every 0";
@@ -61,14 +59,20 @@ const SUBJECTS: [(&str, &str); 2] = [
     ("reproduce", "reproduce --dataset toy-pets --epochs 1,2,1,2,1 --no-controls --checkpoint-every 1"),
 ];
 
+fn names() -> impl Iterator<Item = &'static str> {
+    SUBJECTS.into_iter().map(|(name, _)| name).chain(CALLS.map(|(name, ..)| name))
+}
+
 pub(crate) fn run(options: &Options) -> Result {
     let console = Console::new(false);
     let folder = std::env::temp_dir().join(format!("lth-torture-{}", std::process::id()));
-    let wanted = |(name, _): &&(&str, &str)| options.only.as_ref().is_none_or(|only| only == name);
-    let mut done = SUBJECTS.iter().filter(wanted).try_for_each(|subject| torture(subject, &folder, options, &console));
-    if done.is_ok() && wanted(&&(FAULTS, FAULTY)) {
-        done = CALLS.iter().try_for_each(|calls| refuse(calls, &folder, &console));
-    }
+    let wanted = |name: &str| options.only.as_ref().is_none_or(|only| only == name);
+    let killed = SUBJECTS.iter().filter(|(name, _)| wanted(name));
+    let refused = CALLS.iter().filter(|(name, ..)| wanted(name));
+    let done = killed
+        .map(|subject| torture(subject, &folder, options, &console))
+        .chain(refused.map(|calls| refuse(calls, &folder, &console)))
+        .collect::<Result>();
     let _ = std::fs::remove_dir_all(&folder);
     done?;
     console.finish()

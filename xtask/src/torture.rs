@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Kills of a run: as many as it has lives, one after the other
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     kills: u32,
+    /// The call that is refused first, to go on where another torture ended
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    from: u32,
     /// Only this [default: all]
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(names()))]
     only: Option<String>,
@@ -71,7 +74,7 @@ pub(crate) fn run(options: &Options) -> Result {
     let refused = CALLS.iter().filter(|(name, ..)| wanted(name));
     let done = killed
         .map(|subject| torture(subject, &folder, options, &console))
-        .chain(refused.map(|calls| refuse(calls, &folder, &console)))
+        .chain(refused.map(|calls| refuse(calls, options.from, &folder, &console)))
         .collect::<Result>();
     let _ = std::fs::remove_dir_all(&folder);
     done?;
@@ -127,12 +130,12 @@ fn torture((name, command): &(&str, &str), folder: &Path, options: &Options, con
 }
 
 /// Runs that the system refuses one call of a kind: the first, then the second, until it has none left to refuse.
-fn refuse((name, calls, error): &(&str, &str, &str), folder: &Path, console: &Console) -> Result {
+fn refuse((name, calls, error): &(&str, &str, &str), from: u32, folder: &Path, console: &Console) -> Result {
     let (cache, whole, trace) = (folder.join("cache-faults"), folder.join("faults-whole"), folder.join("trace"));
     finish(FAULTY, &cache, &whole, 1).training()?;
     let expected = summary(&whole)?;
     let (mut n_refused, mut n_failed) = (0, 0);
-    for nth in 1.. {
+    for nth in from.. {
         let out = folder.join(format!("faults-{nth}"));
         let plain = lth(FAULTY, &cache, &out, 1).training()?;
         let mut refused = Command::new("strace");
@@ -144,7 +147,7 @@ fn refuse((name, calls, error): &(&str, &str, &str), folder: &Path, console: &Co
         if !refusals.contains("(INJECTED)") {
             break;
         }
-        n_refused = nth;
+        n_refused += 1;
         let said = String::from_utf8_lossy(&ended.stderr);
         let last = || said.lines().last().unwrap_or_default().to_owned();
         // What cannot be shown is no failure; what cannot be stored is one of files.

@@ -220,15 +220,41 @@ fn kind(error: &Error) -> Kind {
         | Error::OtherData { .. }
         | Error::OtherExperiment { .. }
         | Error::Scores { .. }
-        | Error::Schedule(_)
-        | Error::Network(_) => Kind::Usage,
+        | Error::Schedule(_) => Kind::Usage,
+        Error::Network(lth_nn::Error::File(_)) => Kind::Data,
+        Error::Network(_) => Kind::Usage,
         Error::Subject { source, .. } => source.downcast_ref::<Failure>().map_or(Kind::Data, Failure::kind),
         Error::Damaged { .. } | Error::Contradiction { .. } => Kind::Contradiction,
         Error::Runs(lth_runs::Error::Occupied { .. } | lth_runs::Error::NotAFolder { .. }) => Kind::Usage,
         Error::Runs(error) => of_records(error),
         Error::NotKept { .. } | Error::Files(_) | Error::Data(_) | Error::Dataset(_) => Kind::Data,
-        Error::Train(lth_train::Error::Data(_) | lth_train::Error::Checkpoint(_)) => Kind::Data,
+        Error::Train(lth_train::Error::Data(_) | lth_train::Error::Checkpoint(_) | lth_train::Error::Files(_))
+        | Error::Ticket(lth_ticket::Error::File(_)) => Kind::Data,
         Error::Train(lth_train::Error::Hook { hook, .. }) if hook == lth_experiment::RECORDING => Kind::Data,
         _ => Kind::Training,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lth_runs::Address;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_fault_of_training() {
+        let full =
+            |what: &str| lth_files::Error::io("write", what)(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        let all = [
+            Error::Ticket(lth_ticket::Error::from(full("ticket"))),
+            Error::Train(lth_train::Error::from(full("checkpoint"))),
+            Error::Runs(lth_runs::Error::from(full("record"))),
+        ];
+        for source in all {
+            let error = Error::Fit { address: Address::new("dense", 0, 0), source: Box::new(source) };
+            assert_eq!(kind(&error), Kind::Data, "{error}");
+        }
+        let diverged = Error::Train(lth_train::Error::LossShape { got: vec![2] });
+        assert_eq!(kind(&diverged), Kind::Training);
     }
 }

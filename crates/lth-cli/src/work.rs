@@ -104,8 +104,8 @@ struct ListedItem {
 
 pub(crate) fn plan(options: &PlanOptions) -> Result {
     let Planned { plan, identity, out, json } = options.work.planned()?;
-    let shards = (0..options.of.unwrap_or(0)).map(|index| Shard::new(index, options.of.unwrap_or(0)));
-    let shards: Vec<Shard> = shards.collect::<std::result::Result<_, _>>()?;
+    let n_shards = options.of.unwrap_or(0);
+    let shards: Vec<Shard> = (0..n_shards).map(|index| Ok(Shard::new(index, n_shards)?)).collect::<Result<_>>()?;
     let items: Vec<ListedItem> = plan
         .work_items()
         .into_iter()

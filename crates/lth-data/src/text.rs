@@ -5,9 +5,9 @@
 pub(crate) fn on_one_line(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
         if moves(c) {
-            line.extend(c.escape_unicode())
+            line.extend(c.escape_unicode());
         } else {
-            line.push(c)
+            line.push(c);
         }
         line
     })

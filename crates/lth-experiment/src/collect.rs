@@ -98,7 +98,7 @@ pub fn collect(
     bring_contact_sheet(&stores, &mut dir, &recorded, &outcome)?;
     let machine = before.as_ref().and_then(|before| before.machine.clone());
     let about = (build, command, machine.as_ref());
-    let writer = SummaryWriter::going_on(before, (&plan, &wider), recorded.record()?, &dir, about)?;
+    let writer = SummaryWriter::going_on(before.as_ref(), (&plan, &wider), recorded.record()?, &dir, about)?;
     let summary = writer.conclude(&mut dir, &outcome, reports, None)?;
     Ok(Collected { summary, n_copied, missing, left_out: left_out.collect() })
 }

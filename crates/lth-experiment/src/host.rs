@@ -111,18 +111,17 @@ impl SummaryWriter {
         dir: &ExperimentDir,
         about: (&BuildRecord, &[String], Option<&MachineRecord>),
     ) -> Result<Self, Error> {
-        Self::going_on(dir.summary()?, plans, experiment, dir, about)
+        Self::going_on(dir.summary()?.as_ref(), plans, experiment, dir, about)
     }
 
     /// [`SummaryWriter::new`] with the summary that it begins with.
     pub(crate) fn going_on(
-        before: Option<Summary>,
+        before: Option<&Summary>,
         (plan, wider): (&Plan, &Plan),
         experiment: ExperimentRecord,
         dir: &ExperimentDir,
         (build, command, machine): (&BuildRecord, &[String], Option<&MachineRecord>),
     ) -> Result<Self, Error> {
-        let before = before.as_ref();
         let earlier = Earlier::of(dir, plan, wider, before)?;
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map(|elapsed| elapsed.as_secs()).ok();
         let optimizer_state = match plan.optimizer_state {

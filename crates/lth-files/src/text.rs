@@ -20,9 +20,9 @@ pub fn on_its_lines(text: &str) -> String {
 fn escaped(text: &str, is_kept: impl Fn(char) -> bool) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
         if moves(c) && !is_kept(c) {
-            line.extend(c.escape_unicode())
+            line.extend(c.escape_unicode());
         } else {
-            line.push(c)
+            line.push(c);
         }
         line
     })

@@ -164,14 +164,14 @@ fn refuse((name, calls, error): &(&str, &str, &str), from: u32, folder: &Path, c
         }
         std::fs::remove_dir_all(&out).context("a folder of ours").data()?;
         if nth % 50 == 0 {
-            console.line(format!("{name}: the first {nth} refused, one in each run"));
+            console.line(format!("{name}: refused up to the {nth}th, in a run each"));
         }
     }
     if n_failed == 0 {
         return Err(discrepancy(format!("no refused {name} ended a run: nothing was tried")));
     }
     console.line(format!(
-        "{name}: {n_refused} refused, one in each run; {n_failed} ended it; all went on to the same bits"
+        "{name}: refused in {n_refused} runs, of which it ended {n_failed}; all went on to the same bits"
     ));
     Ok(())
 }

@@ -7,6 +7,7 @@ use lth_experiment::{Collected, collect};
 
 use crate::build::build;
 use crate::console::Console;
+use crate::experiment::expect_whole;
 use crate::failure::{Blame, Failure, Kind, Result};
 use crate::system;
 
@@ -14,7 +15,7 @@ use crate::system;
 ///
 /// The folders may be shards of `lth run`, or hold seeds, levels and arms that were trained apart; they are only read. All must
 /// be of one experiment, with the same data, and say the same of a fit that two of them have: or else nothing is written
-/// (exit codes 2 and 5). Made again, it brings what is new. Exit code 75 while fits are missing.
+/// (exit codes 2 and 5). Made again, it brings what is new. Exit code 75 while fits are missing, 4 where one failed.
 #[derive(Args)]
 #[command(after_help = "\
 Example:
@@ -34,10 +35,13 @@ pub struct Options {
 pub(crate) fn run(options: &Options) -> Result {
     let console = Console::new(options.json);
     let about = (&build(), system::command_line());
-    let Collected { summary, n_copied, missing, left_out } =
+    let Collected { summary, n_copied, missing, n_paths_missing, left_out } =
         collect(&options.out, &options.stores, (about.0, &about.1), &lth_runs::report::files_with)?;
     for (folder, fit) in &left_out {
-        console.note(format!("{fit} of {} is left out: it is no fit of the whole's plan", folder.display()));
+        console.note(format!(
+            "{fit} of {} is left out: it is not what the plan of the whole has there, or what it rests on is not there",
+            folder.display()
+        ));
     }
     console.line(lth_runs::report::overview(&summary).trim_end());
     let n_there = summary.fits.len() - n_copied.min(summary.fits.len());
@@ -48,8 +52,10 @@ pub(crate) fn run(options: &Options) -> Result {
         let n = missing.len();
         return Err(Failure::new(Kind::Interrupted, anyhow::anyhow!("{n} fits are not there yet, {first} first")));
     }
-    if summary.is_unfinished {
-        return Err(Failure::new(Kind::Interrupted, anyhow::anyhow!("not all paths between networks are there yet")));
+    if n_paths_missing > 0 {
+        let reason = anyhow::anyhow!("{n_paths_missing} paths between networks are not there yet");
+        return Err(Failure::new(Kind::Interrupted, reason));
     }
+    expect_whole(&summary)?;
     console.finish()
 }

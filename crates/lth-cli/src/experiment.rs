@@ -164,15 +164,18 @@ pub(crate) fn conclude(
     console.line(format!("\n{}", shown(summary).trim_end()));
     console.line(format!("\nreport: {}", folder.join("report.html").display()));
     console.json(summary.to_json().data()?.trim_end());
-    let n_failed = summary.fits.iter().filter(|fit| !fit.is_whole()).count();
-    if n_failed > 0 {
-        let n = summary.fits.len();
-        return Err(Failure::new(
-            Kind::Training,
-            anyhow::anyhow!("{n_failed} of {n} fits failed; the report says which"),
-        ));
-    }
+    expect_whole(summary)?;
     console.finish()
+}
+
+/// Fails where a fit of the experiment did.
+pub(crate) fn expect_whole(summary: &Summary) -> Result {
+    let n_failed = summary.fits.iter().filter(|fit| !fit.is_whole()).count();
+    if n_failed == 0 {
+        return Ok(());
+    }
+    let n = summary.fits.len();
+    Err(Failure::new(Kind::Training, anyhow::anyhow!("{n_failed} of {n} fits failed; the report says which")))
 }
 
 /// What the records say of the machine.

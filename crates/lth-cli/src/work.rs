@@ -52,15 +52,17 @@ impl Work {
 ///
 /// One folder for all would have to be locked over the network, where locks are not to be relied on, and every shard would
 /// write the same summary.
-pub(crate) fn folder(whole: PathBuf, shard: Option<Shard>) -> PathBuf {
-    match shard {
-        None => whole,
-        Some(shard) => {
-            let mut name = whole.into_os_string();
-            name.push(format!("-{shard}"));
-            name.into()
-        }
-    }
+pub(crate) fn folder(whole: PathBuf, shard: Option<Shard>) -> Result<PathBuf> {
+    let Some(shard) = shard else { return Ok(whole) };
+    let Some(name) = whole.file_name() else {
+        let what = whole.display();
+        return Err(Failure::usage(format!(
+            "--out is `{what}`, expected a folder with a name, for shards stand beside it"
+        )));
+    };
+    let mut name = name.to_os_string();
+    name.push(format!("-{shard}"));
+    Ok(whole.with_file_name(name))
 }
 
 /// Lists the work items of an experiment, and trains nothing.
@@ -104,17 +106,12 @@ struct ListedItem {
 
 pub(crate) fn plan(options: &PlanOptions) -> Result {
     let Planned { plan, identity, out, json } = options.work.planned()?;
-    let n_shards = options.of.unwrap_or(0);
-    let shards: Vec<Shard> = (0..n_shards).map(|index| Ok(Shard::new(index, n_shards)?)).collect::<Result<_>>()?;
-    let items: Vec<ListedItem> = plan
-        .work_items()
-        .into_iter()
-        .map(|item| {
-            let shard = shards.iter().position(|shard| shard.has(item.item));
-            let of_shard = shard.map(|index| folder(out.clone(), Some(shards[index])));
-            ListedItem { item, shard: shard.and_then(|index| u32::try_from(index).ok()), out: of_shard }
-        })
-        .collect();
+    let listed = |item: WorkItem| {
+        let shard = options.of.map(|of| Shard::of_item(item.item, of).usage()).transpose()?;
+        let of_shard = shard.map(|shard| folder(out.clone(), Some(shard))).transpose()?;
+        Ok(ListedItem { item, shard: shard.map(Shard::index), out: of_shard })
+    };
+    let items: Vec<ListedItem> = plan.work_items().into_iter().map(listed).collect::<Result<_>>()?;
     let console = Console::new(json);
     let mut table = Table::new([
         ("item", Align::Right),

@@ -7,6 +7,7 @@
 //!
 //! It is read with plain reads at an offset. Mapped into memory, a file that someone cuts short kills the process.
 
+use std::env::VarError;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -241,7 +242,12 @@ pub fn cache_limit() -> Result<Option<ByteSize>> {
             }
             parsed => parsed.map(Some),
         },
-        Err(_) => Ok(None),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(text)) => Err(Error::BadSetting {
+            what: "LTH_CACHE_LIMIT",
+            got: text.display().to_string(),
+            expected: "a number of bytes".into(),
+        }),
     }
 }
 

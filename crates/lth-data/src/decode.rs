@@ -49,8 +49,9 @@ pub enum Format {
 /// Pictures of more pixels are refused as damaged: a few kilobytes can claim gigabytes. Pillow warns at 89 million.
 pub const MAX_PIXELS: u64 = 64 << 20;
 
-/// So many pixels a file of any size may claim, and each of its bytes so many more: an unpacked picture takes memory before
-/// its first pixel is read. Of one colour, a WebP has more pixels in a byte; no photograph has a hundredth as many.
+/// So many pixels a file may claim whatever its size, and so many for each of its bytes: an unpacked picture takes memory
+/// before its first pixel is read. Large pictures of one colour can have more in a byte, as WebP or PNG of one bit; no
+/// photograph has a hundredth as many.
 const FREE_PIXELS: u64 = 4 << 20;
 const PIXELS_PER_BYTE: u64 = 4_096;
 

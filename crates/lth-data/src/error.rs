@@ -15,7 +15,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("cannot {action} `{}`: {source}", path.display())]
+    #[error("cannot {action} `{}`: {source}", on_one_line(&path.display().to_string()))]
     Io {
         /// What was tried, as a verb: "read", "write", "create", …
         action: &'static str,
@@ -25,7 +25,7 @@ pub enum Error {
         r#source: io::Error,
     },
     /// The archive is no tar archive, is cut short or fails its own checksums.
-    #[error("archive `{}` is damaged or no tar archive: {}", path.display(), on_one_line(reason))]
+    #[error("archive `{}` is damaged or no tar archive: {}", on_one_line(&path.display().to_string()), on_one_line(reason))]
     BadArchive {
         /// The archive.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum Error {
         reason: String,
     },
     /// The archive holds an entry that no honest data set holds, so nothing of it is used.
-    #[error("archive `{}` is refused: entry `{}` {reason}", path.display(), on_one_line(entry))]
+    #[error("archive `{}` is refused: entry `{}` {reason}", on_one_line(&path.display().to_string()), on_one_line(entry))]
     HostileArchive {
         /// The archive.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum Error {
         reason: String,
     },
     /// A file of a published set is not what it must be.
-    #[error("`{}`: {what} is {}, expected {expected}", path.display(), on_one_line(got))]
+    #[error("`{}`: {what} is {}, expected {expected}", on_one_line(&path.display().to_string()), on_one_line(got))]
     BadFile {
         /// The file, or the archive or folder and the file in it.
         path: PathBuf,
@@ -93,7 +93,7 @@ pub enum Error {
         damaged: Vec<Damaged>,
     },
     /// A picture of the cache file changed while it was in use, and it could not be made again.
-    #[error("picture `{}` in cache file `{}` is damaged: {}", on_one_line(name), path.display(), on_one_line(reason))]
+    #[error("picture `{}` in cache file `{}` is damaged: {}", on_one_line(name), on_one_line(&path.display().to_string()), on_one_line(reason))]
     BadCache {
         /// The cache file.
         path: PathBuf,

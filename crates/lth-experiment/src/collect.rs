@@ -22,6 +22,8 @@ pub struct Collected {
     pub n_copied: usize,
     /// Fits that the experiment asks for and no folder has.
     pub missing: Vec<Address>,
+    /// Paths that the experiment asks for and no folder has, both of whose ends are whole.
+    pub n_paths_missing: usize,
     /// Fits that are there and not of this experiment's plan, nor of a wider one, with their folders.
     pub left_out: Vec<(PathBuf, Address)>,
 }
@@ -89,18 +91,18 @@ pub fn collect(
         if planned { &mut outcome.paths } else { &mut paths_besides }.push(record.clone());
     }
     let missing = missing(&plan, &outcome);
-    let n_paths_missing = plan.paths.len() - outcome.paths.len();
-    outcome.is_done = missing.is_empty() && (n_paths_missing == 0 || outcome.records.iter().any(|fit| !fit.is_whole()));
+    let n_paths_missing = paths_missing(&plan, &outcome);
+    outcome.is_done = missing.is_empty() && n_paths_missing == 0;
     let left_out = fits.iter().filter(|(address, _)| !brought.contains(address));
     let left_out = left_out.map(|(address, found)| (stores[found.store].path().to_path_buf(), address.clone()));
 
-    let before = before(&stores, summaries, &plan, &fits, paths_besides, out);
+    let before = before(summaries, &plan, &fits, paths_besides);
     bring_contact_sheet(&stores, &mut dir, &recorded, &outcome)?;
     let machine = before.as_ref().and_then(|before| before.machine.clone());
     let about = (build, command, machine.as_ref());
     let writer = SummaryWriter::going_on(before.as_ref(), (&plan, &wider), recorded.record()?, &dir, about)?;
     let summary = writer.conclude(&mut dir, &outcome, reports, None)?;
-    Ok(Collected { summary, n_copied, missing, left_out: left_out.collect() })
+    Ok(Collected { summary, n_copied, missing, n_paths_missing, left_out: left_out.collect() })
 }
 
 /// The folders, that of the collection first if it holds an experiment already.
@@ -302,24 +304,32 @@ fn missing(plan: &Plan, outcome: &Outcome) -> Vec<Address> {
     missing
 }
 
+/// How many of the plan's paths could be there and are not: one to a failed fit cannot.
+fn paths_missing(plan: &Plan, outcome: &Outcome) -> usize {
+    let is_whole = |end: &Address| outcome.records.iter().any(|record| record.address == *end && record.is_whole());
+    let is_there = |end: &Address| outcome.paths.iter().any(|path| path.ends[1] == *end);
+    plan.paths.iter().filter(|path| path.ends.iter().all(is_whole) && !is_there(&path.ends[1])).count()
+}
+
 /// What the summaries say besides fits and paths, as one that was written before: data as the last seed saw them, programs,
-/// machine, and times, each counted once.
+/// machine, and the time that all fits took together: what their folders say of time may be of fits that are not here.
 fn before(
-    stores: &[ExperimentReader],
     summaries: Vec<Option<Summary>>,
     plan: &Plan,
     fits: &Records<FitRecord>,
     paths: Vec<PathRecord>,
-    out: &Path,
 ) -> Option<Summary> {
-    let has_own = stores.iter().zip(&summaries).any(|(store, summary)| store.path() == out && summary.is_some());
     let last_of = |seed: u64| fits.values().find(|found| found.record.address.seed == seed).map(|found| found.store);
     let last = plan.work_items().iter().rev().find_map(|item| last_of(item.seed));
     let mut before =
         last.and_then(|last| summaries[last].clone()).or_else(|| summaries.iter().flatten().next().cloned())?;
-    let (mut builds, mut machine, mut seconds): (Vec<BuildRecord>, Option<MachineRecord>, f64) = Default::default();
-    for (number, summary) in summaries.into_iter().enumerate() {
-        let Some(summary) = summary else { continue };
+    let (mut builds, mut machine): (Vec<BuildRecord>, Option<MachineRecord>) = Default::default();
+    let of_fit = |record: &FitRecord| {
+        let of_history = record.history.iter().map(|at| at.seconds + at.valid_seconds).sum::<f64>();
+        of_history + record.overhead_seconds
+    };
+    let seconds = fits.values().map(|found| of_fit(&found.record)).sum();
+    for summary in summaries.into_iter().flatten() {
         before.dataset.splits.extend(summary.dataset.splits);
         for build in summary.builds {
             if !builds.contains(&build) {
@@ -332,11 +342,6 @@ fn before(
         };
         before.started = before.started.into_iter().chain(summary.started).min();
         before.peak_memory_bytes = before.peak_memory_bytes.max(summary.peak_memory_bytes);
-        // What was collected earlier has the times of its folders in its own.
-        let is_own = stores[number].path() == out;
-        if is_own || !has_own || fits.values().any(|found| found.store == number) {
-            seconds += summary.wall_seconds.unwrap_or(0.0);
-        }
     }
     (before.builds, before.machine, before.wall_seconds, before.paths) = (builds, machine, Some(seconds), paths);
     Some(before)
@@ -345,7 +350,11 @@ fn before(
 /// Two machines as one record: what they differ in is named for both.
 fn joined(one: MachineRecord, other: &MachineRecord) -> MachineRecord {
     let words = |one: String, other: &str| {
-        if one.split(" and ").any(|word| word == other) { one } else { format!("{one} and {other}") }
+        // Either may be of several machines itself.
+        other.split(" and ").fold(one, |one, word| match one.split(" and ").any(|known| known == word) {
+            true => one,
+            false => format!("{one} and {word}"),
+        })
     };
     let maybe = |one: Option<String>, other: &Option<String>| match (one, other) {
         (Some(one), Some(other)) => Some(words(one, other)),

@@ -11,6 +11,9 @@ use crate::instability::InstabilityConfig;
 use crate::plan::{Cut, FitPlan, MaskFrom, OptimizerState, Plan, PruningRule, Start, Target, Training};
 use crate::{Error, identity};
 
+/// A plan lists its fits: a number of levels with a few digits too many would fill the memory with them.
+const MOST_FITS: u64 = 100_000;
+
 /// The experiment of the lottery-ticket paper: train, prune, rewind, again and again, each level a complete training, and
 /// beside every ticket the networks that it must beat.
 ///
@@ -82,7 +85,7 @@ impl ImpConfig {
     /// The fits, seed by seed, level by level. `subject`: the network and the data, as part of every fit's identity.
     ///
     /// # Errors
-    /// [`Error::Plan`] if there are no seeds, no levels, or two of one seed or arm; for an instability analysis of what the
+    /// [`Error::Plan`] if there are no seeds, no levels, more fits than 100,000, or two of one seed or arm; for an instability analysis of what the
     /// experiment does not have.
     pub fn plan(&self, subject: Value) -> Result<Plan, Error> {
         let refuse = |field: &str, got: String, expected: &str| {
@@ -90,6 +93,12 @@ impl ImpConfig {
         };
         if self.seeds.is_empty() {
             return refuse("number of seeds", "0".into(), "at least 1");
+        }
+        let n_fits = (self.seeds.len() as u64)
+            .saturating_mul(u64::from(self.n_levels).saturating_add(1))
+            .saturating_mul(self.arms.len() as u64 + 2);
+        if n_fits > MOST_FITS {
+            return refuse("number of fits", format!("about {n_fits}"), &format!("at most {MOST_FITS}"));
         }
         let instability = self.instability.as_ref();
         // Of the dense network alone it needs no ticket.

@@ -31,6 +31,8 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// The shard of that number, from 0.
+    ///
     /// # Errors
     /// [`Error::Plan`] if there is no such shard.
     pub fn new(index: u32, of: u32) -> Result<Self, Error> {
@@ -42,6 +44,20 @@ impl Shard {
             of => format!("0 to {}, one of {of} shards", of - 1),
         };
         Err(Error::Plan { field: "index of the shard".into(), got: index.to_string(), expected })
+    }
+
+    /// The shard that does the work item at that place.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if there are no shards.
+    pub fn of_item(item: usize, of: u32) -> Result<Self, Error> {
+        Self::new(u32::try_from(item as u64 % u64::from(of.max(1))).unwrap_or(0), of)
+    }
+
+    /// Its number, from 0.
+    #[must_use]
+    pub fn index(self) -> u32 {
+        self.index
     }
 
     /// Whether the work item at that place is one of its own.

@@ -83,7 +83,7 @@ impl CustomOp1 for MultiplyBy {
 pub fn add_bias(x: &Tensor, bias: &Tensor, axis: usize) -> Result<Tensor> {
     let op = "add_bias";
     let Some(&n) = x.dims().get(axis) else {
-        return Err(Error::Rank { op, tensor: "x", expected: axis + 1, got: x.dims().to_vec() }.into());
+        return Err(Error::Rank { op, tensor: "x", expected: axis.saturating_add(1), got: x.dims().to_vec() }.into());
     };
     expect_shape(op, "bias", bias, &[n])?;
     expect_dtype(op, "bias", bias, x.dtype())?;
@@ -117,6 +117,10 @@ impl AddBias {
         if run < LONG {
             let mut y = Vec::with_capacity(x.len());
             for rows in x.chunks_exact((bias.len() * run).max(1)) {
+                if run == 1 {
+                    y.extend(rows.iter().zip(bias).map(|(&x, &b)| x + b));
+                    continue;
+                }
                 for (row, &b) in rows.chunks_exact(run).zip(bias) {
                     y.extend(row.iter().map(|&x| x + b));
                 }

@@ -46,7 +46,7 @@ pub(crate) fn run(options: &Options, shard: Option<Shard>) -> Result {
     let settings = options.settings()?;
     let Planned { plan, identity, out, .. } = planned_by(options, &settings)?;
     let plan = shard.map_or_else(|| plan.clone(), |shard| shard.plan(&plan));
-    let out = work::folder(out, shard);
+    let out = work::folder(out, shard)?;
     let console = Console::new(options.json);
     // Feature maps are freed and wanted again at every step.
     lth_kernels::keep_freed_memory();

@@ -1,6 +1,6 @@
 //! The fit that made a ticket, done again from what it began with, and compared with what it left.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use candle_core::Device;
@@ -21,6 +21,7 @@ use crate::system;
 
 /// Where a file stands.
 struct Found {
+    path: PathBuf,
     folder: ExperimentReader,
     address: Address,
     record: FitRecord,
@@ -32,7 +33,7 @@ pub(super) fn verify(file: &Path, source: &SourceOptions, threads: Option<u32>, 
     interrupted();
     // Reading a ticket computes already.
     system::set_threads(threads)?;
-    let Found { folder, address, record, mut experiment, recorded } = find(file)?;
+    let Found { path, folder, address, record, mut experiment, recorded } = find(file)?;
     let root = folder.path().to_path_buf();
     let checked = |what: &str, value: String| console.line(format!("{what:10} {value}"));
     let ticket = Ticket::read(file, &Device::Cpu).data()?;
@@ -76,7 +77,7 @@ pub(super) fn verify(file: &Path, source: &SourceOptions, threads: Option<u32>, 
         checked("data", same_data(dataset, split_seed, &ticket, summary.as_ref())?);
         Ok(())
     };
-    let again = experiment.again(&plan, &address, &folder, &mut dir, host, &on_opened)?;
+    let again = experiment.again(&plan, &address, &folder, &mut dir, host, &on_opened).data()?;
     progress.finish();
     let Some(Again { record: mut now, from }) = again else {
         return Err(Failure::new(Kind::Interrupted, anyhow!("interrupted: it begins anew the next time")));
@@ -92,6 +93,11 @@ pub(super) fn verify(file: &Path, source: &SourceOptions, threads: Option<u32>, 
     let mut before = record.clone();
     now.files.retain(|name, _| record.files.contains_key(name));
     before.files.retain(|name, _| now.files.contains_key(name));
+    if before.files.values().all(|kept| root.join(&kept.path) != path) {
+        let reason =
+            anyhow!("{} was not made again: the experiment as it is on record does not ask for it", file.display());
+        return Err(Failure::new(Kind::Data, reason));
+    }
     let found = fit_differences(&now, &before);
     for found in &found {
         console.line(found.to_string());
@@ -127,7 +133,11 @@ fn find(file: &Path) -> Result<Found> {
         .addresses()
         .into_iter()
         .find(|address| path.parent().is_some_and(|parent| parent == folder.path().join(address.folder())));
-    let (Some(address), Ok(experiment)) = (address, folder.experiment()) else {
+    let experiment = match folder.experiment() {
+        Err(lth_runs::Error::Absent { .. }) => None,
+        other => Some(other.data()?),
+    };
+    let (Some(address), Some(experiment)) = (address, experiment) else {
         return Err(Failure::usage(format!(
             "{} is in no experiment's folder, and alone does not say what it was made from: `lth inspect` checks its checksums",
             file.display()
@@ -137,10 +147,10 @@ fn find(file: &Path) -> Result<Found> {
     if record.files.values().all(|file| folder.path().join(&file.path) != path) {
         return Err(Failure::usage(format!("{} is no file of the record of {address}", file.display())));
     }
-    let recorded = Recorded::of(&experiment)?;
+    let recorded = Recorded::of(&experiment).data()?;
     match &recorded {
         Recorded::Imp(experiment) => {
-            Ok(Found { experiment: (**experiment).clone(), folder, address, record, recorded })
+            Ok(Found { path, experiment: (**experiment).clone(), folder, address, record, recorded })
         }
         Recorded::Notebook(..) => Err(Failure::usage(
             "one fit of `lth reproduce` cannot be done again alone: run the same command with another --out, and compare the \

@@ -178,6 +178,8 @@ pub(super) fn receive(
         offset = 0;
     }
     if resource.size.is_some_and(|size| offset > size) {
+        // No part of this file: it must not stand in the way of one.
+        part.discard()?;
         offset = 0;
     }
     if offset > 0 && resource.size == Some(offset) {

@@ -48,6 +48,12 @@ fn a_plan_that_cannot_run_is_refused_before_any_training() -> Result {
     assert_eq!(message, "number of levels is 2, expected at most 1, for which there are sparsities");
 
     let message = refused(|experiment| {
+        experiment.imp.n_levels = u32::MAX;
+        Ok(())
+    })?;
+    assert!(message.contains("number of fits is about") && message.contains("at most 100000"), "{message}");
+
+    let message = refused(|experiment| {
         experiment.imp.pruning.ranks = vec![4];
         Ok(())
     })?;

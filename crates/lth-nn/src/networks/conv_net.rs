@@ -144,7 +144,8 @@ impl ConvNet {
             x = lth_kernels::max_pool2d(&x, &Pool2dParams { layout, ..POOL })?;
         }
         let x = lth_kernels::to_layout(&x, layout, Layout::Nchw)?;
-        let x = lth_kernels::reshape(&x, (n, x.elem_count() / n.max(1)))?;
+        let n_inputs: usize = x.dims()[1..].iter().product();
+        let x = lth_kernels::reshape(&x, (n, n_inputs))?;
         dense_forward(&self.dense, &x, &mut context)
     }
 }

@@ -29,15 +29,6 @@ impl Kind {
             Self::Interrupted => 75,
         }
     }
-
-    /// Whether the same command line, started again, may come further: what `docs/reliability.md` and the files in `cluster/`
-    /// go by.
-    pub fn is_worth_another_try(self) -> bool {
-        match self {
-            Self::Usage | Self::Training | Self::Contradiction => false,
-            Self::Data | Self::Interrupted => true,
-        }
-    }
 }
 
 /// An error with its kind. `Display` is one line: what was being done, then the causes.

@@ -268,7 +268,7 @@ pub(crate) fn bytes_in(folder: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::faults::check_writer;
+    use crate::writers::check_writer;
 
     #[test]
     fn a_failed_write_leaves_the_old_cache_and_nothing_else() {

@@ -32,7 +32,7 @@ pub(crate) fn sync_folder(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::faults::check_writer;
+    use crate::writers::check_writer;
 
     #[test]
     fn a_failed_write_leaves_the_old_file_and_nothing_else() {

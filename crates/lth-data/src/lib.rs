@@ -81,6 +81,9 @@ mod split;
 mod text;
 pub mod toy_pets;
 mod uniform;
+#[cfg(test)]
+#[path = "../../lth-files/tests/it/writers.rs"]
+mod writers;
 
 pub use augment::{Augmentation, Change, Fill};
 pub use byte_size::ByteSize;

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 
 use lth_runs::Address;
 use lth_runs::experiment::{ExperimentDir, ExperimentReader, FileRecord, FitRecord};
-use lth_train::{Classification, Network, Task};
+use lth_train::{Network, Task};
 
 use crate::observer::Observer;
 use crate::plan::{FitPlan, MaskFrom, Plan, Start};
 use crate::states::{Kept, carries_optimizer};
-use crate::subject::{OnOpened, SCORE_BATCHES, Subject};
+use crate::subject::{OnOpened, Subject};
 use crate::{Error, Examples, Experiment, Host, Runner, identity};
 
 /// A fit that was done again.
@@ -124,18 +124,8 @@ impl Experiment {
         let Host { open: options, watch, observer, is_interrupted, checkpoint_every, peak_memory, .. } = host;
         let subject =
             Subject { experiment: self, options, watch: RefCell::new(watch), on_opened, opened: RefCell::default() };
-        let runner = Runner {
-            plan,
-            network: &|seed, dtype| subject.network(seed, dtype),
-            examples: &|seed| subject.examples(seed),
-            task: &Classification::default(),
-            network_info: subject.network_info(),
-            dataset_info: &|| subject.dataset_info(),
-            score_batches: SCORE_BATCHES,
-            is_interrupted,
-            checkpoint_every,
-            peak_memory,
-        };
-        runner.again(address, from, dir, observer)
+        subject.with_runner(plan, is_interrupted, checkpoint_every, peak_memory, |runner| {
+            runner.again(address, from, dir, observer)
+        })
     }
 }

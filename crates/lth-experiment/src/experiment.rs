@@ -8,12 +8,12 @@ use lth_data::{Augmentation, Dataset, DatasetSpec, Loader, LoaderConfig};
 use lth_nn::NetworkSpec;
 use lth_runs::experiment::{ExperimentDir, ExperimentRecord, Summary};
 use lth_runs::{ContactSheet, Existing};
-use lth_train::{BoxError, Classification};
+use lth_train::BoxError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::subject::{AnyInput, SCORE_BATCHES, Subject};
-use crate::{Error, Host, ImpConfig, Outcome, Plan, Runner, SummaryWriter, contact_sheet};
+use crate::subject::{AnyInput, Subject};
+use crate::{Error, Host, ImpConfig, Outcome, Plan, SummaryWriter, contact_sheet};
 
 /// Iterative magnitude pruning of a network of `lth-nn` on a data set of `lth-data`.
 ///
@@ -215,24 +215,14 @@ impl Experiment {
             on_opened: &on_opened,
             opened: RefCell::default(),
         };
-        let network = |seed: u64, dtype: DType| subject.network(seed, dtype);
-        let runner = Runner {
-            plan: &plan,
-            network: &network,
-            examples: &|seed| subject.examples(seed),
-            task: &Classification::default(),
-            network_info: subject.network_info(),
-            dataset_info: &|| subject.dataset_info(),
-            score_batches: SCORE_BATCHES,
-            is_interrupted,
-            checkpoint_every,
-            peak_memory,
-        };
-        let outcome = runner
-            .run(dir, observer, &mut |dir, outcome| Ok(writer.update(dir, outcome, reports, peak_memory())?))?;
+        let outcome = subject.with_runner(&plan, is_interrupted, checkpoint_every, peak_memory, |runner| {
+            runner.run(dir, observer, &mut |dir, outcome| Ok(writer.update(dir, outcome, reports, peak_memory())?))
+        })?;
         let sheet = match &*subject.opened.borrow() {
             Some((split_seed, dataset)) if outcome.n_trained > 0 => {
-                self.contact_sheet(dir, &writer.summary(&outcome), (*split_seed, dataset), &network)
+                self.contact_sheet(dir, &writer.summary(&outcome), (*split_seed, dataset), &|seed, dtype| {
+                    subject.network(seed, dtype)
+                })
             }
             _ => Ok(None),
         };

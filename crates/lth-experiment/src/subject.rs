@@ -2,14 +2,15 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use candle_core::{DType, Tensor};
 use lth_data::{Dataset, Loader, Normalisation, OpenOptions, Opening};
 use lth_nn::{NamedNetwork, Setup};
 use lth_ticket::{DatasetInfo, NetworkInfo, Preprocessing};
-use lth_train::{BoxError, Network, Parameters, Pass};
+use lth_train::{BoxError, Classification, Network, Parameters, Pass};
 
-use crate::Experiment;
+use crate::{Experiment, Plan, Runner};
 
 /// Is told of data that were opened, by the seed of their split, and may refuse them.
 pub(crate) type OnOpened<'a> = dyn Fn(&Dataset, u64) -> Result<(), BoxError> + 'a;
@@ -26,7 +27,7 @@ pub(crate) struct Subject<'a> {
 
 impl Subject<'_> {
     /// The batches of a replicate. The data are opened where they are not yet.
-    pub(crate) fn examples(&self, seed: u64) -> Result<Loader, BoxError> {
+    fn examples(&self, seed: u64) -> Result<Loader, BoxError> {
         let split_seed = self.experiment.split_seed(seed);
         let mut opened = self.opened.borrow_mut();
         if opened.as_ref().is_none_or(|(other, _)| *other != split_seed) {
@@ -45,7 +46,30 @@ impl Subject<'_> {
         Ok(AnyInput { network: self.experiment.network.build(&setup)?, dtype })
     }
 
-    pub(crate) fn network_info(&self) -> NetworkInfo {
+    /// Hands on what runs `plan` with this network and these data.
+    pub(crate) fn with_runner<R>(
+        &self,
+        plan: &Plan,
+        is_interrupted: &dyn Fn() -> bool,
+        checkpoint_every: Duration,
+        peak_memory: &dyn Fn() -> Option<u64>,
+        run: impl FnOnce(&Runner<'_, AnyInput, Loader, Classification>) -> R,
+    ) -> R {
+        run(&Runner {
+            plan,
+            network: &|seed, dtype| self.network(seed, dtype),
+            examples: &|seed| self.examples(seed),
+            task: &Classification::default(),
+            network_info: self.network_info(),
+            dataset_info: &|| self.dataset_info(),
+            score_batches: SCORE_BATCHES,
+            is_interrupted,
+            checkpoint_every,
+            peak_memory,
+        })
+    }
+
+    fn network_info(&self) -> NetworkInfo {
         let spec = &self.experiment.network;
         let Normalisation { mean, std } = self.experiment.data.normalisation.clone();
         NetworkInfo {
@@ -58,7 +82,7 @@ impl Subject<'_> {
         }
     }
 
-    pub(crate) fn dataset_info(&self) -> DatasetInfo {
+    fn dataset_info(&self) -> DatasetInfo {
         let opened = self.opened.borrow();
         DatasetInfo {
             name: self.experiment.data.name.to_string(),
@@ -88,4 +112,4 @@ impl Network for AnyInput {
 }
 
 /// Batches that SNIP's and GraSP's gradients are averaged over: ten examples a class of ten with batches of tens.
-pub(crate) const SCORE_BATCHES: usize = 10;
+const SCORE_BATCHES: usize = 10;

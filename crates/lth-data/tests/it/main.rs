@@ -12,7 +12,6 @@ mod digits;
 mod download;
 #[cfg(feature = "download")]
 #[path = "../../../lth-files/tests/it/faults.rs"]
-#[allow(dead_code)] // the checks of writers are the unit tests'
 mod faults;
 mod folders;
 mod golden;

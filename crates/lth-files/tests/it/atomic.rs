@@ -2,7 +2,8 @@ use std::path::Path;
 
 use lth_files::{Error, link_or_copy, remove_partial_files, write_atomic};
 
-use crate::faults::{Fault, check_writer, with};
+use crate::faults::{Fault, with};
+use crate::writers::check_writer;
 
 #[test]
 fn a_failed_write_leaves_the_old_file_and_nothing_else() {

@@ -7,3 +7,4 @@ mod lock;
 mod mutations;
 mod safetensors;
 mod sha256;
+mod writers;

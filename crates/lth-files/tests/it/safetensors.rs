@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use lth_files::{Dtype, RawTensor, open_safetensors, save_safetensors, write_safetensors};
 
-use crate::faults::check_writer;
+use crate::writers::check_writer;
 
 fn raw(dtype: Dtype, shape: &[usize], data: &[u8]) -> RawTensor<'static> {
     RawTensor { dtype, shape: shape.to_vec(), data: data.to_vec().into() }

@@ -13,6 +13,8 @@ mod per_output;
 mod properties;
 mod select;
 mod storing;
+#[path = "../../../lth-files/tests/it/writers.rs"]
+mod writers;
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 use lth_mask::{Mask, MaskSet, Result};
 
-use crate::faults::check_writer;
+use crate::writers::check_writer;
 
 #[test]
 fn a_failed_write_leaves_the_old_file_and_nothing_else() -> Result<()> {

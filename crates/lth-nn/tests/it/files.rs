@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Tensor};
 use lth_nn::{Error, LeNet, LeNetConfig, Part, Setup, Weights};
 use lth_train::Network;
 
-use crate::faults::check_writer;
 use crate::named::{Result, bits};
+use crate::writers::check_writer;
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder for temporary files")

@@ -15,3 +15,5 @@ mod randomness;
 mod sparse;
 mod transformer;
 mod weights;
+#[path = "../../../lth-files/tests/it/writers.rs"]
+mod writers;

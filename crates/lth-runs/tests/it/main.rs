@@ -16,3 +16,5 @@ mod schema_1;
 mod storing;
 mod verdicts;
 mod verifying;
+#[path = "../../../lth-files/tests/it/writers.rs"]
+mod writers;

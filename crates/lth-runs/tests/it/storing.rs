@@ -254,7 +254,7 @@ fn names_stay_inside_the_fits_folder() -> Result<(), Error> {
 #[test]
 fn a_summary_that_cannot_be_written_leaves_the_old_one() {
     let summary = imp(&[1, 2, 3], 1);
-    crate::faults::check_writer("summary.json", |path| summary.write(path).map_err(|error| error.to_string()));
+    crate::writers::check_writer("summary.json", |path| summary.write(path).map_err(|error| error.to_string()));
 }
 
 #[test]

@@ -11,8 +11,8 @@ use lth_ticket::{
 use lth_train::{FitConfig, Network};
 use proptest::prelude::*;
 
-use crate::faults::check_writer;
 use crate::support::{RANKS, data, trainer};
+use crate::writers::check_writer;
 
 pub(crate) fn ticket() -> Ticket {
     let schedule = SparsitySchedule::to(Sparsity::new(0.7).expect("a fraction"), Schedule::OneShot);

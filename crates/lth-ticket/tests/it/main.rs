@@ -16,3 +16,5 @@ mod pruning;
 mod schedules;
 mod stream;
 mod support;
+#[path = "../../../lth-files/tests/it/writers.rs"]
+mod writers;

@@ -318,7 +318,7 @@ fn a_file_that_changed_for_good_arrives_however_often_it_is_cut() {
 #[test]
 fn a_disk_that_takes_nothing_more_loses_nothing() {
     let content = bytes(WHOLE);
-    for fault in [Fault::Create, Fault::Write, Fault::Sync, Fault::Rename] {
+    for fault in Fault::ALL {
         let body = content.clone();
         let server = Server::start(move |number, request, stream| {
             file(stream, request, &body, "\"a\"", if number == 0 { KEPT } else { ALL });
@@ -333,7 +333,9 @@ fn a_disk_that_takes_nothing_more_loses_nothing() {
         let part = files(folder.path()).into_iter().find(|path| path.extension().is_some_and(|end| end == "part"));
         let left = fs::read(part.unwrap_or_else(|| panic!("{fault:?}: the part is lost"))).unwrap();
         assert!(left.len() >= KEPT && content.starts_with(&left), "{fault:?}: {} bytes", left.len());
-        let fetched = once.fetch(&wanted, &quiet).unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+        // Nor does it need a second name, which many file systems cannot give.
+        let Some(fetched) = with(Fault::Link, || once.fetch(&wanted, &quiet)) else { return };
+        let fetched = fetched.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
         assert_eq!(fs::read(&fetched.path).unwrap(), content, "{fault:?}");
     }
 }

@@ -26,7 +26,7 @@ pub struct Options {
     out: PathBuf,
     /// Folders of the same experiment
     #[arg(value_name = "DIR", required = true)]
-    stores: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
     /// Print summary.json to standard output, and everything else to standard error
     #[arg(long)]
     json: bool,
@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Options) -> Result {
     let console = Console::new(options.json);
     let about = (&build(), system::command_line());
     let Collected { summary, n_copied, missing, n_paths_missing, left_out } =
-        collect(&options.out, &options.stores, (about.0, &about.1), &lth_runs::report::files_with)?;
+        collect(&options.out, &options.folders, (about.0, &about.1), &lth_runs::report::files_with)?;
     for (folder, fit) in &left_out {
         console.note(format!(
             "{fit} of {} is left out: it is not what the plan of the whole has there, or what it rests on is not there",

@@ -12,13 +12,14 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::byte_size::ByteSize;
 use crate::error::{Damaged, Error, Result};
 use crate::file::sync_folder;
 use crate::open::Misnamed;
 use crate::pets::ListCheck;
+use crate::text::on_one_line;
 
 pub(crate) const MAGIC: [u8; 8] = *b"LTHPICS\n";
 /// Change it when the layout or anything about decoding changes: files of other versions are made anew.
@@ -236,18 +237,17 @@ pub fn cache_dir() -> Result<PathBuf> {
 pub fn cache_limit() -> Result<Option<ByteSize>> {
     match std::env::var("LTH_CACHE_LIMIT") {
         Ok(text) if text.is_empty() => Ok(None),
-        Ok(text) => match text.parse() {
-            Err(Error::BadSetting { got, expected, .. }) => {
-                Err(Error::BadSetting { what: "LTH_CACHE_LIMIT", got, expected })
-            }
-            parsed => parsed.map(Some),
-        },
+        Ok(text) => text.parse().map(Some).map_err(|_| no_size(&text)),
         Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(text)) => Err(Error::BadSetting {
-            what: "LTH_CACHE_LIMIT",
-            got: text.display().to_string(),
-            expected: "a number of bytes".into(),
-        }),
+        Err(VarError::NotUnicode(text)) => Err(no_size(&text.display().to_string())),
+    }
+}
+
+fn no_size(text: &str) -> Error {
+    Error::BadSetting {
+        what: "LTH_CACHE_LIMIT",
+        got: format!("`{}`", on_one_line(text)),
+        expected: "a number with a unit, such as 500MB, 5GB or 4GiB".into(),
     }
 }
 

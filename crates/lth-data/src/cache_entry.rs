@@ -71,18 +71,22 @@ impl std::fmt::Display for CacheKind {
 pub fn cache_entries(folder: &Path) -> Result<Vec<CacheEntry>> {
     let mut entries = Vec::new();
     for (name, path) in children(folder)? {
-        if path.is_dir() && name == "downloads" {
+        if name == "downloads" && is_itself(&path, fs::Metadata::is_dir) {
             for (check, path) in children(&path)? {
                 if is_folder_of_downloads(&check) && is_itself(&path, fs::Metadata::is_dir) {
                     downloads(&format!("{name}/{check}"), &path, &mut entries)?;
                 }
             }
-        } else if path.is_dir() && name == "pictures" {
+        } else if name == "pictures" && is_itself(&path, fs::Metadata::is_dir) {
             for (file, path) in children(&path)? {
                 entries.extend(pictures(&format!("{name}/{file}"), &file, path));
             }
         } else if let Some(toys) = is_itself(&path, fs::Metadata::is_dir).then(|| toy_pets::drawn_in(&path)).flatten() {
-            let files = toys.files().into_iter().map(|file| path.join(file)).filter(|file| file.is_file()).collect();
+            let is_own = |file: &PathBuf| {
+                file.parent().is_some_and(|folder| is_itself(folder, fs::Metadata::is_dir))
+                    && is_itself(file, fs::Metadata::is_file)
+            };
+            let files = toys.files().into_iter().map(|file| path.join(file)).filter(is_own).collect();
             let folders = vec![path.join("images"), path.join("annotations"), path];
             entries.push(CacheEntry::new(name, CacheKind::Drawn, files, folders, None));
         }
@@ -209,7 +213,7 @@ fn downloads(name: &str, folder: &Path, entries: &mut Vec<CacheEntry>) -> Result
         }
         if let Some(whole) = file.strip_suffix(".part") {
             let ends = [".part", ".part.json", ".part.anew", ".part.anew.json"];
-            if beside(whole, ".part.json").is_file() {
+            if [".part.json", ".part.anew.json"].iter().any(|end| beside(whole, end).is_file()) {
                 let files = ends.map(|end| beside(whole, end)).into_iter().filter(|file| file.is_file()).collect();
                 let kind = CacheKind::PartialDownload;
                 entries.push(CacheEntry::new(format!("{name}/{file}"), kind, files, folders, lock(whole)));

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::byte_size::ByteSize;
+use bytesize::ByteSize;
+
 use crate::text::on_one_line;
 
 /// A result of this crate.

@@ -46,7 +46,6 @@
 
 mod archive;
 mod augment;
-mod byte_size;
 mod cache;
 mod cache_entry;
 mod checked;
@@ -86,7 +85,7 @@ mod uniform;
 mod writers;
 
 pub use augment::{Augmentation, Change, Fill};
-pub use byte_size::ByteSize;
+pub use bytesize::ByteSize;
 pub use cache::{cache_dir, cache_limit};
 pub use cache_entry::{CacheEntry, CacheKind, cache_entries};
 pub use checked::{Checked, OpenedFile};

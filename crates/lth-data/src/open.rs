@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
+use bytesize::ByteSize;
 use rayon::prelude::*;
 
-use crate::byte_size::ByteSize;
 use crate::cache::{Entry, HEADER_LENGTH, Index, N_CHANNELS, Reader, Writer, bytes_in, cache_limit, pictures_name};
 use crate::decode::{Decoded, Format, decode, dimensions};
 use crate::error::{Damaged, Error, Result};

@@ -31,11 +31,11 @@ pub struct Collected {
 /// A record, and the number of the folder that it is in.
 struct Found<T> {
     record: T,
-    store: usize,
+    folder: usize,
 }
 
-/// Brings the fits and paths of `stores`, which are folders of one experiment, into the folder `out`, and writes summary and
-/// reports there as a run in one piece would. The stores are read and not changed; a fit that is still being trained in one
+/// Brings the fits and paths of `folders`, which are folders of one experiment, into the folder `out`, and writes summary and
+/// reports there as a run in one piece would. The folders are read and not changed; a fit that is still being trained in one
 /// is no part of it yet.
 ///
 /// Nothing is written if anything does not go together. A fit is there once its record is, the last of its files to be
@@ -47,13 +47,13 @@ struct Found<T> {
 /// [`Recorded::of`] and [`ExperimentDir::open`].
 pub fn collect(
     out: &Path,
-    stores: &[PathBuf],
+    folders: &[PathBuf],
     (build, command): (&BuildRecord, &[String]),
     reports: &Reports<'_>,
 ) -> Result<Collected, Error> {
-    let stores = folders(out, stores)?;
-    let (recorded, summaries) = of_one_experiment(out, &stores)?;
-    let (fits, paths) = found(out, &stores)?;
+    let folders = opened(out, folders)?;
+    let (recorded, summaries) = of_one_experiment(out, &folders)?;
+    let (fits, paths) = found(out, &folders)?;
     let mut dir = ExperimentDir::open(out, recorded.record()?, Existing::Refuse)?;
 
     let plan = recorded.plan()?;
@@ -63,13 +63,13 @@ pub fn collect(
     let mut brought: BTreeSet<&Address> = BTreeSet::new();
     let mut contents: BTreeMap<String, PathBuf> = BTreeMap::new();
     for (of, fit) in both(&plan, &wider, |plan| &plan.fits, |fit| plan.fit(&fit.address).is_none()) {
-        let Some(Found { record, store }) = fits.get(&fit.address) else { continue };
+        let Some(Found { record, folder }) = fits.get(&fit.address) else { continue };
         let rests_on_all = fit.rests_on().iter().all(|needed| brought.contains(needed));
         if record.plan != identity::of_fit(of, fit)? || !rests_on_all {
             continue;
         }
-        if stores[*store].path() != out {
-            bring(&stores[*store], &mut dir, record, &mut contents)?;
+        if folders[*folder].path() != out {
+            bring(&folders[*folder], &mut dir, record, &mut contents)?;
             n_copied += 1;
         }
         brought.insert(&fit.address);
@@ -80,11 +80,11 @@ pub fn collect(
     let is_planned = |last: &Address| plan.paths.iter().any(|path| path.ends[1] == *last);
     let mut paths_besides = Vec::new();
     for (of, path) in both(&plan, &wider, |plan| &plan.paths, |path| !is_planned(&path.ends[1])) {
-        let Some(Found { record, store }) = paths.get(&path.ends[1]) else { continue };
+        let Some(Found { record, folder }) = paths.get(&path.ends[1]) else { continue };
         if record.plan != identity::of_path(of, path)? || !path.ends.iter().all(|end| brought.contains(end)) {
             continue;
         }
-        if stores[*store].path() != out {
+        if folders[*folder].path() != out {
             dir.write_path(record)?;
         }
         let planned = is_planned(&path.ends[1]);
@@ -94,10 +94,10 @@ pub fn collect(
     let n_paths_missing = paths_missing(&plan, &outcome);
     outcome.is_done = missing.is_empty() && n_paths_missing == 0;
     let left_out = fits.iter().filter(|(address, _)| !brought.contains(address));
-    let left_out = left_out.map(|(address, found)| (stores[found.store].path().to_path_buf(), address.clone()));
+    let left_out = left_out.map(|(address, found)| (folders[found.folder].path().to_path_buf(), address.clone()));
 
     let before = before(summaries, &plan, &fits, paths_besides);
-    bring_contact_sheet(&stores, &mut dir, &recorded, &outcome)?;
+    bring_contact_sheet(&folders, &mut dir, &recorded, &outcome)?;
     let machine = before.as_ref().and_then(|before| before.machine.clone());
     let about = (build, command, machine.as_ref());
     let writer = SummaryWriter::going_on(before.as_ref(), (&plan, &wider), recorded.record()?, &dir, about)?;
@@ -106,15 +106,15 @@ pub fn collect(
 }
 
 /// The folders, that of the collection first if it holds an experiment already.
-fn folders(out: &Path, stores: &[PathBuf]) -> Result<Vec<ExperimentReader>, Error> {
-    let is_out = |store: &&PathBuf| {
-        let same = out.canonicalize().ok().zip(store.canonicalize().ok());
-        same.is_some_and(|(out, store)| out == store)
+fn opened(out: &Path, folders: &[PathBuf]) -> Result<Vec<ExperimentReader>, Error> {
+    let is_out = |folder: &&PathBuf| {
+        let same = out.canonicalize().ok().zip(folder.canonicalize().ok());
+        same.is_some_and(|(out, folder)| out == folder)
     };
-    if let Some(store) = stores.iter().find(is_out) {
+    if let Some(folder) = folders.iter().find(is_out) {
         return Err(Error::Plan {
             field: "folder to collect from".into(),
-            got: format!("{}, the one to collect into", store.display()),
+            got: format!("{}, the one to collect into", folder.display()),
             expected: "another one".into(),
         });
     }
@@ -124,19 +124,19 @@ fn folders(out: &Path, stores: &[PathBuf]) -> Result<Vec<ExperimentReader>, Erro
         Err(lth_runs::Error::Absent { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    Ok(own.into_iter().chain(stores.iter().map(ExperimentReader::new)).collect())
+    Ok(own.into_iter().chain(folders.iter().map(ExperimentReader::new)).collect())
 }
 
-/// The experiment that all are of, and what each has for a summary. What is asked for is what the stores ask for: as after
+/// The experiment that all are of, and what each has for a summary. What is asked for is what the folders ask for: as after
 /// a command that asks for less, what the collection has besides stays in it.
-fn of_one_experiment(out: &Path, stores: &[ExperimentReader]) -> Result<(Recorded, Vec<Option<Summary>>), Error> {
+fn of_one_experiment(out: &Path, folders: &[ExperimentReader]) -> Result<(Recorded, Vec<Option<Summary>>), Error> {
     let mut first: Option<(ExperimentRecord, &Path)> = None;
     let mut united: Option<Recorded> = None;
     let mut summaries: Vec<Option<Summary>> = Vec::new();
-    for store in stores {
-        let (record, summary) = (store.experiment()?, store.summary()?);
+    for folder in folders {
+        let (record, summary) = (folder.experiment()?, folder.summary()?);
         let other = |expected: &Path, differences: String| Error::OtherExperiment {
-            path: store.path().to_path_buf(),
+            path: folder.path().to_path_buf(),
             expected: expected.to_path_buf(),
             differences,
         };
@@ -146,15 +146,15 @@ fn of_one_experiment(out: &Path, stores: &[ExperimentReader]) -> Result<(Recorde
             return Err(other(path, identity_differences(&record, expected)));
         }
         let with_summary =
-            summaries.iter().zip(stores).find_map(|(before, store)| Some((before.as_ref()?, store.path())));
+            summaries.iter().zip(folders).find_map(|(before, folder)| Some((before.as_ref()?, folder.path())));
         if let (Some(summary), Some((before, path))) = (&summary, with_summary)
             && let Some(differences) = other_subject(summary, before)
         {
             return Err(other(path, differences));
         }
         let own = Recorded::of(&record)?;
-        let (_, path) = first.get_or_insert((record, store.path()));
-        if store.path() != out {
+        let (_, path) = first.get_or_insert((record, folder.path()));
+        if folder.path() != out {
             united = Some(match united {
                 Some(united) => united.with(&own)?.map_err(|differences| other(path, differences))?,
                 None => own,
@@ -202,37 +202,37 @@ fn other_subject(got: &Summary, expected: &Summary) -> Option<String> {
 type Records<T> = BTreeMap<Address, Found<T>>;
 
 /// All records. Of a fit that two folders have, the first one's; paths by their second ends.
-fn found(out: &Path, stores: &[ExperimentReader]) -> Result<(Records<FitRecord>, Records<PathRecord>), Error> {
+fn found(out: &Path, folders: &[ExperimentReader]) -> Result<(Records<FitRecord>, Records<PathRecord>), Error> {
     let (mut fits, mut paths): (Records<FitRecord>, Records<PathRecord>) = Default::default();
-    for (number, store) in stores.iter().enumerate() {
+    for (number, folder) in folders.iter().enumerate() {
         let contradiction = |other: usize, found| Error::Contradiction {
-            path: store.path().to_path_buf(),
-            other: stores[other].path().to_path_buf(),
+            path: folder.path().to_path_buf(),
+            other: folders[other].path().to_path_buf(),
             found,
         };
-        for address in store.addresses() {
-            if let Some(record) = store.record(&address)? {
+        for address in folder.addresses() {
+            if let Some(record) = folder.record(&address)? {
                 // What is not whole any more where it was collected is brought again.
-                let is_there = record.files.values().all(|file| store.path().join(&file.path).is_file());
+                let is_there = record.files.values().all(|file| folder.path().join(&file.path).is_file());
                 match fits.get(&address) {
                     Some(other) => {
                         let found = fit_differences(&record, &other.record);
                         if !found.is_empty() {
-                            return Err(contradiction(other.store, found));
+                            return Err(contradiction(other.folder, found));
                         }
                     }
-                    None if store.path() == out && !is_there => {}
-                    None => _ = fits.insert(address.clone(), Found { record, store: number }),
+                    None if folder.path() == out && !is_there => {}
+                    None => _ = fits.insert(address.clone(), Found { record, folder: number }),
                 }
             }
-            if let Some(record) = store.path_record(&address)? {
+            if let Some(record) = folder.path_record(&address)? {
                 match paths.get(&address) {
                     Some(other) => {
                         if let Some(found) = path_differences(&record, &other.record) {
-                            return Err(contradiction(other.store, vec![found]));
+                            return Err(contradiction(other.folder, vec![found]));
                         }
                     }
-                    None => _ = paths.insert(address, Found { record, store: number }),
+                    None => _ = paths.insert(address, Found { record, folder: number }),
                 }
             }
         }
@@ -319,7 +319,7 @@ fn before(
     fits: &Records<FitRecord>,
     paths: Vec<PathRecord>,
 ) -> Option<Summary> {
-    let last_of = |seed: u64| fits.values().find(|found| found.record.address.seed == seed).map(|found| found.store);
+    let last_of = |seed: u64| fits.values().find(|found| found.record.address.seed == seed).map(|found| found.folder);
     let last = plan.work_items().iter().rev().find_map(|item| last_of(item.seed));
     let mut before =
         last.and_then(|last| summaries[last].clone()).or_else(|| summaries.iter().flatten().next().cloned())?;
@@ -371,7 +371,7 @@ fn joined(one: MachineRecord, other: &MachineRecord) -> MachineRecord {
 
 /// Of the seed that a run in one piece would show: the first that has the last one's split.
 fn bring_contact_sheet(
-    stores: &[ExperimentReader],
+    folders: &[ExperimentReader],
     dir: &mut ExperimentDir,
     recorded: &Recorded,
     outcome: &Outcome,
@@ -380,8 +380,8 @@ fn bring_contact_sheet(
     let split = seeds().next_back().map(|last| recorded.split_seed(last));
     let Some(seed) = seeds().find(|seed| Some(recorded.split_seed(*seed)) == split) else { return Ok(()) };
     let mut sheets = Vec::new();
-    for store in stores {
-        sheets.extend(ContactSheet::read(store.path())?.map(|sheet| (store.path() == dir.path(), sheet)));
+    for folder in folders {
+        sheets.extend(ContactSheet::read(folder.path())?.map(|sheet| (folder.path() == dir.path(), sheet)));
     }
     let shows = |sheet: &ContactSheet| sheet.networks.first().is_some_and(|network| network.seed == seed);
     let chosen = sheets.iter().find(|(_, sheet)| shows(sheet)).or(sheets.first());

@@ -58,8 +58,8 @@ fn decoded_pictures_stay_below_the_limit() -> Result {
     let fetch = |limit: &str| -> Result<Output> {
         Ok(lth(folder.path(), "fetch pets --data-dir pets").env("LTH_CACHE_LIMIT", limit).output()?)
     };
-    let refused = fetch("100 kB")?;
-    check(&refused, 3, "but LTH_CACHE_LIMIT is 100 kB: raise it, or remove what is there: `lth cache list`");
+    let refused = fetch("100 KiB")?;
+    check(&refused, 3, "but LTH_CACHE_LIMIT is 100.0 KiB: raise it, or remove what is there: `lth cache list`");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("decoded pictures need ") && said.contains("where 0 B are taken"), "{said}");
     // Refused before anything was written.
@@ -76,7 +76,7 @@ fn decoded_pictures_stay_below_the_limit() -> Result {
     let written = of_pictures()?;
     assert!(written <= needed + needed / 50 && written >= needed / 2, "{written} of {needed}");
     // What is there already needs no room.
-    check(&fetch("100 kB")?, 0, "24 pictures (decoded before)");
+    check(&fetch("100 KiB")?, 0, "24 pictures (decoded before)");
     Ok(())
 }
 

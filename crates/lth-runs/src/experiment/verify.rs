@@ -51,6 +51,7 @@ pub fn differences(first: &Summary, second: &Summary) -> (Vec<Discrepancy>, Vec<
 }
 
 /// Where two records of one path differ, if they do: the time that measuring took is no part of it.
+#[must_use]
 pub fn path_differences(one: &PathRecord, other: &PathRecord) -> Option<Discrepancy> {
     let untimed = |path: &PathRecord| PathRecord { seconds: 0.0, ..path.clone() };
     let text = |path: &PathRecord| serde_json::to_string(&untimed(path)).unwrap_or_default();
@@ -65,6 +66,7 @@ pub fn path_differences(one: &PathRecord, other: &PathRecord) -> Option<Discrepa
 }
 
 /// Where two records of one fit differ; see [`differences`].
+#[must_use]
 pub fn fit_differences(one: &FitRecord, other: &FitRecord) -> Vec<Discrepancy> {
     let mut found = Vec::new();
     let mut check = |what: &str, got: String, expected: String| {
@@ -105,6 +107,7 @@ pub fn fit_differences(one: &FitRecord, other: &FitRecord) -> Vec<Discrepancy> {
 }
 
 /// The fields in which two configurations differ, by their dotted paths; what one of them leaves out is `default`.
+#[must_use]
 pub fn config_differences(one: &Value, other: &Value) -> Vec<(String, String, String)> {
     below(one, other, String::new())
 }

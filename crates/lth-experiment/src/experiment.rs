@@ -186,7 +186,7 @@ impl Experiment {
     /// ```
     ///
     /// # Errors
-    /// As [`Experiment::plan`] and [`Runner::run`].
+    /// As [`Experiment::plan`] and [`Runner::run`](crate::Runner::run).
     pub fn run(&self, dir: &mut ExperimentDir, host: Host<'_>) -> Result<(Summary, Outcome), Error> {
         let Host {
             open,

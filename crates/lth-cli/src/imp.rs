@@ -33,6 +33,13 @@ Examples:
 pub struct Options {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+/// What is trained beside dense, and what it may lose.
+#[derive(Args)]
+pub(crate) struct Asked {
     /// Levels after the dense one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     levels: Option<u32>,
@@ -110,18 +117,23 @@ pub(crate) fn planned(options: &Options) -> Result<Planned> {
 }
 
 fn experiment(options: &Options) -> Result<(String, Experiment)> {
-    let (name, mut experiment) = options.common.experiment()?;
+    let (name, experiment) = options.common.experiment()?;
+    Ok((name, asked(experiment, &options.asked)?))
+}
+
+/// The experiment with what was asked for in place of its own.
+pub(crate) fn asked(mut experiment: Experiment, asked: &Asked) -> Result<Experiment> {
     let imp = &mut experiment.imp;
-    if let Some(levels) = options.levels {
+    if let Some(levels) = asked.levels {
         imp.n_levels = levels;
     }
-    if let Some(arms) = &options.arms {
+    if let Some(arms) = &asked.arms {
         imp.arms = arms_of(arms)?;
     }
-    if let Some(Share(margin)) = options.margin {
+    if let Some(Share(margin)) = asked.margin {
         imp.margin = Some(margin);
     }
-    Ok((name, experiment))
+    Ok(experiment)
 }
 
 impl Common {
@@ -188,6 +200,11 @@ impl Common {
         })?;
         progress.finish();
         conclude(&summary, &outcome, dir.path(), shown, &console)
+    }
+
+    /// Whether the experiment is one of the caller's own, from a file.
+    pub(crate) fn is_plan(&self) -> bool {
+        self.plan.is_some()
     }
 
     /// The experiment with the options' changes, and its name for a folder.

@@ -24,6 +24,7 @@ mod list;
 #[path = "../../lth-files/tests/it/mutations.rs"]
 mod mutations;
 mod prune;
+mod race;
 mod report;
 mod reproduce;
 mod sensitivity;
@@ -47,6 +48,8 @@ pub enum Command {
     Reproduce(Box<reproduce::Options>),
     /// Finds winning tickets as the papers do, beside the controls that they must beat
     Imp(Box<imp::Options>),
+    /// Races the ways to a sparse network against dense training: whole times, search included, and who ends as good
+    Race(Box<race::Options>),
     /// Measures from which step on networks are stable to the order of their data: linear mode connectivity
     Connectivity(Box<connectivity::Options>),
     /// Prunes each layer of a trained network alone, and says how far each can go
@@ -95,6 +98,7 @@ impl Command {
         match self {
             Self::Reproduce(options) => reproduce::run(options, None),
             Self::Imp(options) => imp::run(options, None),
+            Self::Race(options) => race::run(options, None),
             Self::Connectivity(options) => connectivity::run(options, None),
             Self::Sensitivity(options) => sensitivity::run(options),
             Self::Plan(options) => work::plan(options),

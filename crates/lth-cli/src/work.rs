@@ -9,13 +9,15 @@ use serde::Serialize;
 
 use crate::console::Console;
 use crate::failure::{Blame, Failure, Result};
-use crate::{connectivity, imp, reproduce};
+use crate::{connectivity, imp, race, reproduce};
 
 /// A command that trains an experiment's fits.
 #[derive(Subcommand)]
 pub(crate) enum Work {
     /// As `lth imp`
     Imp(Box<imp::Options>),
+    /// As `lth race`
+    Race(Box<race::Options>),
     /// As `lth connectivity`
     Connectivity(Box<connectivity::Options>),
     /// As `lth reproduce`
@@ -34,6 +36,7 @@ impl Work {
     fn planned(&self) -> Result<Planned> {
         match self {
             Self::Imp(options) => imp::planned(options),
+            Self::Race(options) => race::planned(options),
             Self::Connectivity(options) => connectivity::planned(options),
             Self::Reproduce(options) => reproduce::planned(options),
         }
@@ -42,6 +45,7 @@ impl Work {
     fn run(&self, shard: Shard) -> Result {
         match self {
             Self::Imp(options) => imp::run(options, Some(shard)),
+            Self::Race(options) => race::run(options, Some(shard)),
             Self::Connectivity(options) => connectivity::run(options, Some(shard)),
             Self::Reproduce(options) => reproduce::run(options, Some(shard)),
         }

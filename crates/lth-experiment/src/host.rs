@@ -142,6 +142,7 @@ impl SummaryWriter {
             arms: earlier.arms.clone(),
             metric: plan.metric.clone(),
             margin: plan.margin,
+            is_race: plan.is_race,
             dataset: before.map_or_else(no_data, |summary| summary.dataset.clone()),
             weights: before.and_then(|summary| summary.weights.clone()),
             conditions: Conditions { pruned_weights_are_frozen, optimizer_state },

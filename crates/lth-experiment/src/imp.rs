@@ -43,6 +43,9 @@ pub struct ImpConfig {
     /// Instability analysis: copies of the networks that see other data orders from a step on, and the error between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instability: Option<InstabilityConfig>,
+    /// Whether all arms race against dense: what is asked of each is to be as good in less time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_race: bool,
     /// Published figures of the same experiment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
@@ -126,7 +129,7 @@ impl ImpConfig {
             fits.push(self.dense(seed));
             fits.extend((1..=self.n_levels).map(|level| self.ticket(level, seed)));
             for arm in &self.arms {
-                fits.extend(arm.fits(self, seed));
+                fits.extend(arm.fits(self, seed)?);
             }
             fits.extend(instability.into_iter().flat_map(|instability| instability.fits(self, seed)));
         }
@@ -146,6 +149,7 @@ impl ImpConfig {
             pruning: self.pruning.clone(),
             metric: self.metric.clone(),
             margin: self.margin,
+            is_race: self.is_race,
             optimizer_state: OptimizerState::Fresh,
             arms: records,
             paths: paths.collect(),

@@ -121,6 +121,7 @@ impl NotebookConfig {
             },
             metric: "accuracy".into(),
             margin: self.margin,
+            is_race: false,
             optimizer_state: self.optimizer_state,
             arms,
             paths: Vec::new(),

@@ -37,6 +37,9 @@ pub struct Plan {
     /// How much of it a ticket may lose and still be called as good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
+    /// Whether all arms race against dense, rather than the ticket be held against the others.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub is_race: bool,
     /// Whether an optimiser's averages outlive a fit.
     #[serde(default, skip_serializing_if = "is_default")]
     pub optimizer_state: OptimizerState,

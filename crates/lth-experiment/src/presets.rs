@@ -105,11 +105,34 @@ pub fn from_recipe(network: NetworkName, data: DatasetName) -> Result<Experiment
             metric: "accuracy".into(),
             margin: Some(0.005),
             instability: None,
+            is_race: false,
             reference: None,
         },
         network: spec,
         data,
     })
+}
+
+impl Experiment {
+    /// A race of the same network on the same data, trained in the same way: [`Arm::RACE`] and the ticket against dense, at
+    /// three levels, 60 % of the weights that are left pruned at each (30 % in the output layer, where the experiment
+    /// prunes it).
+    #[must_use]
+    pub fn race(mut self) -> Self {
+        if let Levels::ByKind { rates, .. } = &mut self.imp.pruning.levels {
+            for (rate, share) in [(&mut rates.convolution, 0.6), (&mut rates.linear, 0.6), (&mut rates.output, 0.3)] {
+                if rate.fraction() > 0.0
+                    && let Ok(share) = PruningRate::new(share)
+                {
+                    *rate = share;
+                }
+            }
+        }
+        let imp = &mut self.imp;
+        (imp.is_race, imp.n_levels, imp.arms) = (true, 3, Arm::RACE.to_vec());
+        (imp.instability, imp.reference) = (None, None);
+        self
+    }
 }
 
 /// Small enough for two minutes: twice the paper's pruning rates, and so half as many levels; ten seeds, with which

@@ -1,11 +1,11 @@
 //! The order of the axes of feature maps.
 
+use crate::conv::Number;
 use crate::error::{Error, expect_rank};
-use crate::parallel::{Blank, filled, for_each};
 use crate::real::{has_kernels, slice, tensor, with_real, with_values};
+use crate::transpose;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Device, Result, Shape, Tensor, WithDType};
-use std::mem::MaybeUninit;
 
 /// The order of the axes of a feature map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -94,36 +94,13 @@ struct Transpose {
     output: Vec<usize>,
 }
 
-/// Side of the squares that are transposed at once: both sides of one stay in L1.
-const TILE: usize = 32;
-
 /// `x` `[rows, columns]` as `[columns, rows]`.
-fn transpose<T: WithDType>(x: &[T], rows: usize, columns: usize) -> Vec<T> {
-    if x.is_empty() {
-        return Vec::new();
-    }
-    let fill = |out: &Blank<'_, T>| {
-        for_each(columns.div_ceil(TILE), x.len(), |strip| {
-            let range = strip * TILE..columns.min((strip + 1) * TILE);
-            // SAFETY: a strip is rows of the output; they are disjoint.
-            let y = unsafe { out.part(range.start * rows..range.end * rows) };
-            for top in (0..rows).step_by(TILE) {
-                let end = rows.min(top + TILE);
-                for (column, y) in range.clone().zip(y.chunks_exact_mut(rows)) {
-                    transpose_line(x, columns, column, top, &mut y[top..end]);
-                }
-            }
-        });
-    };
-    // SAFETY: the strips cover the output.
-    unsafe { filled(x.len(), fill) }
-}
-
-/// A piece of one column of `x`, from row `top` on.
-fn transpose_line<T: Copy>(x: &[T], columns: usize, column: usize, top: usize, y: &mut [MaybeUninit<T>]) {
-    for (i, y) in y.iter_mut().enumerate() {
-        y.write(x[(top + i) * columns + column]);
-    }
+fn transpose<T: Number>(x: &[T], rows: usize, columns: usize) -> Vec<T> {
+    let mut out = Vec::with_capacity(x.len());
+    transpose::transpose(x, rows, columns, &mut out.spare_capacity_mut()[..x.len()]);
+    // SAFETY: all of it was written.
+    unsafe { out.set_len(x.len()) };
+    out
 }
 
 impl CustomOp1 for Transpose {

@@ -92,6 +92,7 @@ mod pattern;
 mod pool;
 mod real;
 mod tape;
+mod transpose;
 
 /// Whether this crate was compiled with optimisation (an `opt-level` of at least 1).
 pub const IS_OPTIMISED: bool = cfg!(optimised);

@@ -41,7 +41,7 @@
 //! let conditions = Conditions { pruned_weights_are_frozen: false, optimizer_state: OptimizerState::Fresh };
 //! let summary = Summary {
 //!     schema: SCHEMA, software: "mine 1.0".into(), builds: vec![], command: vec![], experiment, arms: vec![arm],
-//!     metric: "accuracy".into(), margin: None, dataset, weights: None, conditions, machine: None, started: None,
+//!     metric: "accuracy".into(), margin: None, is_race: false, dataset, weights: None, conditions, machine: None, started: None,
 //!     wall_seconds: None, peak_memory_bytes: None, fits: vec![dense], is_unfinished: false,
 //!     earlier: vec![], paths: vec![], reference: None,
 //! }.settled()?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::learning_rate::{
     OneCycleRate, constant, cosine, linear, linear_warm_up, one_cycle, one_cycle_momentum, step,
 };
-use crate::{Error, Moment, TrainingLength};
+use crate::{Error, Moment, Step, TrainingLength};
 
 /// A learning rate over a training as it is written down: a shape, and the part of the training over which it warms up.
 ///
@@ -89,6 +89,36 @@ impl LearningRate {
     pub fn with_warm_up(mut self, moment: Moment) -> Self {
         self.warm_up = moment;
         self
+    }
+
+    /// The same with every moment as a fraction of a training of this length, so that it stretches with another: a milestone
+    /// at 80 of 160 epochs becomes one at a half.
+    ///
+    /// ```
+    /// use lth_schedule::{LearningRate, Step};
+    ///
+    /// let rate: LearningRate = "step(0.1, 0.1, 80ep, 0.75) warm_up(1ep)".parse()?;
+    /// assert_eq!(rate.relative_to(Step::epoch(160))?.to_string(), "step(0.1, 0.1, 0.5, 0.75) warm_up(0.00625)");
+    /// # Ok::<(), lth_schedule::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for a moment in epochs where the length is in iterations, or the other way round: how long an
+    /// epoch is is not known here. [`Error::Parameter`] also for a moment after the end.
+    pub fn relative_to(&self, length: Step) -> Result<Self, Error> {
+        let relative = |moment: &Moment| match *moment {
+            Moment::Fraction(_) => Ok(*moment),
+            Moment::Step(step) => step.part_of(length).map(Moment::Fraction),
+        };
+        let shape = match &self.shape {
+            RateShape::Step { rate, factor, milestones } => RateShape::Step {
+                rate: *rate,
+                factor: *factor,
+                milestones: milestones.iter().map(relative).collect::<Result<_, _>>()?,
+            },
+            other => other.clone(),
+        };
+        Ok(Self { shape, warm_up: relative(&self.warm_up)? })
     }
 
     /// The schedule for a training of a known length.
@@ -249,7 +279,6 @@ impl From<LearningRate> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Step;
 
     #[test]
     fn every_spelling_returns_to_the_same_rate() {
@@ -305,6 +334,24 @@ mod tests {
         }
         let late = LearningRate::constant(0.1).with_warm_up(Moment::Step(Step::epoch(13)));
         assert!(late.plan(length).is_err());
+    }
+
+    #[test]
+    fn a_relative_rate_stretches_with_the_training() {
+        let rate: LearningRate = "step(1, 0.1, 350it, 450it) warm_up(50it)".parse().unwrap();
+        let it = |iteration| Step { epoch: 0, iteration };
+        let relative = rate.relative_to(it(500)).unwrap();
+        let at = |rate: &LearningRate, n: u32| {
+            let plan = rate.plan(TrainingLength::new(1, n).unwrap()).unwrap();
+            (0..n).step_by(n as usize / 100).map(|i| plan.rate(f64::from(i) / f64::from(n))).collect::<Vec<_>>()
+        };
+        let (short, long) = (at(&rate, 500), at(&relative, 2000));
+        assert!(short.iter().zip(&long).all(|(one, other)| (one - other).abs() < 1e-9), "{short:?} {long:?}");
+        for (rate, length) in [("step(1, 0.1, 3ep)", it(500)), ("constant(1) warm_up(9it)", Step::epoch(2))] {
+            let error = rate.parse::<LearningRate>().unwrap().relative_to(length).unwrap_err().to_string();
+            assert!(error.contains(&length.to_string()), "{error}");
+        }
+        assert!("step(1, 0.1, 501it)".parse::<LearningRate>().unwrap().relative_to(it(500)).is_err());
     }
 
     #[test]

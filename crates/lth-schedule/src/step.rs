@@ -64,6 +64,26 @@ impl Step {
         // The remainder is below `iterations_per_epoch`, a u32.
         Ok(Step { epoch, iteration: (iterations % per_epoch) as u32 })
     }
+
+    /// Which part of a training of `length` lies before this step, in [0, 1], where both are in epochs or both in iterations.
+    ///
+    /// # Errors
+    /// if they are not, or the step lies after the end: how many iterations an epoch has is not known here.
+    pub(crate) fn part_of(self, length: Step) -> Result<f64, Error> {
+        let (here, whole) = match (self, length) {
+            (Step { epoch: 0, iteration }, Step { epoch: 0, iteration: whole }) => (iteration, whole),
+            (Step { epoch, iteration: 0 }, Step { epoch: whole, iteration: 0 }) => (epoch, whole),
+            _ => (1, 0),
+        };
+        if here > whole {
+            return Err(Error::Parameter {
+                parameter: "moment of a learning rate",
+                got: format!("{self} in a training of {length}"),
+                expected: "one before its end, both in epochs or both in iterations, or a fraction",
+            });
+        }
+        Ok(f64::from(here) / f64::from(whole.max(1)))
+    }
 }
 
 impl fmt::Display for Step {

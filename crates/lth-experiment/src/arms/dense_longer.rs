@@ -3,14 +3,15 @@
 use lth_runs::Address;
 use lth_schedule::Step;
 
+use super::stretched;
 use crate::plan::FitPlan;
-use crate::{Arm, ImpConfig, Rewinding};
+use crate::{Arm, Error, ImpConfig, Rewinding};
 
 pub(super) const WORDS: (&str, &str) =
     ("dense, as many steps as search and ticket", "the search's training is better spent on finding a ticket");
 
 /// One fit, beside the last level. Its learning rate is stretched over its length.
-pub(super) fn fit(config: &ImpConfig, seed: u64) -> FitPlan {
+pub(super) fn fit(config: &ImpConfig, seed: u64) -> Result<FitPlan, Error> {
     let level = config.n_levels;
     let times = |step: Step| Step { epoch: step.epoch * level, iteration: step.iteration * level };
     let Step { epoch, iteration } = config.training.length;
@@ -23,5 +24,5 @@ pub(super) fn fit(config: &ImpConfig, seed: u64) -> FitPlan {
         iteration: (iteration + more.iteration).saturating_sub(skipped.iteration),
     };
     let address = Address::new(Arm::DenseLonger.name(), level, seed);
-    FitPlan { length: Some(length), ..FitPlan::new(address, "the whole network, trained longer", length) }
+    stretched(config, FitPlan::new(address, "the whole network, trained longer", length))
 }

@@ -4,6 +4,7 @@
 mod agp;
 mod at_initialisation;
 mod dense_longer;
+mod dense_shorter;
 mod dynamic;
 mod early_bird;
 mod one_shot;
@@ -21,7 +22,7 @@ use lth_ticket::Growth;
 use serde::{Deserialize, Serialize};
 
 use crate::imp::arm_record;
-use crate::plan::FitPlan;
+use crate::plan::{FitPlan, Training};
 use crate::{Error, ImpConfig};
 
 /// An arm of an experiment besides the dense network and the ticket.
@@ -39,6 +40,8 @@ pub enum Arm {
     Shuffled,
     /// The dense network trained for as many steps as the search and the last ticket together.
     DenseLonger,
+    /// The dense network trained for half of the steps, a quarter, and so on: half as many at every level.
+    DenseShorter,
     /// All levels' weights cut at once from the trained dense network.
     OneShot,
     /// Cut by magnitude before training.
@@ -71,12 +74,13 @@ pub enum Arm {
 
 impl Arm {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Reinitialised,
         Self::SignTransfer,
         Self::Random,
         Self::Shuffled,
         Self::DenseLonger,
+        Self::DenseShorter,
         Self::OneShot,
         Self::MagnitudeInit,
         Self::Snip,
@@ -97,6 +101,9 @@ impl Arm {
     pub const FIRST_RANK: [Self; 5] =
         [Self::Reinitialised, Self::Random, Self::Shuffled, Self::DenseLonger, Self::OneShot];
 
+    /// The ways to a sparse network that race against dense training, and the dense network that is simply done sooner.
+    pub const RACE: [Self; 6] = [Self::DenseShorter, Self::Snip, Self::SynFlow, Self::Agp, Self::RigL, Self::EarlyBird];
+
     /// Its name in addresses and on command lines.
     pub fn name(self) -> &'static str {
         match self {
@@ -105,6 +112,7 @@ impl Arm {
             Self::Random => "random",
             Self::Shuffled => "shuffled",
             Self::DenseLonger => "dense-longer",
+            Self::DenseShorter => "dense-shorter",
             Self::OneShot => "one-shot",
             Self::MagnitudeInit => "magnitude-init",
             Self::Snip => "snip",
@@ -131,6 +139,7 @@ impl Arm {
             Self::Random => random::WORDS,
             Self::Shuffled => shuffled::WORDS,
             Self::DenseLonger => dense_longer::WORDS,
+            Self::DenseShorter => dense_shorter::WORDS,
             Self::OneShot => one_shot::WORDS,
             Self::MagnitudeInit => init::MAGNITUDE,
             Self::Snip => init::SNIP,
@@ -172,15 +181,21 @@ impl Arm {
     }
 
     /// Its fits for one seed, level by level.
-    pub fn fits(self, config: &ImpConfig, seed: u64) -> Vec<FitPlan> {
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if the training cannot be made as long, or as short, as the arm is.
+    pub fn fits(self, config: &ImpConfig, seed: u64) -> Result<Vec<FitPlan>, Error> {
         use at_initialisation as init;
         let each = |fit: &dyn Fn(u32) -> FitPlan| (1..=config.n_levels).map(fit).collect();
-        match self {
+        Ok(match self {
             Self::Reinitialised => each(&|level| reinitialised::fit(config, level, seed)),
             Self::SignTransfer => each(&|level| sign_transfer::fit(config, level, seed)),
             Self::Random => each(&|level| random::fit(config, level, seed)),
             Self::Shuffled => each(&|level| shuffled::fit(config, level, seed)),
-            Self::DenseLonger => vec![dense_longer::fit(config, seed)],
+            Self::DenseLonger => vec![dense_longer::fit(config, seed)?],
+            Self::DenseShorter => {
+                (1..=config.n_levels).map(|level| dense_shorter::fit(config, level, seed)).collect::<Result<_, _>>()?
+            }
             Self::OneShot => each(&|level| one_shot::fit(config, level, seed)),
             Self::MagnitudeInit => each(&|level| init::fit(config, self, "large_final", level, seed)),
             Self::Snip => each(&|level| init::fit(config, self, "snip", level, seed)),
@@ -195,8 +210,21 @@ impl Arm {
             Self::Set => each(&|level| dynamic::fit(config, self, Growth::Random, level, seed)),
             Self::EarlyBird => (1..=config.n_levels).flat_map(|level| early_bird::fits(config, level, seed)).collect(),
             Self::Supermask => each(&|level| supermask::fit(config, level, seed)),
-        }
+        })
     }
+}
+
+/// `fit` with its own length as that of a training of its own, over which the learning rate is stretched, milestones and
+/// warm-up too.
+fn stretched(config: &ImpConfig, fit: FitPlan) -> Result<FitPlan, Error> {
+    let Training { length, learning_rate, .. } = &config.training;
+    let relative = learning_rate.relative_to(*length).map_err(|error| Error::Plan {
+        field: format!("learning rate of {}", fit.address),
+        got: learning_rate.to_string(),
+        expected: format!("one that can be stretched: {error}"),
+    })?;
+    let learning_rate = (relative != *learning_rate).then_some(relative);
+    Ok(FitPlan { length: Some(fit.to), learning_rate, ..fit })
 }
 
 impl fmt::Display for Arm {
@@ -228,5 +256,60 @@ impl TryFrom<String> for Arm {
 impl From<Arm> for String {
     fn from(arm: Arm) -> Self {
         arm.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preset;
+
+    #[test]
+    fn dense_trainings_of_another_length_stretch_their_milestones() -> Result<(), Error> {
+        let mut experiment = preset("resnet-20-cifar-10")?;
+        experiment.imp.n_levels = 2;
+        let rate = |fit: &FitPlan| fit.learning_rate.as_ref().map(ToString::to_string);
+        let [longer] = Arm::DenseLonger.fits(&experiment.imp, 0)?.try_into().map_err(|_| Error::Plan {
+            field: "fits".into(),
+            got: "others".into(),
+            expected: "1".into(),
+        })?;
+        // 63,000 steps, then twice 61,000.
+        assert_eq!(longer.to.to_string(), "185000it");
+        let expected = experiment.imp.training.learning_rate.relative_to(experiment.imp.training.length);
+        assert_eq!(rate(&longer), expected.ok().map(|rate| rate.to_string()));
+        assert!(rate(&longer).is_some_and(|rate| !rate.contains("it")));
+        let shorter = Arm::DenseShorter.fits(&experiment.imp, 0)?;
+        assert_eq!(shorter.iter().map(|fit| fit.to.to_string()).collect::<Vec<_>>(), ["31500it", "15750it"]);
+        assert_eq!(rate(&shorter[0]), rate(&longer));
+        // A rate without moments is the plan's own: what is on record keeps its name.
+        let digits = preset("lenet-digits")?;
+        assert!(Arm::DenseLonger.fits(&digits.imp, 0)?.iter().all(|fit| fit.learning_rate.is_none()));
+        Ok(())
+    }
+
+    #[test]
+    fn a_training_that_cannot_be_halved_or_stretched_is_refused() -> Result<(), Error> {
+        let mut experiment = preset("lenet-digits")?;
+        experiment.imp.n_levels = 4;
+        let error = Arm::DenseShorter.fits(&experiment.imp, 0).expect_err("12 epochs are halved three times");
+        assert!(error.to_string().contains("length of the training is 12ep"), "{error}");
+        experiment.imp.training.learning_rate = "step(0.1, 0.1, 100it)".parse()?;
+        let error = Arm::DenseLonger.fits(&experiment.imp, 0).expect_err("epochs and iterations");
+        assert!(error.to_string().contains("100it in a training of 12ep"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn every_preset_can_be_raced() -> Result<(), Error> {
+        for (name, _) in crate::PRESETS {
+            let race = preset(name)?.race();
+            let plan = race.plan()?;
+            plan.check(100)?;
+            let n_seeds = race.imp.seeds.len();
+            // Dense; three levels of the ticket, of five arms, and of one with its search.
+            assert_eq!((plan.is_race, plan.fits.len()), (true, n_seeds * (1 + 3 + 3 * 5 + 6)), "{name}");
+        }
+        Ok(())
     }
 }

@@ -153,6 +153,8 @@ fn every_arm_runs_and_differs_from_the_ticket_as_it_says() -> Result {
     let mut experiment = small()?;
     experiment.imp.n_levels = 1;
     experiment.imp.arms = Arm::ALL.to_vec();
+    // Of two epochs one is the half.
+    experiment.imp.training.length = Step::epoch(2);
     let (outcome, _) = run(&experiment, folder.path())?;
     assert!(outcome.is_done);
     let of = |arm: &str| outcome.records.iter().find(|record| record.address.arm == arm).ok_or(arm.to_owned());
@@ -163,6 +165,7 @@ fn every_arm_runs_and_differs_from_the_ticket_as_it_says() -> Result {
         assert_eq!(record.ending, Ending::Done, "{arm}");
         match arm {
             Arm::DenseLonger => assert_eq!(record.n_steps(), 2 * ticket.n_steps()),
+            Arm::DenseShorter => assert_eq!(2 * record.n_steps(), ticket.n_steps()),
             Arm::Supermask => assert_eq!((record.n_steps(), record.history.len()), (0, 0)),
             // The same numbers in every layer.
             Arm::Reinitialised | Arm::SignTransfer | Arm::Shuffled | Arm::OneShot | Arm::Agp => {

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::geometry::{Direction, Geometry, Map};
-use super::scratch::{Shared, for_each_task, with_buffers};
+use super::scratch::{Shared, copy, for_each_task, with_buffers};
 use crate::conv::kernel::table::{Kernels, MAX_ROWS, Number};
 use crate::conv::kernel::tile::{DenseTile, Run};
 
@@ -236,7 +236,7 @@ impl Plan {
                             + (lines.start * map.target[1] + position) * batch
                             + tile.start;
                         // SAFETY: `here` elements of this task's own part of the target.
-                        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), target.at(to), here) };
+                        unsafe { copy(from.as_ptr(), target.at(to), here) };
                     }
                 }
             }
@@ -253,7 +253,9 @@ fn pack_rows<T: Number>(from: &[T], to: &mut [T], n_rows: usize, batch: usize, w
     }
     for row in 0..n_rows {
         let to = &mut to[row * width..][..width];
-        to[..here].copy_from_slice(&from[row * batch..][..here]);
+        let from = &from[row * batch..][..here];
+        // SAFETY: `here` elements in both, of which there are at most `width`.
+        unsafe { copy(from.as_ptr(), to[..here].as_mut_ptr(), here) };
         to[here..].fill(T::default());
     }
 }

@@ -121,6 +121,24 @@ impl<T> Shared<T> {
     }
 }
 
+/// Copies `len` elements; the lengths of whole vectors without a call.
+///
+/// # Safety
+/// Both pointers have `len` elements, and they do not overlap.
+#[inline(always)]
+pub(crate) unsafe fn copy<T: Float>(from: *const T, to: *mut T, len: usize) {
+    // SAFETY: the caller's promise; arrays of T need only T's alignment.
+    unsafe {
+        match len {
+            16 => to.cast::<[T; 16]>().write(from.cast::<[T; 16]>().read()),
+            32 => to.cast::<[T; 32]>().write(from.cast::<[T; 32]>().read()),
+            8 => to.cast::<[T; 8]>().write(from.cast::<[T; 8]>().read()),
+            64 => to.cast::<[T; 64]>().write(from.cast::<[T; 64]>().read()),
+            _ => std::ptr::copy_nonoverlapping(from, to, len),
+        }
+    }
+}
+
 /// Runs `task` for 0..n: in parallel if the multiplications in all are worth the hand-off to other threads.
 pub(crate) fn for_each_task(n: usize, work: usize, task: impl Fn(usize) + Send + Sync) {
     use rayon::prelude::*;

@@ -16,7 +16,7 @@ use super::kernel::table::{Number, SparseDotFn, SparseFn};
 use super::kernel::tile::{Pitch, SparseTile};
 use super::mend;
 use super::program::{ClassProgram, Kept, PANEL_BYTES, Program};
-use super::scratch::{Shared, for_each_task, with_buffers};
+use super::scratch::{Shared, copy, for_each_task, with_buffers};
 use crate::parallel::all_written;
 
 /// Bytes of sums or of factors that one task may go through before it comes to the next tile.
@@ -545,22 +545,4 @@ struct Places {
 struct Place {
     in_tiles: usize,
     in_channel: usize,
-}
-
-/// Copies `len` elements; the lengths of whole vectors without a call.
-///
-/// # Safety
-/// Both pointers have `len` elements, and they do not overlap.
-#[inline(always)]
-unsafe fn copy<T: Number>(from: *const T, to: *mut T, len: usize) {
-    // SAFETY: the caller's promise; arrays of T need only T's alignment.
-    unsafe {
-        match len {
-            16 => to.cast::<[T; 16]>().write(from.cast::<[T; 16]>().read()),
-            32 => to.cast::<[T; 32]>().write(from.cast::<[T; 32]>().read()),
-            8 => to.cast::<[T; 8]>().write(from.cast::<[T; 8]>().read()),
-            64 => to.cast::<[T; 64]>().write(from.cast::<[T; 64]>().read()),
-            _ => std::ptr::copy_nonoverlapping(from, to, len),
-        }
-    }
 }

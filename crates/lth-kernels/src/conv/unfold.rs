@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use super::geometry::Geometry;
 use super::kernel::table::Number;
 use super::scratch::{Shared, as_uninit, for_each_task, with_buffers};
+use crate::transpose::transpose;
 
 /// The 1×1 convolution that is left after unfolding.
 pub(crate) fn unfolded(g: &Geometry) -> Geometry {
@@ -30,7 +31,8 @@ pub(crate) fn unfold<T: Number>(g: &Geometry, x: &[T], columns: &mut [T]) {
     assert_eq!(x.len(), g.batch * g.in_channels * g.n_inputs());
     assert_eq!(columns.len(), g.in_channels * g.n_taps() * g.batch * g.n_outputs());
     if g.n_taps() == 1 && g.n_inputs() == 1 && g.n_outputs() == 1 {
-        return transpose(x, g.in_channels, columns, |to, &value| *to = value);
+        // SAFETY: numbers are written, and nothing else.
+        return transpose(x, g.batch, g.in_channels, unsafe { as_uninit(columns) });
     }
     let per_channel = g.n_taps() * g.batch * g.n_outputs();
     let work = columns.len();
@@ -83,7 +85,7 @@ pub(crate) fn by_picture<T: Number>(
         compute(unsafe { as_uninit(by_channel) });
         let positions = g.n_outputs();
         if positions == 1 {
-            return transpose(by_channel, g.batch, out, |to, &value| _ = to.write(value));
+            return transpose(by_channel, g.out_channels, g.batch, out);
         }
         for (n, picture) in out.chunks_exact_mut(g.out_channels * positions).enumerate() {
             for (o, to) in picture.chunks_exact_mut(positions).enumerate() {
@@ -92,19 +94,4 @@ pub(crate) fn by_picture<T: Number>(
             }
         }
     });
-}
-
-/// Gives every element of `from`, rows of `width`, to its place in the transposed `to`.
-fn transpose<A, B>(from: &[A], width: usize, to: &mut [B], put: impl Fn(&mut B, &A)) {
-    const BLOCK: usize = 16;
-    let height = from.len() / width;
-    for y0 in (0..height).step_by(BLOCK) {
-        for x0 in (0..width).step_by(BLOCK) {
-            for x in x0..(x0 + BLOCK).min(width) {
-                for y in y0..(y0 + BLOCK).min(height) {
-                    put(&mut to[x * height + y], &from[y * width + x]);
-                }
-            }
-        }
-    }
 }

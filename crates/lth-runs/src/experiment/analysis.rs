@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::questions::{self, Question};
+use super::race::{self, Racer};
 use super::stability::{self, Stability};
 use super::{Address, ArmRole, Ending, FitRecord, Part, Summary};
 use crate::statistics::{CONFIDENCE, Estimate, Interval, McNemar, Measure, Verdict, holm, mcnemar, verdicts};
@@ -25,6 +26,9 @@ pub struct Analysis {
     pub single: Vec<SingleSeed>,
     /// How stable networks are to the noise of their training, by level and step.
     pub stability: Vec<Stability>,
+    /// Whole times beside dense's, where all arms race against it.
+    #[serde(default)]
+    pub race: Vec<Racer>,
     /// Published figures and ours.
     pub beside: Vec<Beside>,
     /// What could not be used.
@@ -74,12 +78,14 @@ pub enum Compared {
     BestStep,
     /// Seconds of training for a step.
     StepTime,
+    /// Seconds of all that a network needed, search included: see [`Racer`].
+    TotalTime,
 }
 
-/// One comparison of the ticket with another arm.
+/// One comparison of the ticket with another arm; in a race, of any arm with dense.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// The arm of role ticket.
+    /// The arm of role ticket; in a race, any arm.
     pub ticket: String,
     /// Its level.
     pub level: u32,
@@ -144,7 +150,8 @@ impl Analysis {
     ///
     /// The ticket is compared with dense at each of its levels (metric; as good within `margin` where that is given;
     /// early-stop step and time per step as ratios), and with every control of the same level, or of level 0 (the metric;
-    /// for the arm `reinitialised` also the early-stop step). Holm's correction covers all of it.
+    /// for the arm `reinitialised` also the early-stop step). In a race every arm is compared with dense and with nothing
+    /// else: as good within `margin`, and the whole time as a ratio. Holm's correction covers all of it.
     pub fn of(summary: &Summary) -> Self {
         let wanted = Wanted::of(summary);
         let mut left_out = failures(summary);
@@ -162,6 +169,7 @@ impl Analysis {
             figures: figures(summary, &wanted),
             stability: wanted.metric.iter().flat_map(|metric| stability::of(summary, metric)).collect(),
             beside: beside(summary),
+            race: race::of(summary, wanted.metric.as_deref()),
             metric: wanted.metric,
             measure: wanted.measure,
             left_out,

@@ -6,6 +6,7 @@ mod arm;
 mod fit;
 mod path;
 mod questions;
+mod race;
 mod reader;
 mod reference;
 mod schema_1;
@@ -21,6 +22,7 @@ pub use analysis::{Analysis, ArmFigures, Beside, Compared, Comparison, LeftOut, 
 pub use arm::{ArmRecord, ArmRole};
 pub use fit::{Ending, Evaluated, FitRecord, Measurement, Part};
 pub use path::{PathPoint, PathRecord};
+pub use race::Racer;
 pub use reader::ExperimentReader;
 pub use reference::{Reference, ReferenceFigure};
 pub use stability::Stability;

@@ -1,6 +1,7 @@
 //! What is asked of an experiment: the ticket against dense, and against each control.
 
 use super::analysis::{Compared, Comparison, LeftOut, Wanted, density, estimate, seconds_per_step, whole};
+use super::race::seconds_in_all;
 use super::{ArmRecord, ArmRole, FitRecord, Summary};
 use crate::statistics::{Claim, Measure, Scale, Verdict};
 
@@ -32,16 +33,20 @@ impl Question {
     }
 }
 
-/// All questions: for each level of the ticket those against dense, then those against its controls.
+/// All questions: for each level of the ticket those against dense, then those against its controls; in a race, for each
+/// level of every arm those that dense asks.
 pub(super) fn of(summary: &Summary, wanted: &Wanted, left_out: &mut Vec<LeftOut>) -> Vec<Question> {
+    let is_asked = |arm: &&ArmRecord| arm.role == ArmRole::Ticket || (summary.is_race && arm.role == ArmRole::Control);
     let mut questions = Vec::new();
-    for ticket in summary.arms.iter().filter(|arm| arm.role == ArmRole::Ticket) {
+    for ticket in summary.arms.iter().filter(is_asked) {
         for level in summary.levels().into_iter().filter(|level| *level > 0) {
             let fits = whole(summary, &ticket.name, level);
             let Some(kept) = estimate(&fits, |fit| Some(density(fit))) else { continue };
             let ask = Ask { summary, wanted, ticket, level, fits, setting: setting(kept.mean) };
             for arm in &summary.arms {
                 match arm.role {
+                    ArmRole::Dense if summary.is_race => ask.whether_it_wins(arm, &mut questions, left_out),
+                    _ if summary.is_race => {}
                     ArmRole::Dense => ask.against_dense(arm, &mut questions, left_out),
                     ArmRole::Control => ask.against_control(arm, &mut questions, left_out),
                     ArmRole::Search | ArmRole::Ticket | ArmRole::Branch => {}
@@ -71,20 +76,34 @@ impl Ask<'_> {
     fn against_dense(&self, arm: &ArmRecord, questions: &mut Vec<Question>, left_out: &mut Vec<LeftOut>) {
         let Some(level) = self.levels_of(arm).into_iter().min() else { return };
         questions.extend(self.question(arm, level, Compared::Metric, Claim::Differs, left_out));
-        // The margin is one of the metric, not of the loss that may stand for it.
-        match self.summary.margin.filter(|_| self.wanted.metric.is_some()) {
-            None => {}
-            Some(margin) if margin > 0.0 => {
-                let claim = Claim::AtLeastAsGood { margin };
-                questions.extend(self.question(arm, level, Compared::Metric, claim, left_out));
-            }
-            Some(_) => left_out.push(LeftOut {
-                what: format!("whether {} is as good as {} {}", self.ticket.name, arm.name, self.setting),
-                reason: "the margin is 0, and nothing can be shown to be as good to the last digit".into(),
-            }),
-        }
+        questions.extend(self.as_good(arm, level, left_out));
         for compared in [Compared::BestStep, Compared::StepTime] {
             questions.extend(self.question(arm, level, compared, Claim::Differs, left_out));
+        }
+    }
+
+    /// Whether it is as good, and how long it took.
+    fn whether_it_wins(&self, arm: &ArmRecord, questions: &mut Vec<Question>, left_out: &mut Vec<LeftOut>) {
+        let Some(level) = self.levels_of(arm).into_iter().min() else { return };
+        questions.extend(self.as_good(arm, level, left_out));
+        questions.extend(self.question(arm, level, Compared::TotalTime, Claim::Differs, left_out));
+    }
+
+    /// Whether it is as good within the margin; `None` where nobody gave one.
+    fn as_good(&self, arm: &ArmRecord, level: u32, left_out: &mut Vec<LeftOut>) -> Option<Question> {
+        // The margin is one of the metric, not of the loss that may stand for it.
+        match self.summary.margin.filter(|_| self.wanted.metric.is_some()) {
+            None => None,
+            Some(margin) if margin > 0.0 => {
+                self.question(arm, level, Compared::Metric, Claim::AtLeastAsGood { margin }, left_out)
+            }
+            Some(_) => {
+                left_out.push(LeftOut {
+                    what: format!("whether {} is as good as {} {}", self.ticket.name, arm.name, self.setting),
+                    reason: "the margin is 0, and nothing can be shown to be as good to the last digit".into(),
+                });
+                None
+            }
         }
     }
 
@@ -115,11 +134,13 @@ impl Ask<'_> {
             Compared::Metric => self.wanted.value(fit),
             Compared::BestStep => Some(fit.best()?.step as f64),
             Compared::StepTime => seconds_per_step(fit),
+            Compared::TotalTime => Some(seconds_in_all(self.summary, fit)),
         };
         let measure = match compared {
             Compared::Metric => self.wanted.measure.clone(),
             Compared::BestStep => Measure::steps("early-stop step"),
             Compared::StepTime => Measure::time("time per step"),
+            Compared::TotalTime => Measure::time("time in all"),
         };
         let others = whole(self.summary, &arm.name, arm_level);
         let pair = |fit: &&FitRecord| {

@@ -50,6 +50,9 @@ pub struct Summary {
     /// How much of it a ticket may lose and still be called as good, in the metric's own unit; absent if nobody said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
+    /// Whether all arms race against dense: each is asked to be as good in less time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_race: bool,
     /// Where the examples came from.
     pub dataset: DatasetRecord,
     /// Where the starting weights came from; absent if they were drawn at random.

@@ -63,7 +63,7 @@ fn search(summary: &Summary, analysis: &Analysis) -> Option<String> {
     }
     (!more.is_empty()).then(|| {
         let what = format!("The search's training is part of a ticket's cost: {}.", more.join(", "));
-        if has_longer(analysis) {
+        if has_longer(analysis, dense_steps) {
             what
         } else {
             format!("{what} No dense network was trained as long: a gain over dense may be a gain of more training.")
@@ -75,10 +75,12 @@ fn plural(unit: &str) -> String {
     format!("{unit}s")
 }
 
-/// Whether there is a control with all weights: a dense network that was trained longer.
-fn has_longer(analysis: &Analysis) -> bool {
+/// Whether there is a control with all weights that was trained longer than dense.
+fn has_longer(analysis: &Analysis, dense_steps: f64) -> bool {
     let is_dense = |figures: &ArmFigures| figures.density.is_none_or(|density| density.mean >= 1.0);
-    analysis.figures.iter().any(|figures| figures.role == ArmRole::Control && is_dense(figures))
+    let is_longer = |figures: &ArmFigures| figures.n_steps_in_all.is_some_and(|in_all| in_all.mean > dense_steps);
+    let mut controls = analysis.figures.iter().filter(|figures| figures.role == ArmRole::Control);
+    controls.any(|figures| is_dense(figures) && is_longer(figures))
 }
 
 fn failed(analysis: &Analysis) -> Option<String> {

@@ -11,6 +11,7 @@ mod curves;
 mod extras;
 mod format;
 mod overview;
+mod race;
 mod records;
 mod result;
 mod tables;
@@ -43,6 +44,7 @@ pub fn files_with(summary: &Summary, extras: &Extras) -> Vec<(&'static str, Stri
 pub fn page(summary: &Summary, extras: &Extras) -> Page {
     let analysis = Analysis::of(summary);
     let sections = [
+        ("Race", race::blocks(summary, &analysis)),
         ("Result", result::blocks(summary, &analysis)),
         ("Figures", charts::blocks(summary, &analysis)),
         ("Linear mode connectivity", connectivity::blocks(summary, &analysis)),
@@ -63,6 +65,9 @@ pub fn page(summary: &Summary, extras: &Extras) -> Page {
 
 /// "Lottery tickets on digits (imp)"
 fn title(summary: &Summary) -> String {
+    if summary.is_race {
+        return format!("A race to dense accuracy on {}", summary.dataset.name);
+    }
     format!("Lottery tickets on {} ({})", summary.dataset.name, summary.experiment.name)
 }
 

@@ -4,7 +4,7 @@ use lth_files::on_one_line;
 
 use crate::experiment::{Analysis, Summary};
 
-use super::{caveats, lead, result, tables, title};
+use super::{caveats, lead, race, result, tables, title};
 
 /// More rows than these are cut to a few levels.
 const MOST_ROWS: usize = 18;
@@ -12,13 +12,19 @@ const MOST_ROWS: usize = 18;
 /// More sentences than these are left to the report.
 const MOST_SENTENCES: usize = 14;
 
-/// The result in plain text: what was run, means with their intervals by arm and level, then the verdicts as sentences.
+/// The result in plain text: what was run, means with their intervals by arm and level, then the verdicts as sentences; of a
+/// race, whole times beside dense's, and who won.
 ///
 /// About forty lines at most: of many levels the first, the middle one and the last are shown, and it says so.
 pub fn overview(summary: &Summary) -> String {
     let analysis = Analysis::of(summary);
     let mut text = format!("{}\n{}\n", on_one_line(&title(summary)), on_one_line(&lead(summary, &analysis)));
     if summary.fits.is_empty() {
+        return text;
+    }
+    if let Some(result) = race::result(summary, &analysis) {
+        text += &format!("\n{}\n{}\n", race::standings(&analysis).plain(), on_one_line(&result));
+        text += &left_out(&analysis);
         return text;
     }
     let cut = tables::cut(&analysis, MOST_ROWS);
@@ -44,6 +50,13 @@ pub fn overview(summary: &Summary) -> String {
     if sentences.len() > MOST_SENTENCES {
         text += &format!("({} more sentences are in the report)\n", sentences.len() - MOST_SENTENCES);
     }
+    text += &left_out(&analysis);
+    text
+}
+
+/// A few of those that could not be used.
+fn left_out(analysis: &Analysis) -> String {
+    let mut text = String::new();
     for left_out in analysis.left_out.iter().take(3) {
         text += &on_one_line(&format!("Left out: {}: {}", left_out.what, left_out.reason));
         text.push('\n');

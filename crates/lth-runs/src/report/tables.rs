@@ -72,8 +72,9 @@ pub(super) fn unit(summary: &Summary) -> &'static str {
 
 /// Every comparison with its numbers.
 pub(super) fn comparisons(analysis: &Analysis) -> Vec<Block> {
+    let is_race = !analysis.race.is_empty();
     let mut all = Table::new([
-        ("ticket", Align::Left),
+        (if is_race { "arm" } else { "ticket" }, Align::Left),
         ("against", Align::Left),
         ("in", Align::Left),
         ("seeds", Align::Right),
@@ -122,17 +123,13 @@ pub(super) fn comparisons(analysis: &Analysis) -> Vec<Block> {
             word,
         ]);
     }
-    let caption = format!(
-        "Ticket less the other arm, paired by seed; times and early-stop steps as ratios. Student's t; p-values corrected by \
-         Holm's method over {tests} tests."
-    );
-    let caption = if tests > 0 {
-        caption.as_str()
-    } else {
-        "Ticket less the other arm, paired by seed; times and early-stop steps as ratios."
-    };
+    let what = if is_race { "Arm less dense" } else { "Ticket less the other arm" };
+    let mut caption = format!("{what}, paired by seed; times and early-stop steps as ratios.");
+    if tests > 0 {
+        caption += &format!(" Student's t; p-values corrected by Holm's method over {tests} tests.");
+    }
     let n_rows = all.rows().len();
-    let all = table(caption, all).map(|block| match n_rows {
+    let all = table(&caption, all).map(|block| match n_rows {
         0..=MOST_ROWS => block,
         n => Block::Details { summary: format!("All {n} comparisons"), blocks: vec![block] },
     });

@@ -4,7 +4,7 @@ use lth_runs::statistics::{Claim, VerdictKind};
 use lth_runs::{Address, Analysis, Compared, Comparison, Ending, Part, Reference, ReferenceFigure, Summary};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use crate::fixture::{imp, notebook, regression};
+use crate::fixture::{imp, notebook, race, regression};
 
 fn close(found: f64, expected: f64) {
     assert!((found - expected).abs() < 1e-9, "found {found}, expected {expected}");
@@ -34,6 +34,59 @@ fn search_time_counts() {
     let analysis = Analysis::of(&notebook(&[0]));
     close(analysis.figures_of("ticket", 2).and_then(|ticket| ticket.seconds_in_all).expect("timed").mean, 20.0);
     close(analysis.figures_of("dense-longer", 0).and_then(|dense| dense.seconds_in_all).expect("timed").mean, 20.0);
+}
+
+#[test]
+fn in_a_race_every_arm_is_held_against_dense_by_its_whole_time() {
+    let summary = race(&[0, 1, 2, 3]);
+    let analysis = Analysis::of(&summary);
+    // Two arms at two levels: as good, and in less time. Nothing else is asked, and all is corrected together.
+    assert_eq!((analysis.comparisons.len(), analysis.comparisons[0].verdict.n_comparisons), (8, 8));
+    let of = |arm: &str, level: u32| {
+        analysis.race.iter().find(|racer| (racer.arm.as_str(), racer.level) == (arm, level)).expect("it was trained")
+    };
+    let seconds = |arm: &str, level: u32, seed: u64| {
+        summary.fit(&Address::new(arm, level, seed)).map(|fit| fit.seconds() + 0.125).expect("it was trained")
+    };
+    let geometric = |ratios: Vec<f64>| {
+        let n = ratios.len() as f64;
+        (ratios.into_iter().map(f64::ln).sum::<f64>() / n).exp()
+    };
+    let search =
+        |seed: u64| (0..=2).map(|level| seconds(if level == 0 { "dense" } else { "ticket" }, level, seed)).sum();
+    let expected = (0..4)
+        .map(|seed| {
+            let all: f64 = search(seed);
+            all / seconds("dense", 0, seed)
+        })
+        .collect();
+    close(of("ticket", 2).ratio.expect("timed").mean, geometric(expected));
+    let expected = (0..4).map(|seed| seconds("random", 1, seed) / seconds("dense", 0, seed)).collect();
+    close(of("random", 1).ratio.expect("timed").mean, geometric(expected));
+    assert!(of("dense", 0).ratio.is_none());
+
+    // Dense is within a point of its end, half a point a validation, from the eighth of ten on; all of the ticket's search
+    // and its pruning come before its own first step.
+    let seed = |arm: &str, level: u32| summary.fit(&Address::new(arm, level, 0)).expect("it was trained");
+    let eighth = seconds("dense", 0, 0) - seed("dense", 0).history[8..].iter().map(|at| at.seconds).sum::<f64>();
+    let estimates = of("dense", 0).seconds_to_target.expect("validated");
+    let of_seeds: f64 = (0..4).map(|seed| 0.125 + 0.8 * (seconds("dense", 0, seed) - 0.125)).sum::<f64>() / 4.0;
+    close(estimates.mean, of_seeds);
+    assert!((eighth - (0.125 + 0.8 * (seconds("dense", 0, 0) - 0.125))).abs() < 1e-9);
+    assert!(of("ticket", 1).seconds_to_target.expect("validated").mean > of("dense", 0).seconds.expect("timed").mean);
+    // Three points a level below dense it never gets there.
+    assert_eq!((of("random", 2).seconds_to_target, of("random", 2).ratio_to_target), (None, None));
+
+    let said = lth_runs::report::overview(&summary);
+    assert!(said.contains("within 1.00 points, search included, takes random 50 % in 0."), "{said}");
+    let rows: Vec<&str> = said.lines().filter(|line| line.starts_with("random")).collect();
+    assert!(rows[0].contains(" yes ") && rows[1].contains(" not shown ") && rows[1].contains("0 of 4"), "{said}");
+    let two = lth_runs::report::overview(&race(&[0, 1]));
+    assert!(two.contains("No verdict from fewer than 3 seeds"), "{two}");
+    let mut none = race(&[0, 1, 2]);
+    none.fits.retain(|fit| fit.address.arm != "random");
+    let none = lth_runs::report::overview(&none);
+    assert!(none.contains("No arm is shown to be as good as dense within 1.00 points in less time"), "{none}");
 }
 
 #[test]

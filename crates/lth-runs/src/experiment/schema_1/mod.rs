@@ -59,6 +59,7 @@ pub(super) fn converted(old: OldSummary) -> Result<Summary, Error> {
         arms,
         metric: "accuracy".into(),
         margin: None,
+        is_race: false,
         dataset: old.dataset,
         weights: old.weights,
         conditions: Conditions { pruned_weights_are_frozen: is_frozen, optimizer_state: old.optimizer_state },

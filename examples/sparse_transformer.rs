@@ -3,14 +3,15 @@
 //! `cargo run --example sparse_transformer`
 //!
 //! Its norms and attention are `lth_nn::transformer`'s: with candle-nn's, which have no backward pass, only the last layer
-//! would train. The example checks its gradients, and that every tensor moves.
+//! would train. Its linear layers are `lth_nn::drop_in`'s, which compute with the kept weights alone. The example checks its gradients, and that every tensor moves.
 #![allow(clippy::print_stdout)] // an example talks to its reader
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Module, Tensor};
-use candle_nn::{Linear, VarBuilder, VarMap, linear};
+use candle_nn::{VarBuilder, VarMap};
 use lth_data::digits::{Digits, SIDE};
 use lth_mask::{Scope, Selection};
+use lth_nn::drop_in::{Linear, linear};
 use lth_nn::seeded_builder;
 use lth_nn::transformer::{AttentionConfig, LayerNorm, MultiHeadAttention, layer_norm, multi_head_attention};
 use lth_schedule::{Moment, Schedule, Sparsity, SparsitySchedule, Window};

@@ -1,4 +1,5 @@
-//! What tests and benchmarks force upon the kernels, for calls from one thread.
+//! What is in force for calls from one thread: what tests and benchmarks force upon the kernels, and that patterns are not
+//! looked for.
 
 use std::cell::Cell;
 
@@ -8,10 +9,12 @@ use crate::conv::{InstructionSet, Kernel};
 pub(crate) struct Forced {
     pub(crate) set: Option<InstructionSet>,
     pub(crate) kernel: Option<Kernel>,
+    /// Whether layers compute with the zeros of pruned weights.
+    pub(crate) ignores_patterns: bool,
 }
 
 thread_local! {
-    static FORCED: Cell<Forced> = const { Cell::new(Forced { set: None, kernel: None }) };
+    static FORCED: Cell<Forced> = const { Cell::new(Forced { set: None, kernel: None, ignores_patterns: false }) };
 }
 
 impl Forced {

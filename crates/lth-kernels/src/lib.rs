@@ -91,6 +91,7 @@ mod parallel;
 mod pattern;
 mod pool;
 mod real;
+mod slot;
 mod tape;
 mod transpose;
 
@@ -99,7 +100,8 @@ pub const IS_OPTIMISED: bool = cfg!(optimised);
 
 pub use activation::relu;
 pub use conv::{
-    Conv2dKernels, Conv2dParams, InstructionSet, Kernel, PackedConv2d, PackedLinear, conv2d, conv2d_kernels,
+    Conv1dParams, Conv2dKernels, Conv2dParams, InstructionSet, Kernel, PackedConv2d, PackedLinear, conv1d, conv2d,
+    conv2d_kernels,
 };
 pub use elementwise::{add_bias, concat, multiply_by, reshape};
 pub use error::Error;
@@ -111,4 +113,5 @@ pub use norm::{BatchNormParams, BatchStatistics, batch_norm_eval, batch_norm_tra
 pub use parallel::in_pool;
 pub use pattern::Pattern;
 pub use pool::{Pool2dParams, avg_pool2d, global_avg_pool, global_max_pool, max_pool2d};
+pub use slot::{PatternSlot, with_dense_gradients};
 pub use tape::{backward, foreign_operator};

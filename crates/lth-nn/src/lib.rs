@@ -13,7 +13,8 @@
 //!   for any number of threads.
 //! * A tap shows what enters each layer ([`TappedNetwork`]), for criteria that look at activations.
 //!
-//! For models of one's own, [`transformer`] has norms, softmax, attention and rotary embedding with backward, built from a
+//! For models of one's own, [`drop_in`] has candle-nn's linear and convolutional layers on the same kernels, dense and sparse, and
+//! [`transformer`] has norms, softmax, attention and rotary embedding with backward, built from a
 //! candle `VarBuilder`.
 //!
 //! ```
@@ -40,6 +41,7 @@
 mod builder;
 mod compact;
 mod context;
+pub mod drop_in;
 mod error;
 mod init;
 mod layers;

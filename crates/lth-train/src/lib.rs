@@ -23,7 +23,8 @@
 //! | `layer_norm`, `rms_norm`, `softmax_last_dim`, `rope`, `rope_i`, `rope_thd`, `sdpa` | none: what is before gets no gradient | `lth_nn::transformer` |
 //! | `Tensor::max_pool2d` | 1/k² of the gradient of a k×k window | `lth_kernels::max_pool2d` |
 //! | `Tensor::avg_pool2d` where the windows do not fill the input | wrong | `lth_kernels::avg_pool2d` |
-//! | `Tensor::conv2d` with a stride, on some sizes | an error | `lth_kernels::conv2d` |
+//! | `Tensor::conv1d` over more than one example | a wrong gradient of the weight | `lth_kernels::conv1d`, `lth_nn::drop_in` |
+//! | `Tensor::conv2d` with a stride, on some sizes | an error | `lth_kernels::conv2d`, `lth_nn::drop_in` |
 //! | `Tensor::relu` at exactly 0 | 1, in PyTorch 0 | `lth_kernels::relu` |
 //! | `Tensor::max`, `maximum` on ties | to all of the largest; half of it | |
 //!

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use candle_core::{ModuleT, Tensor};
+use candle_core::{DType, ModuleT, Tensor};
 use candle_nn::VarMap;
+use lth_kernels::{Pattern, PatternSlot, with_dense_gradients};
 
 use crate::{Error, Parameter, Parameters, Role};
 
@@ -79,6 +80,9 @@ impl<N: Network + ?Sized> Network for Box<N> {
 /// `….word_embeddings.weight`) and have no bias beside them are embeddings; the rest are weights.
 /// [`ModuleNetwork::with_role`] says otherwise.
 ///
+/// Layers of `lth_nn::drop_in`, which stand in for candle-nn's, and any layer that holds the [`PatternSlot`] of its weight
+/// compute with the kept weights alone; other layers multiply the zeros of pruned weights.
+///
 /// candle's own dropout and initial values cannot be seeded on a CPU. `lth_nn::seeded_builder` makes a `VarBuilder` whose
 /// initial values can; a fit refuses a network whose passes draw noise of their own
 /// ([`Trainer::allow_unseeded`](crate::Trainer::allow_unseeded)).
@@ -129,7 +133,8 @@ impl<M: ModuleT> Network for ModuleNetwork<M> {
     /// # Errors
     /// If a variable has joined the map since [`ModuleNetwork::new`]: it would never be trained, saved or pruned.
     fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
-        let y = self.module.forward_t(x, pass.train)?;
+        let forward = || self.module.forward_t(x, pass.train);
+        let y = if pass.dense_gradients { with_dense_gradients(forward) } else { forward() }?;
         let poisoned = |_| candle_core::Error::Msg("the VarMap's lock is poisoned".to_owned());
         let data = self.variables.data().lock().map_err(poisoned)?;
         if data.len() != self.parameters.len() {
@@ -144,6 +149,26 @@ impl<M: ModuleT> Network for ModuleNetwork<M> {
     fn parameters(&self) -> &Parameters {
         &self.parameters
     }
+
+    fn set_masks(&mut self, masks: &BTreeMap<String, Tensor>) -> candle_core::Result<()> {
+        // All are checked before the first is set.
+        let mut found = Vec::new();
+        for (name, parameter) in self.parameters.iter() {
+            let Some(slot) = PatternSlot::held(parameter.var().as_tensor()) else { continue };
+            let pattern = masks.get(name).map(|mask| pattern(name, mask, parameter.var().dims())).transpose()?;
+            found.push((slot, pattern));
+        }
+        found.into_iter().for_each(|(slot, pattern)| slot.set(pattern));
+        Ok(())
+    }
+}
+
+fn pattern(name: &str, mask: &Tensor, dims: &[usize]) -> candle_core::Result<Pattern> {
+    if mask.dtype() != DType::U8 || mask.dims() != dims {
+        let (dtype, got) = (mask.dtype().as_str(), mask.dims());
+        candle_core::bail!("mask of `{name}` is {dtype} {got:?}, expected u8 {dims:?}");
+    }
+    Pattern::new(mask)
 }
 
 fn role(name: &str, rank: usize, exists: impl Fn(&str) -> bool) -> Role {

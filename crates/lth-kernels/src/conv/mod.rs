@@ -34,6 +34,7 @@ pub use self::kernel::table::InstructionSet;
 pub(crate) use self::kernel::table::Number;
 pub use self::packed::{PackedConv2d, PackedLinear};
 use crate::composed;
+use crate::elementwise::reshape;
 use crate::error::{Error, expect_dtype, expect_lengths, expect_rank, padded};
 use crate::layout::{Layout, to_layout};
 use crate::pattern::Pattern;
@@ -77,18 +78,82 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>, params: &C
     let op = "conv2d";
     expect_rank(op, "x", x, 4)?;
     expect_rank(op, "weight", weight, 4)?;
-    expect_dtype(op, "weight", weight, x.dtype())?;
-    let geometry = geometry(op, x.dims(), weight.dims(), params)?;
     if let Some(pattern) = pattern {
         pattern.expect_fits(op, weight)?;
     }
+    convolved(op, x, weight, pattern, params)
+}
+
+/// How a kernel moves along a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Conv1dParams {
+    /// Steps along it.
+    pub stride: usize,
+    /// Zeros before and behind it.
+    pub padding: usize,
+    /// Distance of the kernel's places in the input.
+    pub dilation: usize,
+    /// Groups of channels that do not see each other.
+    pub groups: usize,
+}
+
+impl Default for Conv1dParams {
+    fn default() -> Self {
+        Self { stride: 1, padding: 0, dilation: 1, groups: 1 }
+    }
+}
+
+/// The convolution of `x` [N, I, L] with `weight` [O, I / groups, K] along the last axis: [N, O, L']. Where `pattern` has
+/// zeros the weight counts as 0 and its gradient is 0.
+///
+/// # Errors
+/// As [`conv2d`], of a picture of one row.
+pub fn conv1d(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>, params: &Conv1dParams) -> Result<Tensor> {
+    let op = "conv1d";
+    expect_rank(op, "x", x, 3)?;
+    expect_rank(op, "weight", weight, 3)?;
+    let (mut weight, mut pattern) = (weight.clone(), pattern);
+    if let Some(own) = pattern {
+        own.expect_fits(op, &weight)?;
+        // Elsewhere a mask is multiplied, which wants the mask's own shape.
+        if !has_kernels(x) && !is_half_on_cpu(x) {
+            (weight, pattern) = (own.apply(op, &weight)?, None);
+        }
+    }
+    let Conv1dParams { stride, padding, dilation, groups } = *params;
+    let params = Conv2dParams {
+        stride: (1, stride),
+        padding: (0, padding),
+        dilation: (1, dilation),
+        groups,
+        layout: Layout::Nchw,
+    };
+    let row = |tensor: &Tensor| {
+        let (first, second, len) = tensor.dims3()?;
+        reshape(tensor, (first, second, 1, len))
+    };
+    let y = convolved(op, &row(x)?, &row(&weight)?, pattern, &params)?;
+    let (n, channels, _, len) = y.dims4()?;
+    reshape(&y, (n, channels, len))
+}
+
+/// [`conv2d`] with a pattern that is known to fit.
+fn convolved(
+    op: &'static str,
+    x: &Tensor,
+    weight: &Tensor,
+    pattern: Option<&Pattern>,
+    params: &Conv2dParams,
+) -> Result<Tensor> {
+    expect_dtype(op, "weight", weight, x.dtype())?;
+    let geometry = geometry(op, x.dims(), weight.dims(), params)?;
     let layout = params.layout;
     let Geometry { batch, in_channels, out_channels, output, stride, .. } = geometry;
     if batch * in_channels * out_channels == 0 {
         return composed::nothing(&layout.shape(batch, out_channels, output[0], output[1]), &[x, weight]);
     }
     if is_half_on_cpu(x) {
-        return conv2d(&widened(x)?, &widened(weight)?, pattern, params)?.to_dtype(x.dtype());
+        return convolved(op, &widened(x)?, &widened(weight)?, pattern, params)?.to_dtype(x.dtype());
     }
     if has_kernels(x) {
         let inner = native_layout(batch, layout);

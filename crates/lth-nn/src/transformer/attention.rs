@@ -1,8 +1,9 @@
 use candle_core::{D, DType, Device, Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 
 use super::{Rotary, softmax_last_dim, widened};
 use crate::Error;
+use crate::drop_in::{Linear, linear_b};
 
 /// Scaled dot-product attention: the mean of `value`'s positions, weighted by how well each `key` fits a `query`.
 /// `query` `[…, T, D]`, `key` `[…, S, D]`, `value` `[…, S, E]` give `[…, T, E]`; `mask` (u8, 1 = may be seen) is of
@@ -79,7 +80,7 @@ pub fn multi_head_attention(
         let got = format!("{n_heads} for {size} values");
         return Err(Error::Config { what: "number of heads", got, expected: "a divisor of the size" }.into());
     }
-    let projection = |name| candle_nn::linear_b(size, size, bias, builder.pp(name));
+    let projection = |name| linear_b(size, size, bias, builder.pp(name));
     Ok(MultiHeadAttention {
         query: projection("q_proj")?,
         key: projection("k_proj")?,
@@ -113,5 +114,8 @@ impl MultiHeadAttention {
 
 /// A linear layer of half type computed in f32.
 fn project(layer: &Linear, x: &Tensor) -> Result<Tensor> {
+    if layer.weight().dtype() == x.dtype() {
+        return layer.forward(x);
+    }
     Linear::new(widened(layer.weight())?, layer.bias().map(widened).transpose()?).forward(x)
 }

@@ -1,5 +1,6 @@
 //! Integration tests of lth-nn.
 
+mod drop_in;
 #[path = "../../../lth-files/tests/it/faults.rs"]
 mod faults;
 mod files;

@@ -8,7 +8,10 @@ use rayon::prelude::*;
 
 use crate::composed;
 use crate::conv::compact::KeptChannels;
+use crate::conv::cost::{Kept, runs_in_blocks};
 use crate::conv::flat::FlatProgram;
+use crate::conv::kernel::table::ProgramKind;
+use crate::conv::kernel::tile::BLOCK;
 use crate::conv::program::{Program, ProgramKey};
 use crate::conv::{Direction, Float, Geometry, Number};
 use crate::dispatch::multiversion;
@@ -28,6 +31,8 @@ struct Inner {
     n_kept: usize,
     /// Of a mask with outputs and inputs; found when a convolution first asks.
     kept_channels: OnceLock<KeptChannels>,
+    /// Whether every four outputs keep the same places.
+    in_blocks: OnceLock<bool>,
     /// The lists for the shapes that were used last.
     programs: Cache<ProgramKey, Program>,
     flat_programs: Cache<ProgramKey, FlatProgram>,
@@ -63,6 +68,7 @@ impl Pattern {
                 bits,
                 n_kept,
                 kept_channels: OnceLock::new(),
+                in_blocks: OnceLock::new(),
                 programs: Mutex::default(),
                 flat_programs: Mutex::default(),
             }),
@@ -97,6 +103,26 @@ impl Pattern {
         Some(self.inner.kept_channels.get_or_init(|| KeptChannels::new(&self.inner.bits, outputs, inputs)))
     }
 
+    /// What the choice of a kernel depends on.
+    pub(crate) fn kept(&self) -> Kept<'_> {
+        Kept { density: self.density(), channels: self.kept_channels(), in_blocks: self.in_blocks() }
+    }
+
+    /// Whether every four outputs keep the same places.
+    fn in_blocks(&self) -> bool {
+        *self.inner.in_blocks.get_or_init(|| {
+            let per_output = self.inner.mask.dims().iter().skip(1).product::<usize>();
+            let block = per_output * BLOCK;
+            let is_block = |bits: &[u8]| {
+                let first = &bits[..per_output];
+                bits.chunks_exact(per_output).all(|other| other.iter().zip(first).all(|(a, b)| (*a == 0) == (*b == 0)))
+            };
+            per_output > 0
+                && self.inner.bits.len().is_multiple_of(block)
+                && self.inner.bits.chunks_exact(block).all(is_block)
+        })
+    }
+
     /// `weight` with exact zeros at the pruned positions: itself if they are there already, as they are while a masked
     /// network trains (looking costs a quarter of copying).
     pub(crate) fn masked<'a, T: Float>(&self, weight: &'a [T]) -> Cow<'a, [T]> {
@@ -120,16 +146,31 @@ impl Pattern {
 
     /// The lists for one direction of a convolution, made at the first call.
     pub(crate) fn program<T: Number>(&self, geometry: &Geometry, direction: Direction) -> Arc<Program> {
-        cached(&self.inner.programs, MAX_PROGRAMS, ProgramKey::new::<T>(geometry, direction), || {
-            Program::new::<T>(geometry, direction, &self.inner.bits, self.density())
+        self.program_of::<T>(geometry, direction, ProgramKind::Blocks)
+    }
+
+    /// The lists for the weight gradient alone, made at the first call.
+    pub(crate) fn dot_program<T: Number>(&self, geometry: &Geometry) -> Arc<Program> {
+        self.program_of::<T>(geometry, Direction::Forward, ProgramKind::BlockDots)
+    }
+
+    /// Lists of blocks where those run, or else of rows.
+    fn program_of<T: Number>(&self, geometry: &Geometry, direction: Direction, of_blocks: ProgramKind) -> Arc<Program> {
+        let in_blocks = direction == Direction::Forward && runs_in_blocks(geometry, self.in_blocks());
+        let kind = if in_blocks { of_blocks } else { ProgramKind::Rows };
+        cached(&self.inner.programs, MAX_PROGRAMS, ProgramKey::new::<T>(geometry, direction, kind), || {
+            Program::new::<T>(geometry, direction, kind, &self.inner.bits, self.density())
         })
     }
 
     /// The lists for a small batch, made at the first call.
     pub(crate) fn flat_program<T: Number>(&self, geometry: &Geometry) -> Arc<FlatProgram> {
-        cached(&self.inner.flat_programs, MAX_PROGRAMS, ProgramKey::new::<T>(geometry, Direction::Forward), || {
-            FlatProgram::new::<T>(geometry, &self.inner.bits)
-        })
+        cached(
+            &self.inner.flat_programs,
+            MAX_PROGRAMS,
+            ProgramKey::new::<T>(geometry, Direction::Forward, ProgramKind::Rows),
+            || FlatProgram::new::<T>(geometry, &self.inner.bits),
+        )
     }
 }
 

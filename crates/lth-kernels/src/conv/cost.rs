@@ -7,6 +7,7 @@
 use super::compact::KeptChannels;
 use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::InstructionSet;
+use super::kernel::tile::BLOCK;
 use crate::forced::Forced;
 
 /// What computes a layer.
@@ -137,6 +138,28 @@ const SPARSE_MUST_COST: f64 = 0.7;
 /// Of a vector that is copied because channels are left out.
 const COPY: f64 = 20.0;
 
+/// What a multiplication of the sparse kernels costs where four output channels keep the same places, as a part of what it costs
+/// otherwise: in the forward pass, and in the weight gradient.
+const BLOCK_MAP: f64 = 0.65;
+const BLOCK_DOT: f64 = 0.65;
+
+/// What is kept of a weight, as far as the choice of a kernel depends on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept<'a> {
+    pub(crate) density: f64,
+    /// The outputs and inputs of which anything is kept, if that is known.
+    pub(crate) channels: Option<&'a KeptChannels>,
+    /// Whether every four outputs keep the same places.
+    pub(crate) in_blocks: bool,
+}
+
+impl Kept<'_> {
+    /// Spread irregularly.
+    pub(crate) fn irregular(density: f64) -> Self {
+        Self { density, channels: None, in_blocks: false }
+    }
+}
+
 impl InstructionSet {
     fn model(self) -> Model {
         if self == Self::Avx512 { AVX512 } else { AVX2 }
@@ -164,7 +187,8 @@ pub(crate) fn multiplications(g: &Geometry) -> u64 {
 }
 
 /// The costs of the dense and the sparse kernel.
-pub(crate) fn costs(g: &Geometry, density: f64, pass: Pass, set: InstructionSet) -> [f64; 2] {
+pub(crate) fn costs(g: &Geometry, kept: &Kept<'_>, pass: Pass, set: InstructionSet) -> [f64; 2] {
+    let density = kept.density;
     let model = set.model();
     let (map, by) = match pass {
         Pass::Map(Direction::InputGradient) if g.stride != [1, 1] => {
@@ -178,38 +202,45 @@ pub(crate) fn costs(g: &Geometry, density: f64, pass: Pass, set: InstructionSet)
     let moved = vectors(g.in_channels * g.n_inputs() + g.out_channels * g.n_outputs());
     let weights = (g.weights_per_group() * g.groups) as f64;
     let dense = by.dense * work + by.dense_vector * moved + by.dense_weight * weights;
-    let sparse =
-        (by.sparse * work + by.entry * weights) * density + by.sparse_vector * moved + by.sparse_weight * weights;
+    let part = match pass {
+        Pass::Map(Direction::Forward) if runs_in_blocks(g, kept.in_blocks) => BLOCK_MAP,
+        Pass::WeightGradient if runs_in_blocks(g, kept.in_blocks) => BLOCK_DOT,
+        _ => 1.0,
+    };
+    let sparse = (part * by.sparse * work + by.entry * weights) * density
+        + by.sparse_vector * moved
+        + by.sparse_weight * weights;
     [dense, sparse]
+}
+
+/// Whether the kernels of four output channels run a weight of which every four outputs keep the same: not where the picture is
+/// so small that going around its padding gains more.
+pub(crate) fn runs_in_blocks(g: &Geometry, in_blocks: bool) -> bool {
+    let is_small = g.output.iter().all(|&n| n <= 2) && g.n_taps() > 1;
+    in_blocks && !is_small && g.out_per_group().is_multiple_of(BLOCK)
 }
 
 /// The cost of the dense kernel on what is left when whole channels are left out, and of copying it there and back.
 fn compact_cost(g: &Geometry, kept: &KeptChannels, pass: Pass, set: InstructionSet) -> f64 {
     let small = kept.geometry(g);
-    let [dense, _] = costs(&small, 1.0, pass, set);
+    let [dense, _] = costs(&small, &Kept::irregular(1.0), pass, set);
     let vectors = (g.batch as f64 / lanes(set)).ceil();
     let of = |g: &Geometry| (g.in_channels * g.n_inputs() + g.out_channels * g.n_outputs()) as f64;
     dense + COPY * vectors * (of(&small) + of(g)) / 2.0
 }
 
-/// Which kernel runs a pass over a weight of `density` that keeps these channels, if that is known.
-pub(crate) fn choose(
-    g: &Geometry,
-    density: f64,
-    kept: Option<&KeptChannels>,
-    pass: Pass,
-    set: InstructionSet,
-) -> Kernel {
-    cheapest(g, costs(g, density, pass, set), kept, pass, set)
+/// Which kernel runs a pass over a weight of which so much is kept.
+pub(crate) fn choose(g: &Geometry, kept: &Kept<'_>, pass: Pass, set: InstructionSet) -> Kernel {
+    cheapest(g, costs(g, kept, pass, set), kept.channels, pass, set)
 }
 
 /// As [`choose`] for a forward pass whose kept values are packed already.
-pub(crate) fn choose_packed(g: &Geometry, density: f64, kept: Option<&KeptChannels>, set: InstructionSet) -> Kernel {
+pub(crate) fn choose_packed(g: &Geometry, kept: &Kept<'_>, set: InstructionSet) -> Kernel {
     let pass = Pass::Map(Direction::Forward);
-    let [dense, sparse] = costs(g, density, pass, set);
+    let [dense, sparse] = costs(g, kept, pass, set);
     let Coefficients { entry, sparse_weight, .. } = set.model().map;
-    let fetch = (entry * density + sparse_weight) * (g.weights_per_group() * g.groups) as f64;
-    cheapest(g, [dense, sparse - fetch], kept, pass, set)
+    let fetch = (entry * kept.density + sparse_weight) * (g.weights_per_group() * g.groups) as f64;
+    cheapest(g, [dense, sparse - fetch], kept.channels, pass, set)
 }
 
 fn cheapest(
@@ -257,8 +288,8 @@ mod tests {
         for (channels, side) in [(64, 16), (128, 8), (256, 4), (512, 2)] {
             for set in [InstructionSet::Avx512, InstructionSet::Avx2, InstructionSet::Portable] {
                 for pass in [Pass::Map(Direction::Forward), Pass::Map(Direction::InputGradient), Pass::WeightGradient] {
-                    assert_eq!(choose(&layer(channels, side), 1.0, None, pass, set), Kernel::Dense);
-                    assert_eq!(choose(&layer(channels, side), 0.1, None, pass, set), Kernel::Sparse);
+                    let choose = |density| choose(&layer(channels, side), &Kept::irregular(density), pass, set);
+                    assert_eq!((choose(1.0), choose(0.1)), (Kernel::Dense, Kernel::Sparse));
                 }
             }
         }
@@ -268,8 +299,8 @@ mod tests {
     fn sparse_stays_chosen_as_density_falls() {
         let mut sparse_before = false;
         for percent in (0..=100).rev() {
-            let kernel =
-                choose(&layer(64, 16), percent as f64 / 100.0, None, Pass::WeightGradient, InstructionSet::Avx512);
+            let kept = Kept::irregular(f64::from(percent) / 100.0);
+            let kernel = choose(&layer(64, 16), &kept, Pass::WeightGradient, InstructionSet::Avx512);
             assert!(!sparse_before || kernel == Kernel::Sparse, "at {percent} %");
             sparse_before = kernel == Kernel::Sparse;
         }
@@ -281,7 +312,10 @@ mod tests {
         bits[32 * 64 * 9..].fill(0);
         let kept = KeptChannels::new(&bits, 64, 64);
         for pass in [Pass::Map(Direction::Forward), Pass::Map(Direction::InputGradient), Pass::WeightGradient] {
-            let choose = |kept| choose(&layer(64, 16), 0.5, kept, pass, InstructionSet::Avx512);
+            let choose = |channels| {
+                let kept = Kept { channels, ..Kept::irregular(0.5) };
+                choose(&layer(64, 16), &kept, pass, InstructionSet::Avx512)
+            };
             assert_eq!((choose(Some(&kept)), choose(None)), (Kernel::Compact, Kernel::Dense));
         }
     }

@@ -7,7 +7,7 @@
 use std::mem::MaybeUninit;
 
 use super::geometry::{Direction, Geometry};
-use super::kernel::table::{Kernels, Number, TileShape};
+use super::kernel::table::{Kernels, Number, ProgramKind, TileShape};
 use super::kernel::tile::{Pitch, SparseTile};
 use super::lattice::{Class, classes};
 use super::scratch::{Shared, for_each_task, with_buffers};
@@ -102,7 +102,7 @@ impl FlatProgram {
         assert_eq!(out.len(), g.batch * g.out_channels * g.n_outputs());
         assert_eq!(values.len(), self.offsets.len());
         let kernels = T::kernels();
-        let Some((kernel, _)) = kernels.sparse(self.shape) else {
+        let (Some(kernel), _) = kernels.sparse(ProgramKind::Rows, self.shape) else {
             unreachable!("the tile is one of the kernels' own");
         };
         // The last tile of the last tap reads past its plane.
@@ -134,6 +134,7 @@ impl FlatProgram {
                                 panel: panel[tile * self.tile_len..].as_ptr(),
                                 row_pitch: 0,
                                 target: Pitch { row: 0, column: kernels.lanes, log_unit: 0 },
+                                next: [0, 0],
                             };
                             let sums = sums[tile * self.tile_len..][..self.tile_len].as_mut_ptr();
                             // SAFETY: the kernel is of this machine's instruction set; an offset plus a position is

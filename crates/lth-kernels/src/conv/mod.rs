@@ -12,12 +12,12 @@
 //! - `packed`: inference, where the weight no longer changes
 
 pub(crate) mod compact;
-mod cost;
+pub(crate) mod cost;
 mod dense;
 mod dense_weight;
 pub(crate) mod flat;
 mod geometry;
-mod kernel;
+pub(crate) mod kernel;
 mod lattice;
 mod mend;
 pub(crate) mod op;
@@ -199,7 +199,8 @@ pub fn conv2d_kernels(x: &[usize], weight: &[usize], density: f64, params: &Conv
         Layout::Chwn => geometry,
     };
     let set = InstructionSet::active();
-    let choose = |geometry: &Geometry, pass| cost::choose(geometry, density, None, pass, set);
+    let kept = cost::Kept::irregular(density);
+    let choose = |geometry: &Geometry, pass| cost::choose(geometry, &kept, pass, set);
     Ok(Conv2dKernels {
         forward: choose(&forward, cost::Pass::Map(Direction::Forward)),
         input_gradient: choose(&geometry, cost::Pass::Map(Direction::InputGradient)),

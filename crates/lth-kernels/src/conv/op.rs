@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType};
 
-use super::cost::{self, Kernel, Pass};
+use super::cost::{self, Kept, Kernel, Pass};
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::Number;
 use super::scratch::with_buffers;
@@ -130,8 +130,10 @@ fn gradients(
 fn share_panels<T: Number>(g: &Geometry, pattern: &Pattern) -> bool {
     let skips = g.stride[0] > g.kernel[0] || g.stride[1] > g.kernel[1];
     let passes = [Pass::Map(Direction::InputGradient), Pass::WeightGradient];
-    let choose = |pass| cost::choose(g, pattern.density(), pattern.kept_channels(), pass, T::kernels().set);
-    !skips && passes.into_iter().all(|pass| choose(pass) == Kernel::Sparse)
+    let choose = |pass| cost::choose(g, &pattern.kept(), pass, T::kernels().set);
+    // The weight gradient of blocks runs faster alone.
+    let alone = cost::runs_in_blocks(g, pattern.kept().in_blocks);
+    !skips && !alone && passes.into_iter().all(|pass| choose(pass) == Kernel::Sparse)
 }
 
 /// Both gradients at once, all in `[C, H, W, N]`.
@@ -192,7 +194,7 @@ impl CustomOp2 for Product {
                 None => Kernel::Dense,
                 Some(pattern) => with_real!(w.dtype(), T => {
                     let set = T::kernels().set;
-                    cost::choose(&geometry, pattern.density(), pattern.kept_channels(), Pass::WeightGradient, set)
+                    cost::choose(&geometry, &pattern.kept(), Pass::WeightGradient, set)
                 }),
             };
             if kernel == Kernel::Dense {
@@ -277,8 +279,8 @@ impl Apply<'_> {
             // Nothing but weights inside the picture is read.
             return dense::apply(g, direction, weight, source, out);
         };
-        let kept = pattern.kept_channels();
-        let is_finite = match (cost::choose(g, pattern.density(), kept, Pass::Map(direction), T::kernels().set), kept) {
+        let kept = pattern.kept();
+        let is_finite = match (cost::choose(g, &kept, Pass::Map(direction), T::kernels().set), kept.channels) {
             (Kernel::Sparse, _) => sparse::apply(&pattern.program::<T>(g, direction), weight, source, out),
             (Kernel::Compact, Some(kept)) => compact::apply(kept, g, direction, &pattern.masked(weight), source, out),
             _ if pattern.density() == 1.0 => return dense::apply(g, direction, weight, source, out),
@@ -313,7 +315,8 @@ impl Compute for Unfolded<'_> {
         if let Some(pattern) = self.pattern
             // Several pictures of one position would leave the vectors empty.
             && (g.batch == 1 || g.n_outputs() > 1)
-            && cost::choose(&inner, pattern.density(), None, Pass::Map(Direction::Forward), set) == Kernel::Sparse
+            && cost::choose(&inner, &Kept::irregular(pattern.density()), Pass::Map(Direction::Forward), set)
+                == Kernel::Sparse
         {
             let program = pattern.flat_program::<T>(g);
             let is_right = with_buffers::<T, _>(program.n_entries(), 0, |values, _| {
@@ -360,11 +363,11 @@ impl Compute for ForWeight<'_> {
         let Some(pattern) = self.pattern else {
             return dense_weight::weight_gradient(g, x, grad, None, out);
         };
-        let kept = pattern.kept_channels();
-        match (cost::choose(g, pattern.density(), kept, Pass::WeightGradient, T::kernels().set), kept) {
+        let kept = pattern.kept();
+        match (cost::choose(g, &kept, Pass::WeightGradient, T::kernels().set), kept.channels) {
             (Kernel::Compact, Some(kept)) => compact::weight_gradient(kept, g, x, grad, pattern.bits(), out),
             (Kernel::Sparse, _) => {
-                sparse::weight_gradient(&pattern.program::<T>(g, Direction::Forward), x, grad, out);
+                sparse::weight_gradient(&pattern.dot_program::<T>(g), x, grad, out);
             }
             _ => dense_weight::weight_gradient(g, x, grad, Some(pattern.bits()), out),
         }

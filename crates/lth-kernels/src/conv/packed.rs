@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout as Strides, Result, Shape, Tensor};
 
-use super::cost::{self, Kernel};
+use super::cost::{self, Kept, Kernel};
 use super::flat::FlatProgram;
 use super::geometry::{Direction, Geometry};
-use super::kernel::table::Number;
+use super::kernel::table::{Number, ProgramKind};
 use super::program::{Program, ProgramKey};
 use super::scratch::{Shared, for_each_task, with_buffers};
 use super::{Conv2dParams, compact, dense, geometry, mend, native_layout, sparse, unfold};
@@ -278,8 +278,11 @@ impl Inner {
         let is_masked = self.pattern.as_ref().is_some_and(|pattern| pattern.density() < 1.0);
         if let Some(pattern) = &self.pattern {
             // A small batch is unfolded first, and its columns are no channels.
-            let kept = pattern.kept_channels().filter(|_| layout == Layout::Chwn);
-            match (cost::choose_packed(&inner, pattern.density(), kept, set), kept) {
+            let kept = match layout {
+                Layout::Chwn => pattern.kept(),
+                Layout::Nchw => Kept::irregular(pattern.density()),
+            };
+            match (cost::choose_packed(&inner, &kept, set), kept.channels) {
                 (Kernel::Sparse, _) => {
                     match &*self.packed(pattern, g, layout) {
                         Lists::Chwn(program, values) => sparse::apply_packed(program, values, x, out),
@@ -316,7 +319,7 @@ impl Inner {
     }
 
     fn packed(&self, pattern: &Pattern, g: &Geometry, layout: Layout) -> Arc<Lists> {
-        let key = (ProgramKey::new::<f32>(g, Direction::Forward), layout);
+        let key = (ProgramKey::new::<f32>(g, Direction::Forward, ProgramKind::Rows), layout);
         cached(&self.packed, MAX_SHAPES, key, || match layout {
             Layout::Chwn => {
                 let program = pattern.program::<f32>(g, Direction::Forward);

@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::geometry::{Direction, Geometry, Map};
-use super::kernel::table::{InstructionSet, Kernels, Number, TileShape};
+use super::kernel::table::{InstructionSet, Kernels, Number, ProgramKind, TileShape};
 use super::lattice::{Class, Grid, classes};
 
 /// Bytes of panel that a chunk's tile may touch: about the L1 cache. Measured with AVX-512 (48 KB): 40, 64 and 96 KB
@@ -83,7 +83,7 @@ pub(crate) struct Tiling {
 }
 
 impl Tiling {
-    fn new<T: Number>(class: Class, map: &Map, kernels: &Kernels<T>, density: f64) -> Self {
+    fn new<T: Number>(class: Class, map: &Map, kernels: &Kernels<T>, density: f64, kind: ProgramKind) -> Self {
         let lanes = kernels.lanes;
         let batch_vectors = map.geometry.batch.div_ceil(lanes).max(1);
         let entries = density * (map.depth * class.taps.len()) as f64;
@@ -91,7 +91,7 @@ impl Tiling {
         let target_len = map.rows * g.groups * map.target[0] * map.target[1] * g.batch;
         let target_bytes = target_len * size_of::<T>();
         let reuse = (map.rows as f64 / map.depth.max(1) as f64).max(1e-3);
-        let (shape, unit) = choose_tile(&class, map.depth, batch_vectors, kernels, entries, reuse, target_bytes);
+        let (shape, unit) = choose_tile(&class, map.depth, batch_vectors, kernels, kind, entries, reuse, target_bytes);
         let grid = class.target.size;
         let tile = [shape.rows, shape.vectors / unit];
         let n_tiles = [grid[0].div_ceil(tile[0]), grid[1].div_ceil(tile[1])];
@@ -174,11 +174,13 @@ fn bands(n_bands: usize, tile_rows: usize, span: usize, row_bytes: usize) -> usi
 
 /// The tile that costs least for rows of `entries` kept weights, and the vectors of the batch in it. `reuse`: target
 /// channels for each source channel, which is packed once for all of them.
+#[expect(clippy::too_many_arguments, reason = "what the choice depends on, spelled out once")]
 fn choose_tile<T>(
     class: &Class,
     depth: usize,
     batch_vectors: usize,
     kernels: &Kernels<T>,
+    kind: ProgramKind,
     entries: f64,
     reuse: f64,
     target_bytes: usize,
@@ -190,7 +192,7 @@ fn choose_tile<T>(
     };
     let whole = class.planes.iter().all(|plane| plane.size == grid) && small(0) && small(1);
     let mut best: Option<(f64, TileShape, usize)> = None;
-    for &(shape, ..) in kernels.sparse {
+    for shape in kernels.shapes(kind) {
         // A tile is whole columns, and no wider than the batch needs.
         let units: Vec<usize> = match shape.cut_unit {
             0 => (0..=shape.vectors.ilog2()).map(|log| 1 << log).filter(|unit| shape.vectors % unit == 0).collect(),
@@ -218,7 +220,9 @@ fn choose_tile<T>(
                 waste * (kept + 2.0 / registers)
             } else {
                 let halo = ((tile[0] as f64 + span(0)) * (tile[1] as f64 + span(1))) / (tile[0] * tile[1]) as f64;
-                waste * (1.0 + 2.0 / registers + 0.02 * (halo - 1.0))
+                // Of a block, one load and a share of four weights and an offset for four multiplications.
+                let (own, share) = if kind == ProgramKind::Blocks { (0.5, 0.6) } else { (1.0, 2.0) };
+                waste * (own + share / registers + 0.02 * (halo - 1.0))
             };
             // Columns of the whole batch lie side by side.
             let run = if unit < batch_vectors || class.target.step[1] > 1 { unit } else { unit * tile[1] };
@@ -265,12 +269,13 @@ pub(crate) struct ProgramKey {
     pub(crate) direction: Direction,
     pub(crate) set: InstructionSet,
     pub(crate) lanes: usize,
+    pub(crate) kind: ProgramKind,
 }
 
 impl ProgramKey {
-    pub(crate) fn new<T: Number>(geometry: &Geometry, direction: Direction) -> Self {
+    pub(crate) fn new<T: Number>(geometry: &Geometry, direction: Direction, kind: ProgramKind) -> Self {
         let kernels = T::kernels();
-        Self { geometry: *geometry, direction, set: kernels.set, lanes: kernels.lanes }
+        Self { geometry: *geometry, direction, set: kernels.set, lanes: kernels.lanes, kind }
     }
 }
 
@@ -285,6 +290,7 @@ pub(crate) struct Kept {
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) map: Map,
+    pub(crate) kind: ProgramKind,
     pub(crate) classes: Vec<ClassProgram>,
     /// The kept weights that are multiplied with anything, as they lie in the weight.
     pub(crate) kept: Vec<Kept>,
@@ -303,14 +309,23 @@ impl Program {
         self.classes.iter().map(of).max().unwrap_or(1)
     }
 
-    /// `kept` has the weight's elements, 0 = pruned.
-    pub(crate) fn new<T: Number>(geometry: &Geometry, direction: Direction, kept: &[u8], density: f64) -> Self {
+    /// `kept` has the weight's elements, 0 = pruned. For lists of blocks the outputs of every four keep the same.
+    pub(crate) fn new<T: Number>(
+        geometry: &Geometry,
+        direction: Direction,
+        kind: ProgramKind,
+        kept: &[u8],
+        density: f64,
+    ) -> Self {
         let map = geometry.map(direction);
+        assert!(kind == ProgramKind::Rows || (direction == Direction::Forward && map.rows.is_multiple_of(kind.rows())));
         let kernels = T::kernels();
         let mut positions = Vec::new();
         let classes = classes(&map)
             .into_iter()
-            .map(|class| ClassProgram::new(Tiling::new(class, &map, kernels, density), &map, kept, &mut positions))
+            .map(|class| {
+                ClassProgram::new(Tiling::new(class, &map, kernels, density, kind), &map, kept, &mut positions)
+            })
             .collect();
         let mut entries = vec![u32::MAX; kept.len()];
         for (entry, &position) in positions.iter().enumerate() {
@@ -332,7 +347,7 @@ impl Program {
             kept.extend(list);
             outputs.push(kept.len() as u32);
         }
-        Self { map, classes, kept, outputs }
+        Self { map, kind, classes, kept, outputs }
     }
 }
 

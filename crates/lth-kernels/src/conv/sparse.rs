@@ -205,8 +205,10 @@ fn run<T: Number>(program: &Program, source: &[T], products: Option<Products<'_,
 struct Pass<'a, T: 'static> {
     program: &'a Program,
     class: &'a ClassProgram,
-    kernel: SparseFn<T>,
-    dot_kernel: SparseDotFn<T>,
+    kernel: Option<SparseFn<T>>,
+    dot_kernel: Option<SparseDotFn<T>>,
+    /// Channels of the target that a kernel goes through together.
+    rows_at_once: usize,
     source: &'a [T],
     products: Option<Products<'a, T>>,
     dots: Option<Dots<'a, T>>,
@@ -239,9 +241,10 @@ impl<'a, T: Number> Pass<'a, T> {
         dots: Option<Dots<'a, T>>,
     ) -> Self {
         let (map, tiling, kernels) = (&program.map, &class.tiling, T::kernels());
-        let Some((kernel, dot_kernel)) = kernels.sparse(tiling.shape) else {
-            unreachable!("tilings are made of the kernels' own shapes");
-        };
+        let (kernel, dot_kernel) = kernels.sparse(program.kind, tiling.shape);
+        // Without its kernel a pass would leave what it is for unwritten.
+        assert!((products.is_none() || kernel.is_some()) && (dots.is_none() || dot_kernel.is_some()));
+        let rows_at_once = program.kind.rows();
         let tile_len = tiling.shape.rows * tiling.shape.vectors * kernels.lanes;
         let width = tiling.batch_vectors * kernels.lanes;
         let n_batch_parts = tiling.n_batch_parts(map, kernels.lanes);
@@ -260,12 +263,14 @@ impl<'a, T: Number> Pass<'a, T> {
         let tasks = n_batch_parts * map.geometry.groups * n_panel_ranges;
         let wanted = map.rows.div_ceil(wanted_tasks.div_ceil(tasks)).max(16);
         let row_range = map.rows.div_ceil(map.rows.div_ceil(fitting.min(wanted)).max(1)).max(1);
+        let row_range = row_range.next_multiple_of(rows_at_once);
         let chunk_bytes = tiling.depth_chunk * tiling.channel_pitch * size_of::<T>();
         Self {
             program,
             class,
             kernel,
             dot_kernel,
+            rows_at_once,
             source,
             products,
             dots,
@@ -351,8 +356,11 @@ impl<'a, T: Number> Pass<'a, T> {
         let &Piece { group, sum, rows, chunks, places } = piece;
         let n_tiles = tiling.n_tiles[1];
         let n_entries = self.program.kept.len();
-        let channel = |row| (group * map.rows + row) * map.target[0] * map.target[1] * map.geometry.batch;
+        let channel_len = map.target[0] * map.target[1] * map.geometry.batch;
+        let channel = |row| (group * map.rows + row) * channel_len;
         let copied = |row: usize| (row - rows.start) * n_tiles * self.tile_len;
+        // From the first of the rows that are gone through together to the end of the last one's tile.
+        let tiles_len = (self.rows_at_once - 1) * n_tiles * self.tile_len + self.tile_len;
         if let Some(dots) = self.dots
             && chunks.start == 0
             && !places.others.is_empty()
@@ -371,7 +379,7 @@ impl<'a, T: Number> Pass<'a, T> {
             for chunk in chunks.clone() {
                 let at = (chunk - chunks.start) * tiling.depth_chunk * tiling.channel_pitch;
                 let panel = panel.wrapping_add(at + tile * tiling.tile[1] * self.width);
-                for row in rows.clone() {
+                for row in rows.clone().step_by(self.rows_at_once) {
                     let segments = &class.segments[class.segment_index(map, group, chunk, row)..];
                     let is_empty = segments[0] == segments[tiling.n_segments];
                     let (direct, copied) = (places.direct[tile], copied(row) + tile * self.tile_len);
@@ -381,30 +389,32 @@ impl<'a, T: Number> Pass<'a, T> {
                         panel,
                         row_pitch: tiling.row_pitch,
                         target: if direct.is_some() { places.pitch } else { self.own_pitch },
+                        next: [tiling.n_segments, if direct.is_some() { channel_len } else { n_tiles * self.tile_len }],
                     };
-                    if let Some(products) = self.products
+                    if let (Some(products), Some(kernel)) = (self.products, self.kernel)
                         && (chunk == 0 || !is_empty)
                     {
                         let values = products.values[class.first_entry..].as_ptr();
                         let out = match direct {
                             Some(in_channel) => products.target.at(channel(row) + in_channel),
-                            None => sums[copied..][..self.tile_len].as_mut_ptr(),
+                            None => sums[copied..][..tiles_len].as_mut_ptr(),
                         };
                         // SAFETY: the kernel is of this machine's instruction set; the segments end with one more
                         // entry; offsets stay inside the chunk's panel, shifted by a tile of the band; `out` has a
-                        // tile's numbers, in the buffer or in this task's own part of the target.
-                        unsafe { (self.kernel)(&args, values, out, chunk == 0) };
+                        // tile's numbers, in the buffer or in this task's own part of the target, and so have the rows that
+                        // are gone through together, which keep the same.
+                        unsafe { kernel(&args, values, out, chunk == 0) };
                     }
-                    if let Some(dots) = self.dots
+                    if let (Some(dots), Some(dot_kernel)) = (self.dots, self.dot_kernel)
                         && !is_empty
                     {
                         let factors = match direct {
                             Some(in_channel) => dots.factors[channel(row) + in_channel..].as_ptr(),
-                            None => factors[copied..][..self.tile_len].as_ptr(),
+                            None => factors[copied..][..tiles_len].as_ptr(),
                         };
                         let sums = dots.sums.at(sum * n_entries + class.first_entry);
                         // SAFETY: as above; these sums of these rows' entries are this task's alone.
-                        unsafe { (self.dot_kernel)(&args, factors, sums) };
+                        unsafe { dot_kernel(&args, factors, sums) };
                     }
                 }
             }

@@ -3,7 +3,8 @@
 use std::mem::MaybeUninit;
 
 use super::geometry::{Direction, Geometry};
-use super::kernel::table::{InstructionSet, Number};
+use super::kernel::table::{InstructionSet, Number, ProgramKind};
+use super::kernel::tile::BLOCK;
 use super::program::Program;
 use super::scratch::with_buffers;
 use super::{dense, dense_weight, sparse, unfold};
@@ -167,6 +168,20 @@ fn assert_close<T: Number + Into<f64>>(what: &str, g: &Geometry, got: &[T], expe
 fn check<T: Number + From<f32> + Into<f64>>(
     g: &Geometry,
     density: Option<f64>,
+    number: impl Fn(f64) -> T + Copy,
+    tolerance: f64,
+) {
+    check_mask(g, density, false, number, tolerance);
+    if density.is_some() && g.out_per_group().is_multiple_of(BLOCK) {
+        check_mask(g, density, true, number, tolerance);
+    }
+}
+
+/// `in_blocks`: every four outputs keep the same places, and the kernels of blocks run.
+fn check_mask<T: Number + From<f32> + Into<f64>>(
+    g: &Geometry,
+    density: Option<f64>,
+    in_blocks: bool,
     number: impl Fn(f64) -> T,
     tolerance: f64,
 ) {
@@ -174,13 +189,23 @@ fn check<T: Number + From<f32> + Into<f64>>(
     let x = noise(g.in_channels * g.n_inputs() * g.batch, 1);
     let weight = noise(g.weights_per_group() * g.groups, 2);
     let grad = noise(g.out_channels * g.n_outputs() * g.batch, 3);
-    let kept: Vec<u8> = noise(weight.len(), 4).iter().map(|v| u8::from(v + 0.5 < density.unwrap_or(1.0))).collect();
+    let mut kept: Vec<u8> = noise(weight.len(), 4).iter().map(|v| u8::from(v + 0.5 < density.unwrap_or(1.0))).collect();
+    if in_blocks {
+        let per_output = g.in_per_group() * g.n_taps();
+        for block in kept.chunks_exact_mut(BLOCK * per_output) {
+            let (first, others) = block.split_at_mut(per_output);
+            others.chunks_exact_mut(per_output).for_each(|other| other.copy_from_slice(first));
+        }
+    }
     let masked: Vec<f64> = weight.iter().zip(&kept).map(|(w, &k)| w * f64::from(k)).collect();
     let mut expected = reference(g, &x, &masked, &grad);
     expected.weight_gradient.iter_mut().zip(&kept).for_each(|(g, &k)| *g *= f64::from(k));
     let (x, weight, grad) = (convert(&x), convert(&weight), convert(&grad));
-    let [forward, backward] = [Direction::Forward, Direction::InputGradient]
-        .map(|direction| density.map(|density| Program::new::<T>(g, direction, &kept, density)));
+    let program = |direction, kind| density.map(|density| Program::new::<T>(g, direction, kind, &kept, density));
+    let kinds =
+        [ProgramKind::Blocks, ProgramKind::BlockDots].map(|kind| if in_blocks { kind } else { ProgramKind::Rows });
+    let [forward, dots] = kinds.map(|kind| program(Direction::Forward, kind));
+    let backward = program(Direction::InputGradient, ProgramKind::Rows);
     let output = written(grad.len(), |out| {
         let is_finite = match &forward {
             Some(program) => sparse::apply(program, &weight, &x, out),
@@ -195,7 +220,7 @@ fn check<T: Number + From<f32> + Into<f64>>(
         };
         assert!(is_finite);
     });
-    let weight_gradient = written(weight.len(), |out| match &forward {
+    let weight_gradient = written(weight.len(), |out| match &dots {
         Some(program) => sparse::weight_gradient(program, &x, &grad, out),
         None => dense_weight::weight_gradient(g, &x, &grad, None, out),
     });

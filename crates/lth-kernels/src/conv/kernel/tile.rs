@@ -117,7 +117,13 @@ pub(crate) struct SparseTile<T> {
     pub(crate) panel: *const T,
     pub(crate) row_pitch: usize,
     pub(crate) target: Pitch,
+    /// For kernels of [`BLOCK`] output channels, which keep the same places: how far the next channel's segments lie, and its
+    /// tile of the target.
+    pub(crate) next: [usize; 2],
 }
+
+/// Output channels that a block kernel goes through together.
+pub(crate) const BLOCK: usize = 4;
 
 /// Where the vectors of a tile of sums or gradients lie: rows `row` elements apart, columns `column`, and the
 /// `1 << log_unit` vectors of a column one after the other.
@@ -235,6 +241,107 @@ pub(crate) unsafe fn sparse_dot<V: Vector, const R: usize, const L: usize, const
     }
 }
 
+/// [`sparse`] for [`BLOCK`] output channels that keep the same places: what one entry of the first reads is multiplied with a
+/// value of each, so that a number comes from the cache once for four multiplications. `out` is the first channel's.
+///
+/// # Safety
+/// As [`sparse`], for each of the channels, whose segments and tiles lie `tile.next` apart and have the same offsets.
+#[inline(always)]
+pub(crate) unsafe fn sparse_block<V: Vector, const R: usize, const L: usize>(
+    tile: &SparseTile<V::Elem>,
+    values: *const V::Elem,
+    out: *mut V::Elem,
+    first: bool,
+) {
+    // SAFETY: the caller's promise covers each address computed here.
+    unsafe {
+        let begin: [usize; BLOCK] = std::array::from_fn(|k| *tile.segments.add(k * tile.next[0]) as usize);
+        let n = *tile.segments.add(1) as usize - begin[0];
+        let values = begin.map(|begin| values.add(begin));
+        let offsets = tile.offsets.add(begin[0]);
+        let mut acc = [[[V::zero(); L]; R]; BLOCK];
+        if !first {
+            for k in 0..BLOCK {
+                for r in 0..R {
+                    for l in 0..L {
+                        acc[k][r][l] = V::load(out.add(k * tile.next[1] + tile.target.at::<V>(r, l)));
+                    }
+                }
+            }
+        }
+        for i in 0..n {
+            let from = tile.panel.add(*offsets.add(i) as usize);
+            let mut x = [[V::zero(); L]; R];
+            for r in 0..R {
+                for l in 0..L {
+                    x[r][l] = V::load(from.add(r * tile.row_pitch + l * V::LANES));
+                }
+            }
+            for k in 0..BLOCK {
+                let w = V::splat(*values[k].add(i));
+                for r in 0..R {
+                    for l in 0..L {
+                        acc[k][r][l] = w.fma(x[r][l], acc[k][r][l]);
+                    }
+                }
+            }
+        }
+        for k in 0..BLOCK {
+            for r in 0..R {
+                for l in 0..L {
+                    acc[k][r][l].store(out.add(k * tile.next[1] + tile.target.at::<V>(r, l)));
+                }
+            }
+        }
+    }
+}
+
+/// [`sparse_dot`] for [`BLOCK`] output channels that keep the same places, `E` entries at a time: `E` times `BLOCK` sums from
+/// `E` plus `BLOCK` loads. `grad` is the first channel's.
+///
+/// # Safety
+/// As [`sparse_block`]; `sums` is as long as `offsets`. `E` is at most 4.
+#[inline(always)]
+pub(crate) unsafe fn dot_block<V: Vector, const R: usize, const L: usize, const E: usize>(
+    tile: &SparseTile<V::Elem>,
+    grad: *const V::Elem,
+    sums: *mut V::Elem,
+) {
+    // SAFETY: the caller's promise covers each address computed here.
+    unsafe {
+        let begin: [usize; BLOCK] = std::array::from_fn(|k| *tile.segments.add(k * tile.next[0]) as usize);
+        let n = *tile.segments.add(1) as usize - begin[0];
+        let offsets = tile.offsets.add(begin[0]);
+        let mut i = 0;
+        while i < n {
+            let from: [*const V::Elem; E] =
+                std::array::from_fn(|e| tile.panel.add(*offsets.add((i + e).min(n - 1)) as usize));
+            let mut acc = [[V::zero(); 4]; BLOCK];
+            for r in 0..R {
+                for l in 0..L {
+                    let mut x = [V::zero(); E];
+                    for e in 0..E {
+                        x[e] = V::load(from[e].add(r * tile.row_pitch + l * V::LANES));
+                    }
+                    for k in 0..BLOCK {
+                        let g = V::load(grad.add(k * tile.next[1] + tile.target.at::<V>(r, l)));
+                        for e in 0..E {
+                            acc[k][e] = g.fma(x[e], acc[k][e]);
+                        }
+                    }
+                }
+            }
+            for k in 0..BLOCK {
+                let of_entries = V::sums(acc[k]);
+                for e in 0..E.min(n - i) {
+                    *sums.add(begin[k] + i + e) += of_entries[e];
+                }
+            }
+            i += E;
+        }
+    }
+}
+
 /// Adds the lanes of each vector to its entry's sum. `CHAINS` is a multiple of 4.
 #[inline(always)]
 unsafe fn add_sums<V: Vector, const CHAINS: usize>(acc: &[V; CHAINS], sums: *mut V::Elem, i: usize, end: usize) {
@@ -242,9 +349,17 @@ unsafe fn add_sums<V: Vector, const CHAINS: usize>(acc: &[V; CHAINS], sums: *mut
     unsafe {
         for quad in 0..CHAINS / 4 {
             let four = V::sums([acc[quad * 4], acc[quad * 4 + 1], acc[quad * 4 + 2], acc[quad * 4 + 3]]);
+            let first = i + quad * 4;
+            if first + 4 <= end {
+                // Side by side.
+                let to = sums.add(first).cast::<[V::Elem; 4]>();
+                let [a, b, c, d] = to.read();
+                to.write([a + four[0], b + four[1], c + four[2], d + four[3]]);
+                continue;
+            }
             for (k, sum) in four.into_iter().enumerate() {
-                if i + quad * 4 + k < end {
-                    *sums.add(i + quad * 4 + k) += sum;
+                if first + k < end {
+                    *sums.add(first + k) += sum;
                 }
             }
         }

@@ -66,7 +66,7 @@ pub(crate) struct Common {
     /// Repeat with this many consecutive seeds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: Option<u64>,
-    /// Length of a training: 10ep, 5000it, 2ep40it
+    /// Length of a training: 10ep, 5000it, 2ep40it; a preset's milestones of the learning rate stretch with it
     #[arg(long, value_name = "STEP")]
     length: Option<Step>,
     /// Where kept weights go back to: a step such as 0ep or 500it
@@ -228,7 +228,11 @@ impl Common {
             let last = last.ok_or_else(|| Failure::usage("--seed and --seeds go past the largest 64-bit number"))?;
             imp.seeds = (first..=last).collect();
         }
-        if let Some(length) = self.length {
+        if let Some(length) = self.length
+            && length != imp.training.length
+        {
+            // Milestones and warm-up keep their places in the training.
+            imp.training.learning_rate = imp.training.learning_rate.relative_to(imp.training.length).usage()?;
             imp.training.length = length;
         }
         if let Some(step) = self.rewind {

@@ -18,8 +18,8 @@ use crate::work::Planned;
 #[command(after_help = "\
 Examples:
   lth race                                                           embedded digits, no network, a few minutes
-  lth race --preset lenet-mnist --length 5000it --seeds 5
-  lth race --preset resnet-20-cifar-10 --length 4000it --arms agp,rigl,dense-shorter
+  lth race --preset lenet-mnist --length 8ep --seeds 5
+  lth race --preset resnet-20-cifar-10 --length 8000it --arms agp,rigl,dense-shorter
   lth race --preset lenet-digits --write race.toml                   the whole race as a file, to be edited")]
 pub struct Options {
     #[command(flatten)]

@@ -245,8 +245,11 @@ impl SummaryWriter {
             self.trained();
         }
         let now = self.summary(outcome);
-        let is_same =
-            |there: &Summary| (&there.fits, &there.earlier, &there.paths) == (&now.fits, &now.earlier, &now.paths);
+        let asked = |summary: &Summary| (summary.metric.clone(), summary.margin, summary.is_race);
+        let is_same = |there: &Summary| {
+            (&there.fits, &there.earlier, &there.paths) == (&now.fits, &now.earlier, &now.paths)
+                && asked(there) == asked(&now)
+        };
         match dir.summary()? {
             // What a killed process left has not all that the last files have.
             Some(there) if outcome.n_trained == 0 && !there.is_unfinished && is_same(&there) => Ok(there),

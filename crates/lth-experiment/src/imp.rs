@@ -176,6 +176,11 @@ impl ImpConfig {
                 }
             }
         }
+        // What is looked for is only what is there: an arm that could not be planned as deep stays as it is.
+        let own = &self.arms;
+        let can = |arm: &Arm| own.contains(arm) || arm.fits(&wider, 0).is_ok();
+        let arms = wider.arms.iter().copied().filter(can).collect();
+        wider.arms = arms;
         let mut plan = wider.plan(subject.clone())?;
         // A fit that depends on the number of levels is one of an experiment with as many.
         for address in there {

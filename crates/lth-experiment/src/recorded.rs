@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{Error, Experiment, NotebookConfig, Plan};
 
-/// The configuration of an experiment that `lth imp`, `connectivity` or `reproduce` has begun.
+/// The configuration of an experiment that `lth imp`, `race`, `connectivity` or `reproduce` has begun.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Recorded {
     /// Of [`Experiment`].

@@ -286,6 +286,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         let state = checkpoints::read(&checkpoint, fit, observer)?;
         let position = state.as_ref().and_then(|state| state.counters.position.as_ref());
         let recorded = position.and_then(|at| at.history.last()).map_or(0, |record| record.iteration);
+        let n_recorded = position.map_or(0, |at| at.history.len());
         dir.drop_lines_after(&fit.address, recorded as u64)?;
         if dir.record(&fit.address)?.is_some() {
             // Of another plan, or without its files, which are written anew: it says nothing of them any more.
@@ -296,9 +297,13 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         }
         let mut keeper = Keeper::new(&fit.keep, n_batches(examples), examples.test().is_some());
         let mut overhead = begun.elapsed();
+        let called = Instant::now();
         let Trained { ending, history, data_seconds } =
             self.train(&mut trainer, dir, fit, examples, (&checkpoint, &mut keeper), observer)?;
         let Some(mut ending) = ending else { return Ok(None) };
+        // What is neither training nor validation: what hooks do between them, checkpoints.
+        let measured: f64 = history.iter().skip(n_recorded).map(|at| at.seconds + at.valid_seconds).sum();
+        overhead += Duration::from_secs_f64((called.elapsed().as_secs_f64() - measured).max(0.0));
 
         let begun = Instant::now();
         let masks = MaskSet::from_tensors(trainer.masks())?;

@@ -144,20 +144,20 @@ impl Pattern {
         });
     }
 
+    /// The lists for the forward pass, of blocks where those run, made at the first call.
+    pub(crate) fn forward_program<T: Number>(&self, geometry: &Geometry) -> Arc<Program> {
+        let in_blocks = runs_in_blocks(geometry, self.in_blocks());
+        let kind = if in_blocks { ProgramKind::Blocks } else { ProgramKind::Rows };
+        self.program::<T>(geometry, Direction::Forward, kind)
+    }
+
     /// The lists for one direction of a convolution, made at the first call.
-    pub(crate) fn program<T: Number>(&self, geometry: &Geometry, direction: Direction) -> Arc<Program> {
-        self.program_of::<T>(geometry, direction, ProgramKind::Blocks)
-    }
-
-    /// The lists for the weight gradient alone, made at the first call.
-    pub(crate) fn dot_program<T: Number>(&self, geometry: &Geometry) -> Arc<Program> {
-        self.program_of::<T>(geometry, Direction::Forward, ProgramKind::BlockDots)
-    }
-
-    /// Lists of blocks where those run, or else of rows.
-    fn program_of<T: Number>(&self, geometry: &Geometry, direction: Direction, of_blocks: ProgramKind) -> Arc<Program> {
-        let in_blocks = direction == Direction::Forward && runs_in_blocks(geometry, self.in_blocks());
-        let kind = if in_blocks { of_blocks } else { ProgramKind::Rows };
+    pub(crate) fn program<T: Number>(
+        &self,
+        geometry: &Geometry,
+        direction: Direction,
+        kind: ProgramKind,
+    ) -> Arc<Program> {
         cached(&self.inner.programs, MAX_PROGRAMS, ProgramKey::new::<T>(geometry, direction, kind), || {
             Program::new::<T>(geometry, direction, kind, &self.inner.bits, self.density())
         })
@@ -222,7 +222,39 @@ pub(crate) fn cached<K: PartialEq, V>(cache: &Cache<K, V>, most: usize, key: K, 
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
+
+    #[test]
+    fn four_outputs_that_keep_the_same_places_run_together() -> Result<()> {
+        let geometry = |side: usize, groups: usize| Geometry {
+            batch: 16,
+            in_channels: 2 * groups,
+            out_channels: 8,
+            groups,
+            input: [side, side],
+            kernel: [3, 3],
+            output: [side, side],
+            stride: [1, 1],
+            padding: [1, 1],
+            dilation: [1, 1],
+        };
+        let kind = |bit: &dyn Fn(usize, usize) -> bool, geometry: &Geometry| {
+            let bits: Vec<u8> = (0..8 * 18).map(|at| u8::from(bit(at / 18, at % 18))).collect();
+            let pattern = Pattern::new(&Tensor::from_vec(bits, (8, 2, 3, 3), &Device::Cpu)?)?;
+            Ok::<_, candle_core::Error>(pattern.forward_program::<f32>(geometry).kind)
+        };
+        let blocks = |output: usize, place: usize| (output / 4 + place) % 3 != 0;
+        assert_eq!(kind(&blocks, &geometry(5, 1))?, ProgramKind::Blocks);
+        // Around the padding of a small picture go the kernels of single channels; a group of two outputs is no block.
+        assert_eq!(kind(&blocks, &geometry(2, 1))?, ProgramKind::Rows);
+        assert_eq!(kind(&blocks, &geometry(5, 4))?, ProgramKind::Rows);
+        let one_differs = |output: usize, place: usize| blocks(output, place) != (output == 6 && place == 9);
+        assert_eq!(kind(&one_differs, &geometry(5, 1))?, ProgramKind::Rows);
+        assert_eq!(kind(&|output, place| (output + place) % 2 == 0, &geometry(5, 1))?, ProgramKind::Rows);
+        Ok(())
+    }
 
     #[test]
     fn what_was_asked_for_longest_ago_goes() {

@@ -105,6 +105,12 @@ pub enum Granularity {
         /// Columns of a block; the inputs must be a multiple.
         columns: usize,
     },
+    /// A weight's place in this many consecutive outputs: filters of a convolution (or rows of a linear weight) that keep the
+    /// same places. The kernels of `lth-kernels` gain most from blocks of four.
+    OutputBlock {
+        /// Outputs of a block; the outputs must be a multiple.
+        outputs: usize,
+    },
     /// An attention head in a linear weight whose outputs are `parts` times `heads` equal blocks of rows: `parts` 3 for
     /// query, key and value in one weight `[3·heads·d, I]`; a head is its block in each part.
     Head {
@@ -262,6 +268,13 @@ impl Granularity {
                     _ => Ok(Grouping::blocks(shape, axis, |i| i / size, shape[axis] / size)),
                 }
             }
+            Self::OutputBlock { outputs: size } => match layer.output_input_axes() {
+                None => Err(misfit("only layers with outputs and inputs have it")),
+                Some((axis, _)) if size == 0 || !shape[axis].is_multiple_of(size) => {
+                    Err(misfit("no multiple of the block"))
+                }
+                Some((axis, _)) => Ok(Grouping::places(shape, axis, size)),
+            },
             Self::Head { heads, parts } => {
                 let blocks = heads.checked_mul(parts).filter(|&b| b > 0);
                 let axis = layer.output_input_axes().map_or(0, |(outputs, _)| outputs);
@@ -287,13 +300,14 @@ impl Granularity {
     }
 }
 
-/// fasterai's names; `2:4`, `row_block(64)`, `column_block(64)`, `head(12x3)`, `own(name)`.
+/// fasterai's names; `2:4`, `row_block(64)`, `column_block(64)`, `output_block(4)`, `head(12x3)`, `own(name)`.
 impl fmt::Display for Granularity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
             Self::NM { n, m } => return write!(f, "{n}:{m}"),
             Self::RowBlock { rows } => return write!(f, "row_block({rows})"),
             Self::ColumnBlock { columns } => return write!(f, "column_block({columns})"),
+            Self::OutputBlock { outputs } => return write!(f, "output_block({outputs})"),
             Self::Own(own) => return write!(f, "own({})", own.groups().name()),
             Self::Head { heads, parts } => return write!(f, "head({heads}x{parts})"),
             Self::Weight => "weight",
@@ -333,6 +347,9 @@ impl std::str::FromStr for Granularity {
         }
         if let Some(columns) = inside("column_block") {
             return Ok(Self::ColumnBlock { columns: number(columns)? });
+        }
+        if let Some(outputs) = inside("output_block") {
+            return Ok(Self::OutputBlock { outputs: number(outputs)? });
         }
         if let Some((heads, parts)) = inside("head").and_then(|i| i.split_once('x')) {
             return Ok(Self::Head { heads: number(heads)?, parts: number(parts)? });
@@ -407,11 +424,31 @@ mod tests {
     }
 
     #[test]
+    fn output_blocks_share_their_places() -> Result<()> {
+        let block = Granularity::OutputBlock { outputs: 2 };
+        let groups = |shape: &[usize], layer: Layer| {
+            let mut all = Vec::new();
+            block.groups(shape, layer)?.each(|group| all.push(group));
+            Ok::<_, Error>(all)
+        };
+        assert_eq!(groups(&[4, 3], Layer::Linear)?, [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]);
+        assert_eq!(groups(&[3, 4], Layer::TransposedLinear)?, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]);
+        assert_eq!(groups(&[2, 1, 1, 2], Layer::Conv)?, [0, 1, 0, 1]);
+        assert_eq!(groups(&[1, 4, 2], Layer::Experts)?, [0, 1, 0, 1, 2, 3, 2, 3]);
+        for (shape, layer) in [(&[3, 3][..], Layer::Linear), (&[5], Layer::Other)] {
+            assert!(block.groups(shape, layer).is_err());
+        }
+        assert!(Granularity::OutputBlock { outputs: 0 }.groups(&[4, 4], Layer::Linear).is_err());
+        Ok(())
+    }
+
+    #[test]
     fn names_are_read_back() -> Result<()> {
         let others = [
             Granularity::NM { n: 2, m: 4 },
             Granularity::RowBlock { rows: 64 },
             Granularity::ColumnBlock { columns: 32 },
+            Granularity::OutputBlock { outputs: 4 },
             Granularity::Head { heads: 12, parts: 3 },
         ];
         for granularity in Granularity::NAMED.into_iter().chain(others) {

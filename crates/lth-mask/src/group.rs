@@ -53,6 +53,20 @@ impl Grouping {
         Self { tables, n_groups, group_size }
     }
 
+    /// Groups of the places that `size` consecutive slices along one axis share.
+    pub(crate) fn places(shape: &[usize], axis: usize, size: usize) -> Self {
+        let mut n_groups = 1;
+        let table = |(at, &dim): (usize, &usize)| {
+            let per = if at == axis { size } else { 1 };
+            let table = (0..dim).map(|i| i / per * n_groups).collect();
+            n_groups *= dim.div_ceil(per);
+            table
+        };
+        let mut tables: Vec<Vec<usize>> = shape.iter().enumerate().rev().map(table).collect();
+        tables.reverse();
+        Self { tables, n_groups, group_size: size }
+    }
+
     /// Groups as they are listed, one per weight in row-major order.
     ///
     /// # Errors

@@ -99,6 +99,22 @@ impl<M: fmt::Debug> fmt::Debug for ModuleNetwork<M> {
     }
 }
 
+/// Layers that live on do so without masks, which are the network's.
+impl<M> Drop for ModuleNetwork<M> {
+    fn drop(&mut self) {
+        clear_patterns(&self.parameters);
+    }
+}
+
+/// Makes every layer of these parameters dense.
+fn clear_patterns(parameters: &Parameters) {
+    for (_, parameter) in parameters.iter() {
+        if let Some(slot) = PatternSlot::held(parameter.var().as_tensor()) {
+            slot.set(None);
+        }
+    }
+}
+
 impl<M: ModuleT> ModuleNetwork<M> {
     /// The module with the variables of `variables`.
     /// # Errors
@@ -111,6 +127,8 @@ impl<M: ModuleT> ModuleNetwork<M> {
                 .insert(name.as_str(), Parameter::new(var.clone(), role(name, var.rank(), |n| data.contains_key(n))));
         }
         drop(data);
+        // Those of a network before on the same variables are not this one's.
+        clear_patterns(&parameters);
         Ok(Self { module, parameters, variables: variables.clone() })
     }
 

@@ -499,8 +499,8 @@ impl Run {
         batches: impl Iterator<Item = Result<B, E>>,
         hooks: &mut [&mut dyn Hook],
     ) -> Result<(), Error> {
-        let start = Instant::now();
         self.announce(trainer, Event::BeforeValidation, hooks)?;
+        let start = Instant::now();
         let step = self.at.span.step(self.at.iteration);
         let not_finite = |what: String| Err(Error::NotFinite { what, step });
         // Before a whole pass over what a network that has diverged makes.

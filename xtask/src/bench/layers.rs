@@ -239,7 +239,7 @@ fn explain_at(figure: Figure, sparsity: f64, options: &Options, console: &Consol
         table.plain()
     ));
     let step_time = |sparsity: f64| -> anyhow::Result<f64> {
-        let mut ours = Ours::with_batch(figure, sparsity, super::ours::batch(batch, side)?)?;
+        let mut ours = Ours::with_batch(figure, sparsity, super::ours::Spread::Even, super::ours::batch(batch, side)?)?;
         (0..2).try_for_each(|_| ours.step())?;
         let times: Vec<f64> = (0..rounds).map(|_| Ok(timed(|| ours.step())?.0)).collect::<anyhow::Result<_>>()?;
         Ok(spread(&times).0)

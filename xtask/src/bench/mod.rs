@@ -20,7 +20,7 @@ pub(crate) use options::Options;
 
 use self::candle_net::Candle;
 use self::options::{Engine, Figure};
-use self::ours::Ours;
+use self::ours::{Ours, Spread};
 use self::report::{Report, Row, spread};
 use self::torch::Torch;
 use lth_cli::console::Console;
@@ -114,7 +114,8 @@ fn measure(
     let mut contestants = Vec::new();
     for (engine, sparsity) in entries(figure, options, torch.as_ref()) {
         let job = match (engine, torch.as_mut()) {
-            (Engine::Ours, _) => Job::Ours(Box::new(Ours::new(figure, sparsity)?)),
+            (Engine::Ours, _) => Job::Ours(Box::new(Ours::new(figure, sparsity, Spread::Even)?)),
+            (Engine::OursBlocks, _) => Job::Ours(Box::new(Ours::new(figure, sparsity, Spread::InBlocks)?)),
             (Engine::Candle, _) => Job::Candle(Box::new(Candle::new(figure)?)),
             (_, Some(torch)) => Job::Python(torch.build(figure, engine, sparsity)?),
             (_, None) => continue,
@@ -153,7 +154,9 @@ fn measure(
 fn entries(figure: Figure, options: &Options, torch: Option<&Torch>) -> Vec<(Engine, f64)> {
     let sparsities = options.sparsities();
     let mut all = vec![(Engine::Ours, 0.)];
-    all.extend(sparsities.iter().map(|&sparsity| (Engine::Ours, sparsity)));
+    for engine in [Engine::Ours, Engine::OursBlocks] {
+        all.extend(sparsities.iter().map(|&sparsity| (engine, sparsity)));
+    }
     if !options.no_candle {
         all.push((Engine::Candle, 0.));
     }

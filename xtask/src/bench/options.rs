@@ -130,6 +130,8 @@ impl Figure {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Engine {
     Ours,
+    /// Ours, under masks of which every four filters keep the same places.
+    OursBlocks,
     Candle,
     Torch,
     TorchNhwc,
@@ -141,6 +143,7 @@ impl Engine {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::OursBlocks => "ours_blocks",
             Self::Candle => "candle",
             Self::Torch => "torch",
             Self::TorchNhwc => "torch_nhwc",
@@ -153,6 +156,7 @@ impl Engine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PeakOf {
     Ours,
+    OursBlocks,
     Candle,
     Selection,
 }
@@ -181,7 +185,9 @@ mod tests {
             assert_eq!(serde_json::to_value(figure).ok(), Some(figure.name().into()));
             assert_eq!(Figure::from_str(figure.name(), false).as_ref(), Ok(figure));
         }
-        for engine in [Engine::Ours, Engine::Candle, Engine::Torch, Engine::TorchNhwc, Engine::Sparseprop] {
+        for engine in
+            [Engine::Ours, Engine::OursBlocks, Engine::Candle, Engine::Torch, Engine::TorchNhwc, Engine::Sparseprop]
+        {
             assert_eq!(serde_json::to_value(engine).ok(), Some(engine.name().into()));
         }
     }

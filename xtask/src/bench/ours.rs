@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Module, Tensor};
-use lth_mask::{Mask, MaskSet, random_like};
+use lth_mask::{Granularity, Mask, MaskSet, Scope, Selection, random_like, select};
 use lth_nn::{Freeze, Head, PackedNetwork, ResNet, ResNetConfig, Setup};
 use lth_train::{Network, Optimizer, OptimizerConfig, Parameters, Pass};
 
@@ -35,8 +35,26 @@ pub(crate) fn noise(shape: &[usize], seed: u64) -> candle_core::Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
-/// Masks that prune a uniform random choice of each convolution's weights.
-pub(crate) fn masks(parameters: &Parameters, sparsity: f64) -> anyhow::Result<MaskSet> {
+/// How a random mask's zeros lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// Anywhere in a layer.
+    Even,
+    /// At the same places of every four filters.
+    InBlocks,
+}
+
+/// Masks that prune a uniform random choice of each convolution's weights, or of the places that every four filters share.
+pub(crate) fn masks(parameters: &Parameters, sparsity: f64, spread: Spread) -> anyhow::Result<MaskSet> {
+    if spread == Spread::InBlocks {
+        let scores = parameters
+            .prunable(&[4])
+            .zip(1..)
+            .map(|((name, parameter), seed)| Ok((name.to_owned(), noise(parameter.var().dims(), seed)?.abs()?)))
+            .collect::<candle_core::Result<BTreeMap<_, _>>>()?;
+        let granularity = Granularity::OutputBlock { outputs: 4 };
+        return Ok(select(&scores, sparsity, &Selection { granularity, scope: Scope::Local, ..Selection::default() })?);
+    }
     let mut first = MaskSet::new();
     for (name, parameter) in parameters.prunable(&[4]) {
         let n = parameter.var().elem_count();
@@ -65,19 +83,24 @@ struct Training {
 }
 
 impl Ours {
-    pub(crate) fn new(figure: Figure, sparsity: f64) -> anyhow::Result<Self> {
-        Self::with_batch(figure, sparsity, batch(figure.batch(), SIDE)?)
+    pub(crate) fn new(figure: Figure, sparsity: f64, spread: Spread) -> anyhow::Result<Self> {
+        Self::with_batch(figure, sparsity, spread, batch(figure.batch(), SIDE)?)
     }
 
     /// With a batch of its own.
-    pub(crate) fn with_batch(figure: Figure, sparsity: f64, batch: (Tensor, Tensor)) -> anyhow::Result<Self> {
+    pub(crate) fn with_batch(
+        figure: Figure,
+        sparsity: f64,
+        spread: Spread,
+        batch: (Tensor, Tensor),
+    ) -> anyhow::Result<Self> {
         let mut network = ResNet::new(&ResNetConfig::resnet18(CLASSES, Head::Fastai), &Setup::new(SEED))?;
         if figure == Figure::TrainFrozen {
             network.freeze(Freeze::Body);
         }
         let mut tensors = BTreeMap::new();
         if sparsity > 0. {
-            tensors = masks(network.parameters(), sparsity)?.to_tensors(&Device::Cpu)?;
+            tensors = masks(network.parameters(), sparsity, spread)?.to_tensors(&Device::Cpu)?;
             network.parameters().apply_masks(&tensors)?;
             network.set_masks(&tensors)?;
         }
@@ -120,10 +143,12 @@ mod tests {
     #[test]
     fn a_random_mask_prunes_the_same_share_of_every_convolution() -> anyhow::Result<()> {
         let network = ResNet::new(&ResNetConfig::resnet18(CLASSES, Head::Fastai), &Setup::new(SEED))?;
-        let masks = masks(network.parameters(), 0.9)?;
-        assert_eq!(masks.len(), 20);
-        for (name, mask) in masks.iter() {
-            assert!((mask.sparsity() - 0.9).abs() < 1e-3, "{name}: {}", mask.sparsity());
+        for spread in [Spread::Even, Spread::InBlocks] {
+            let masks = masks(network.parameters(), 0.9, spread)?;
+            assert_eq!(masks.len(), 20);
+            for (name, mask) in masks.iter() {
+                assert!((mask.sparsity() - 0.9).abs() < 1e-3, "{name}: {}", mask.sparsity());
+            }
         }
         Ok(())
     }

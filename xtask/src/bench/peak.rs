@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use super::candle_net::Candle;
 use super::options::{Engine, Figure, Options, PeakOf};
-use super::ours::Ours;
+use super::ours::{Ours, Spread};
 use super::toolkit;
 use super::torch::Torch;
 use lth_cli::console::print_line;
@@ -20,8 +20,9 @@ pub(crate) fn run_child(what: PeakOf, options: &Options) -> anyhow::Result<()> {
     let figure = options.only.first().copied().unwrap_or(Figure::TrainAll);
     let sparsity = options.sparsity.first().map_or(0., |share| share.0);
     let bytes = match what {
-        PeakOf::Ours => {
-            let mut ours = Ours::new(figure, sparsity)?;
+        PeakOf::Ours | PeakOf::OursBlocks => {
+            let spread = if what == PeakOf::Ours { Spread::Even } else { Spread::InBlocks };
+            let mut ours = Ours::new(figure, sparsity, spread)?;
             (0..N_STEPS).try_for_each(|_| ours.step())?;
             system::peak_memory()
         }
@@ -39,6 +40,7 @@ pub(crate) fn run_child(what: PeakOf, options: &Options) -> anyhow::Result<()> {
 pub(crate) fn of(figure: Figure, engine: Engine, sparsity: f64, options: &Options) -> anyhow::Result<Option<u64>> {
     match (engine, &options.torch) {
         (Engine::Ours, _) => child("ours", Some((figure, sparsity)), options.threads),
+        (Engine::OursBlocks, _) => child("ours-blocks", Some((figure, sparsity)), options.threads),
         (Engine::Candle, _) => child("candle", Some((figure, sparsity)), options.threads),
         (Engine::Torch | Engine::TorchNhwc | Engine::Sparseprop, Some(python)) => {
             let mut torch = Torch::start(python, options.threads)?;

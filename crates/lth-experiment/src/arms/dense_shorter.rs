@@ -7,23 +7,26 @@ use super::stretched;
 use crate::plan::FitPlan;
 use crate::{Arm, Error, ImpConfig};
 
-pub(super) const WORDS: (&str, &str) = (
-    "dense, half the steps at every level",
-    "the time is better spent on a ticket than on fewer steps of the whole network",
-);
+pub(super) const WORDS: (&str, &str) =
+    ("dense, half the steps at every level", "the whole network needs more than a part of its steps");
 
-/// At level n the 2ⁿth part of the steps, rounded down. Its learning rate is stretched over its length.
-pub(super) fn fit(config: &ImpConfig, level: u32, seed: u64) -> Result<FitPlan, Error> {
-    let part = |n: u32| n.checked_shr(level).unwrap_or(0);
+/// At level n the 2ⁿth part of the length, rounded down to whole epochs where it is in epochs; no fit at levels where nothing is
+/// left. Its learning rate is stretched over its length.
+pub(super) fn fits(config: &ImpConfig, seed: u64) -> Result<Vec<FitPlan>, Error> {
     let Step { epoch, iteration } = config.training.length;
-    let length = Step { epoch: part(epoch), iteration: part(iteration) };
-    if length == Step::START {
+    if (epoch > 0 && iteration > 0) || epoch + iteration < 2 {
         return Err(Error::Plan {
-            field: "length of the training".into(),
+            field: format!("length of the training, for the arm {}", Arm::DenseShorter),
             got: config.training.length.to_string(),
-            expected: format!("one that can be halved {level} times, for the arm {}", Arm::DenseShorter),
+            expected: "at least two epochs, or iterations alone, at least two".into(),
         });
     }
-    let address = Address::new(Arm::DenseShorter.name(), level, seed);
-    stretched(config, FitPlan::new(address, format!("the whole network, trained for {length}"), length))
+    let at = |level: u32| {
+        let part = |n: u32| n.checked_shr(level).unwrap_or(0);
+        let length = Step { epoch: part(epoch), iteration: part(iteration) };
+        let address = Address::new(Arm::DenseShorter.name(), level, seed);
+        let description = format!("the whole network, trained for {length}");
+        (length != Step::START).then(|| stretched(config, FitPlan::new(address, description, length)))
+    };
+    (1..=config.n_levels).map_while(at).collect()
 }

@@ -193,9 +193,7 @@ impl Arm {
             Self::Random => each(&|level| random::fit(config, level, seed)),
             Self::Shuffled => each(&|level| shuffled::fit(config, level, seed)),
             Self::DenseLonger => vec![dense_longer::fit(config, seed)?],
-            Self::DenseShorter => {
-                (1..=config.n_levels).map(|level| dense_shorter::fit(config, level, seed)).collect::<Result<_, _>>()?
-            }
+            Self::DenseShorter => dense_shorter::fits(config, seed)?,
             Self::OneShot => each(&|level| one_shot::fit(config, level, seed)),
             Self::MagnitudeInit => each(&|level| init::fit(config, self, "large_final", level, seed)),
             Self::Snip => each(&|level| init::fit(config, self, "snip", level, seed)),
@@ -291,9 +289,15 @@ mod tests {
     #[test]
     fn a_training_that_cannot_be_halved_or_stretched_is_refused() -> Result<(), Error> {
         let mut experiment = preset("lenet-digits")?;
-        experiment.imp.n_levels = 4;
-        let error = Arm::DenseShorter.fits(&experiment.imp, 0).expect_err("12 epochs are halved three times");
-        assert!(error.to_string().contains("length of the training is 12ep"), "{error}");
+        experiment.imp.n_levels = 9;
+        let shorter = Arm::DenseShorter.fits(&experiment.imp, 0)?;
+        assert_eq!(shorter.iter().map(|fit| fit.to.to_string()).collect::<Vec<_>>(), ["6ep", "3ep", "1ep"]);
+        for length in ["1ep", "3ep5it"] {
+            experiment.imp.training.length = length.parse()?;
+            let error = Arm::DenseShorter.fits(&experiment.imp, 0).expect_err("it cannot be halved").to_string();
+            assert!(error.contains("for the arm dense-shorter") && error.contains(length), "{error}");
+        }
+        experiment.imp.training.length = "12ep".parse()?;
         experiment.imp.training.learning_rate = "step(0.1, 0.1, 100it)".parse()?;
         let error = Arm::DenseLonger.fits(&experiment.imp, 0).expect_err("epochs and iterations");
         assert!(error.to_string().contains("100it in a training of 12ep"), "{error}");

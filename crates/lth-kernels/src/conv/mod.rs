@@ -121,6 +121,11 @@ pub fn conv1d(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>, params: &C
         }
     }
     let Conv1dParams { stride, padding, dilation, groups } = *params;
+    let ([n, channels, len], [_, per_group, _]) = (dims3(x), dims3(&weight));
+    if groups > 0 && per_group.checked_mul(groups) != Some(channels) {
+        let expected = vec![n, per_group.saturating_mul(groups), len];
+        return Err(Error::Shape { op, tensor: "x", expected, got: x.dims().to_vec() }.into());
+    }
     let params = Conv2dParams {
         stride: (1, stride),
         padding: (0, padding),
@@ -129,12 +134,17 @@ pub fn conv1d(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>, params: &C
         layout: Layout::Nchw,
     };
     let row = |tensor: &Tensor| {
-        let (first, second, len) = tensor.dims3()?;
+        let [first, second, len] = dims3(tensor);
         reshape(tensor, (first, second, 1, len))
     };
     let y = convolved(op, &row(x)?, &row(&weight)?, pattern, &params)?;
     let (n, channels, _, len) = y.dims4()?;
     reshape(&y, (n, channels, len))
+}
+
+/// Of a tensor whose rank is known to be 3.
+fn dims3(x: &Tensor) -> [usize; 3] {
+    std::array::from_fn(|axis| x.dims()[axis])
 }
 
 /// [`conv2d`] with a pattern that is known to fit.

@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, W
 
 use super::cost::{self, Kept, Kernel, Pass};
 use super::geometry::{Direction, Geometry};
-use super::kernel::table::Number;
+use super::kernel::table::{Number, ProgramKind};
 use super::scratch::with_buffers;
 use super::{compact, dense, dense_weight, mend, sparse, unfold};
 use crate::layout::{Layout as Order, to_layout, transposed};
@@ -131,9 +131,7 @@ fn share_panels<T: Number>(g: &Geometry, pattern: &Pattern) -> bool {
     let skips = g.stride[0] > g.kernel[0] || g.stride[1] > g.kernel[1];
     let passes = [Pass::Map(Direction::InputGradient), Pass::WeightGradient];
     let choose = |pass| cost::choose(g, &pattern.kept(), pass, T::kernels().set);
-    // The weight gradient of blocks runs faster alone.
-    let alone = cost::runs_in_blocks(g, pattern.kept().in_blocks);
-    !skips && !alone && passes.into_iter().all(|pass| choose(pass) == Kernel::Sparse)
+    !skips && passes.into_iter().all(|pass| choose(pass) == Kernel::Sparse)
 }
 
 /// Both gradients at once, all in `[C, H, W, N]`.
@@ -144,7 +142,7 @@ fn sparse_gradients<T: Number + WithDType>(
     w: &Tensor,
     grad: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
-    let program = pattern.program::<T>(g, Direction::InputGradient);
+    let program = pattern.program::<T>(g, Direction::InputGradient, ProgramKind::Rows);
     let mut of_w = Vec::new();
     let of_x = with_values(x, |x: &[T]| {
         with_values(w, |w: &[T]| {
@@ -281,7 +279,13 @@ impl Apply<'_> {
         };
         let kept = pattern.kept();
         let is_finite = match (cost::choose(g, &kept, Pass::Map(direction), T::kernels().set), kept.channels) {
-            (Kernel::Sparse, _) => sparse::apply(&pattern.program::<T>(g, direction), weight, source, out),
+            (Kernel::Sparse, _) => {
+                let program = match direction {
+                    Direction::Forward => pattern.forward_program::<T>(g),
+                    Direction::InputGradient => pattern.program::<T>(g, direction, ProgramKind::Rows),
+                };
+                sparse::apply(&program, weight, source, out)
+            }
             (Kernel::Compact, Some(kept)) => compact::apply(kept, g, direction, &pattern.masked(weight), source, out),
             _ if pattern.density() == 1.0 => return dense::apply(g, direction, weight, source, out),
             _ => dense::apply(g, direction, &pattern.masked(weight), source, out),
@@ -367,7 +371,7 @@ impl Compute for ForWeight<'_> {
         match (cost::choose(g, &kept, Pass::WeightGradient, T::kernels().set), kept.channels) {
             (Kernel::Compact, Some(kept)) => compact::weight_gradient(kept, g, x, grad, pattern.bits(), out),
             (Kernel::Sparse, _) => {
-                sparse::weight_gradient(&pattern.dot_program::<T>(g), x, grad, out);
+                sparse::weight_gradient(&pattern.program::<T>(g, Direction::Forward, ProgramKind::Rows), x, grad, out);
             }
             _ => dense_weight::weight_gradient(g, x, grad, Some(pattern.bits()), out),
         }

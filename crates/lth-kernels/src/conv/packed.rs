@@ -322,7 +322,7 @@ impl Inner {
         let key = (ProgramKey::new::<f32>(g, Direction::Forward, ProgramKind::Rows), layout);
         cached(&self.packed, MAX_SHAPES, key, || match layout {
             Layout::Chwn => {
-                let program = pattern.program::<f32>(g, Direction::Forward);
+                let program = pattern.forward_program::<f32>(g);
                 let values = sparse::packed(&program, &self.weight);
                 Lists::Chwn(program, values)
             }

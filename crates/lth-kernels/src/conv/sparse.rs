@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::geometry::{Direction, Map};
-use super::kernel::table::{Number, SparseDotFn, SparseFn};
+use super::kernel::table::{Number, ProgramKind, SparseDotFn, SparseFn};
 use super::kernel::tile::{Pitch, SparseTile};
 use super::mend;
 use super::program::{ClassProgram, Kept, PANEL_BYTES, Program};
@@ -358,18 +358,18 @@ impl<'a, T: Number> Pass<'a, T> {
         let n_entries = self.program.kept.len();
         let channel_len = map.target[0] * map.target[1] * map.geometry.batch;
         let channel = |row| (group * map.rows + row) * channel_len;
-        let copied = |row: usize| (row - rows.start) * n_tiles * self.tile_len;
-        // From the first of the rows that are gone through together to the end of the last one's tile.
-        let tiles_len = (self.rows_at_once - 1) * n_tiles * self.tile_len + self.tile_len;
+        // Of a tile's rows one after the other, as they are gone through.
+        let copied = |row: usize, tile: usize| (tile * rows.len() + row - rows.start) * self.tile_len;
+        let tiles_len = self.rows_at_once * self.tile_len;
         if let Some(dots) = self.dots
             && chunks.start == 0
             && !places.others.is_empty()
         {
             factors.fill(T::default());
             for row in rows.clone() {
-                for &Place { in_tiles, in_channel } in &places.others {
+                for &Place { tile, in_tile, in_channel } in &places.others {
                     let from = &dots.factors[channel(row) + in_channel..][..places.len];
-                    let to = &mut factors[copied(row) + in_tiles..][..places.len];
+                    let to = &mut factors[copied(row, tile) + in_tile..][..places.len];
                     // SAFETY: both slices have that many elements.
                     unsafe { copy(from.as_ptr(), to.as_mut_ptr(), places.len) };
                 }
@@ -382,14 +382,14 @@ impl<'a, T: Number> Pass<'a, T> {
                 for row in rows.clone().step_by(self.rows_at_once) {
                     let segments = &class.segments[class.segment_index(map, group, chunk, row)..];
                     let is_empty = segments[0] == segments[tiling.n_segments];
-                    let (direct, copied) = (places.direct[tile], copied(row) + tile * self.tile_len);
+                    let (direct, copied) = (places.direct[tile], copied(row, tile));
                     let args = SparseTile {
                         segments: segments.as_ptr(),
                         offsets: class.offsets.as_ptr(),
                         panel,
                         row_pitch: tiling.row_pitch,
                         target: if direct.is_some() { places.pitch } else { self.own_pitch },
-                        next: [tiling.n_segments, if direct.is_some() { channel_len } else { n_tiles * self.tile_len }],
+                        next: [tiling.n_segments, if direct.is_some() { channel_len } else { self.tile_len }],
                     };
                     if let (Some(products), Some(kernel)) = (self.products, self.kernel)
                         && (chunk == 0 || !is_empty)
@@ -423,8 +423,8 @@ impl<'a, T: Number> Pass<'a, T> {
             && chunks.end == tiling.n_chunks
         {
             for row in rows.clone() {
-                for &Place { in_tiles, in_channel } in &places.others {
-                    let from = &sums[copied(row) + in_tiles..][..places.len];
+                for &Place { tile, in_tile, in_channel } in &places.others {
+                    let from = &sums[copied(row, tile) + in_tile..][..places.len];
                     // SAFETY: a position of this task's own part of the target.
                     unsafe { copy(from.as_ptr(), products.target.at(channel(row) + in_channel), places.len) };
                 }
@@ -445,7 +445,9 @@ impl<'a, T: Number> Pass<'a, T> {
             let x = grid.origin[1] + grid.step[1] * column;
             (y * map.target[1] + x) * batch + n0
         };
-        let is_whole_row = len == self.width && n_rows == tiling.tile[0];
+        // Sums of a few vectors that are taken up again lie better one after the other than a channel apart.
+        let is_scattered = self.program.kind == ProgramKind::Blocks && tiling.n_chunks > 1;
+        let is_whole_row = len == self.width && n_rows == tiling.tile[0] && !is_scattered;
         let is_whole = |tile: usize| is_whole_row && (tile + 1) * tiling.tile[1] <= grid.size[1];
         let direct = |tile| is_whole(tile).then(|| in_channel(0, tile * tiling.tile[1]));
         let mut others = Vec::new();
@@ -454,7 +456,8 @@ impl<'a, T: Number> Pass<'a, T> {
             for r in 0..n_rows {
                 for (l, column) in columns.clone().enumerate() {
                     others.push(Place {
-                        in_tiles: tile * self.tile_len + (r * tiling.tile[1] + l) * self.width,
+                        tile,
+                        in_tile: (r * tiling.tile[1] + l) * self.width,
                         in_channel: in_channel(r, column),
                     });
                 }
@@ -551,8 +554,9 @@ struct Places {
     len: usize,
 }
 
-/// Where a position's numbers lie in the copied tiles of a row of channels, and in the channel.
+/// Where a position's numbers lie: in a copied tile, and in the channel.
 struct Place {
-    in_tiles: usize,
+    tile: usize,
+    in_tile: usize,
     in_channel: usize,
 }

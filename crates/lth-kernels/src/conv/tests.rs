@@ -202,9 +202,8 @@ fn check_mask<T: Number + From<f32> + Into<f64>>(
     expected.weight_gradient.iter_mut().zip(&kept).for_each(|(g, &k)| *g *= f64::from(k));
     let (x, weight, grad) = (convert(&x), convert(&weight), convert(&grad));
     let program = |direction, kind| density.map(|density| Program::new::<T>(g, direction, kind, &kept, density));
-    let kinds =
-        [ProgramKind::Blocks, ProgramKind::BlockDots].map(|kind| if in_blocks { kind } else { ProgramKind::Rows });
-    let [forward, dots] = kinds.map(|kind| program(Direction::Forward, kind));
+    let forward = program(Direction::Forward, if in_blocks { ProgramKind::Blocks } else { ProgramKind::Rows });
+    let dots = program(Direction::Forward, ProgramKind::Rows);
     let backward = program(Direction::InputGradient, ProgramKind::Rows);
     let output = written(grad.len(), |out| {
         let is_finite = match &forward {

@@ -1,3 +1,5 @@
+//! Convolutions, along pictures and sequences.
+
 use candle_core::{Module, Result, Tensor};
 use candle_nn::{Conv1dConfig, Conv2dConfig, VarBuilder};
 use lth_kernels::{Conv1dParams, Conv2dParams, Layout, PatternSlot};

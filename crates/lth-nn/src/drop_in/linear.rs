@@ -1,3 +1,5 @@
+//! The linear layer.
+
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use lth_kernels::PatternSlot;

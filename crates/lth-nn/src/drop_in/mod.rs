@@ -11,6 +11,9 @@
 //! values but for rounding. Masked through an [`lth_train::ModuleNetwork`], they compute with the kept weights alone, forward
 //! and backward; the weights of a checkpoint that has zeros already are masked by `Trainer::set_masks` as any others.
 //!
+//! The masks are the network's: layers that outlive it are dense again, and whatever is loaded into a masked variable meanwhile is
+//! masked as well.
+//!
 //! A weight is known by its variable: a builder that converts what it reads (another type, another device) hands out
 //! another tensor, and the layer then computes dense.
 //!

@@ -42,7 +42,7 @@ pub(super) fn of(summary: &Summary, wanted: &Wanted, left_out: &mut Vec<LeftOut>
         for level in summary.levels().into_iter().filter(|level| *level > 0) {
             let fits = whole(summary, &ticket.name, level);
             let Some(kept) = estimate(&fits, |fit| Some(density(fit))) else { continue };
-            let ask = Ask { summary, wanted, ticket, level, fits, setting: setting(kept.mean) };
+            let ask = Ask { summary, wanted, ticket, level, fits, setting: setting(kept.mean, level) };
             for arm in &summary.arms {
                 match arm.role {
                     ArmRole::Dense if summary.is_race => ask.whether_it_wins(arm, &mut questions, left_out),
@@ -57,8 +57,11 @@ pub(super) fn of(summary: &Summary, wanted: &Wanted, left_out: &mut Vec<LeftOut>
     questions
 }
 
-/// "at 13.5 % of weights"
-fn setting(density: f64) -> String {
+/// "at 13.5 % of weights", or "at level 2" where all remain, so that its levels are told apart
+fn setting(density: f64, level: u32) -> String {
+    if density >= 1.0 {
+        return format!("at level {level}");
+    }
     format!("at {} % of weights", crate::report::share_text(density))
 }
 

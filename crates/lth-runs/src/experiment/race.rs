@@ -9,7 +9,7 @@ use crate::statistics::{CONFIDENCE, Estimate, Ratio, paired_ratio};
 /// One arm at one level in a race.
 ///
 /// Its time is all that its network needed: the training of every fit, and what is no training (pruning, rewinding, saving,
-/// testing). Validation is left out, which every arm has alike.
+/// testing). Validation, which is measuring, is left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Racer {
     /// The arm.
@@ -24,8 +24,8 @@ pub struct Racer {
     pub seconds: Option<Estimate>,
     /// The same over dense's of the seed; absent for dense itself and where nothing was timed.
     pub ratio: Option<Ratio>,
-    /// Seconds to the first validation at which it was as good as dense at its end, less the margin: over the seeds in which
-    /// it was, of those that were validated.
+    /// Seconds to the first validation at which it was as sparse as at its end, and as good as dense at its end, less the
+    /// margin: over the seeds in which it was. What is no training of its own counts before its first step.
     pub seconds_to_target: Option<Estimate>,
     /// The same over dense's of the seed.
     pub ratio_to_target: Option<Ratio>,
@@ -75,9 +75,14 @@ fn target(summary: &Summary, dense: &FitRecord, metric: &str) -> Option<f64> {
     Some(last - summary.margin.unwrap_or(0.0))
 }
 
-/// Seconds until a validation of the fit first reached `target`; `None` if none did.
+/// Seconds until a validation of the fit first reached `target` with the sparsity that it ends with; `None` if none did.
 fn seconds_to_target(summary: &Summary, fit: &FitRecord, target: f64) -> Option<f64> {
+    // A weight may be 0 by chance.
+    const CHANCE: f64 = 0.005;
     let before = seconds_in_all(summary, fit) - fit.seconds();
-    let reached = fit.history.iter().position(|at| at.metrics.get(&summary.metric).is_some_and(|is| *is >= target))?;
+    let sparsity = fit.history.last()?.sparsity - CHANCE;
+    let reached = fit.history.iter().position(|at| {
+        at.sparsity >= sparsity && at.metrics.get(&summary.metric).is_some_and(|metric| *metric >= target)
+    })?;
     Some(before + fit.history[..=reached].iter().map(|at| at.seconds).sum::<f64>())
 }

@@ -1,6 +1,6 @@
 //! What the numbers do not say.
 
-use crate::experiment::{Analysis, ArmFigures, ArmRole, Summary};
+use crate::experiment::{Analysis, ArmFigures, ArmRole, Ending, Summary};
 use crate::lines::grouped;
 use crate::provenance::{Checked, OptimizerState};
 use crate::statistics::{CONFIDENCE, LEAST_SEEDS, Scale, wilson_interval};
@@ -13,6 +13,7 @@ pub(super) fn caveats(summary: &Summary, analysis: &Analysis) -> Vec<String> {
     let mut caveats: Vec<String> = Vec::new();
     caveats.extend(frozen(summary));
     caveats.extend(search(summary, analysis));
+    caveats.extend(unsettled(summary));
     caveats.extend(failed(analysis));
     caveats.extend(seeds(summary, analysis));
     caveats.extend(controls(analysis));
@@ -68,6 +69,19 @@ fn search(summary: &Summary, analysis: &Analysis) -> Option<String> {
         } else {
             format!("{what} No dense network was trained as long: a gain over dense may be a gain of more training.")
         }
+    })
+}
+
+/// That an early-bird search went on to the end of a training, where one did.
+fn unsettled(summary: &Summary) -> Option<String> {
+    let searches = || summary.fits.iter().filter(|fit| fit.address.arm == "early-bird-search" && fit.is_whole());
+    let n = searches().filter(|fit| fit.ending == Ending::Done).count();
+    (n > 0).then(|| {
+        format!(
+            "In {n} of {} searches the early-bird mask had not settled when the training was over: such a search costs a whole \
+             training.",
+            searches().count()
+        )
     })
 }
 

@@ -9,6 +9,9 @@ use super::{caveats, lead, race, result, tables, title};
 /// More rows than these are cut to a few levels.
 const MOST_ROWS: usize = 18;
 
+/// The same of a race, in which every arm is asked the same.
+const MOST_RACERS: usize = 32;
+
 /// More sentences than these are left to the report.
 const MOST_SENTENCES: usize = 14;
 
@@ -22,13 +25,16 @@ pub fn overview(summary: &Summary) -> String {
     if summary.fits.is_empty() {
         return text;
     }
-    if let Some(result) = race::result(summary, &analysis) {
-        text += &format!("\n{}\n{}\n", race::standings(&analysis).plain(), on_one_line(&result));
-        text += &left_out(&analysis);
+    let winner = race::result(summary, &analysis);
+    let most = if winner.is_some() { MOST_RACERS } else { MOST_ROWS };
+    let cut = tables::cut(&analysis, most);
+    let is_shown = |level: u32| cut.as_ref().is_none_or(|levels| levels.contains(&level));
+    if let Some(winner) = winner {
+        text += &format!("\n{}", race::standings(&analysis, is_shown).plain());
+        text += &shown(cut.as_deref(), summary);
+        text += &format!("\n{}\n{}", on_one_line(&winner), left_out(&analysis));
         return text;
     }
-    let cut = tables::cut(&analysis, MOST_ROWS);
-    let is_shown = |level: u32| cut.as_ref().is_none_or(|levels| levels.contains(&level));
     let table = tables::figures(summary, &analysis, is_shown);
     if let Some(frozen) = caveats::frozen(summary) {
         text += &format!("{}\n", on_one_line(&frozen));
@@ -36,9 +42,7 @@ pub fn overview(summary: &Summary) -> String {
     if !table.is_empty() {
         text += &format!("\n{}", table.plain());
     }
-    if let Some(levels) = cut {
-        text += &format!("({} of {} levels; all are in the report)\n", levels.len(), summary.levels().len());
-    }
+    text += &shown(cut.as_deref(), summary);
     let said = result::said(summary, &analysis);
     let sentences: Vec<&String> = said.introduction.iter().chain(&said.sentences).collect();
     if !sentences.is_empty() {
@@ -52,6 +56,13 @@ pub fn overview(summary: &Summary) -> String {
     }
     text += &left_out(&analysis);
     text
+}
+
+/// That not all levels are shown, where that is so.
+fn shown(cut: Option<&[u32]>, summary: &Summary) -> String {
+    cut.map_or_else(String::new, |levels| {
+        format!("({} of {} levels; all are in the report)\n", levels.len(), summary.levels().len())
+    })
 }
 
 /// A few of those that could not be used.

@@ -6,22 +6,23 @@ use crate::statistics::{LEAST_SEEDS, Ratio, Scale, Verdict, VerdictKind};
 use crate::table::{Align, Table};
 
 use super::format::{duration, metric, metric_title, share, with_interval};
-use super::{table, tables};
+use super::tables;
 
 /// Who won, and the table of all; nothing where there was no race.
 pub(super) fn blocks(summary: &Summary, analysis: &Analysis) -> Vec<Block> {
     let Some(result) = result(summary, analysis) else { return Vec::new() };
-    let caption = "The time in all is of everything that an arm's network needed: search, pruning, rewinding, saving, \
-                   training; without validation, which all have alike. Means over the seeds, times as geometric means of \
-                   ratios to dense's of the same seed, with 95 % intervals. To the target: until a validation first was as \
-                   good as dense's last one less the margin, over the seeds in which it was; no correction is made there.";
+    let caption = "The time in all is of everything that an arm's network needed: search, training, pruning, rewinding, saving, \
+                   testing; without validation, which is measuring. Means over the seeds, times as geometric means of ratios \
+                   to dense's of the same seed, with 95 % intervals. To the target: until a validation of the network, as \
+                   sparse as it ends, first was as good as dense's last one less the margin, over the seeds in which it was; \
+                   what is no training of its own counts before; no correction is made there.";
     let mut blocks = vec![Block::Paragraph(result)];
-    blocks.extend(table(caption, standings(analysis)));
+    blocks.extend(tables::few_and_all(summary, analysis, caption, |is_shown| standings(analysis, is_shown)));
     blocks
 }
 
-/// A row for each arm and level.
-pub(super) fn standings(analysis: &Analysis) -> Table {
+/// A row for each arm and level that is shown.
+pub(super) fn standings(analysis: &Analysis, is_shown: impl Fn(u32) -> bool) -> Table {
     let scale = &analysis.measure.scale;
     let mut table = Table::new([
         ("arm".to_owned(), Align::Left),
@@ -34,7 +35,7 @@ pub(super) fn standings(analysis: &Analysis) -> Table {
         ("times dense's".to_owned(), Align::Right),
         ("reached".to_owned(), Align::Right),
     ]);
-    for racer in &analysis.race {
+    for racer in analysis.race.iter().filter(|racer| is_shown(racer.level)) {
         let figures = analysis.figures_of(&racer.arm, racer.level);
         let ratio = |ratio: Option<&Ratio>| match ratio {
             _ if racer.role == ArmRole::Dense => "1".to_owned(),
@@ -114,12 +115,12 @@ pub(super) fn result(summary: &Summary, analysis: &Analysis) -> Option<String> {
             let sparse =
                 rest.iter().find(|(racer, _)| !is_whole(analysis, racer)).filter(|_| is_whole(analysis, first.0));
             let sparse = sparse.map(|sparse| format!("; the first sparse one is {}", said(sparse))).unwrap_or_default();
-            let n = match rest.len() {
-                0 => "no other is".to_owned(),
-                1 => "one more is".to_owned(),
-                n => format!("{n} more are"),
+            let others = match rest.len() {
+                0 => "No other is shown to be as good in less time than dense.".to_owned(),
+                n => format!("{n} more are as good in less time than dense; between these nothing was tested."),
             };
-            format!("The least time to a network {goal}, search included, takes {}{sparse}; {n}, in more.", said(first))
+            let first = said(first);
+            format!("By the mean, the least time to a network {goal}, search included, takes {first}{sparse}. {others}")
         }
     })
 }

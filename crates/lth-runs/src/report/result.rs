@@ -168,8 +168,16 @@ fn over_levels(summary: &Summary, analysis: &Analysis, alike: &[&Comparison]) ->
     ))
 }
 
-/// "at 51.2 %, 26.2 % and 13.4 % of weights", "at 12 levels from 80 % to 1.2 % of weights"
+/// "at 51.2 %, 26.2 % and 13.4 % of weights", "at 12 levels from 80 % to 1.2 % of weights", "at level 1 and 2" where all weights
+/// remain
 fn places(analysis: &Analysis, comparisons: &[&&Comparison]) -> String {
+    let density = |comparison: &Comparison| {
+        analysis.figures_of(&comparison.ticket, comparison.level)?.density.map(|density| density.mean)
+    };
+    if comparisons.iter().all(|comparison| density(comparison).is_some_and(|density| density >= 1.0)) {
+        let levels: Vec<String> = comparisons.iter().map(|comparison| comparison.level.to_string()).collect();
+        return format!("at level {}", listed(&levels));
+    }
     let densities: Vec<String> = comparisons
         .iter()
         .filter_map(|comparison| analysis.figures_of(&comparison.ticket, comparison.level)?.density)

@@ -88,7 +88,6 @@ pub(crate) struct Kernels<T: 'static> {
     pub(crate) sparse: &'static [(TileShape, SparseFn<T>, SparseDotFn<T>)],
     /// Of four output channels that keep the same places.
     pub(crate) blocks: &'static [(TileShape, SparseFn<T>)],
-    pub(crate) block_dots: &'static [(TileShape, SparseDotFn<T>)],
 }
 
 impl<T> Kernels<T> {
@@ -102,20 +101,16 @@ impl<T> Kernels<T> {
         match kind {
             ProgramKind::Rows => self.sparse.iter().map(|(shape, ..)| *shape).collect(),
             ProgramKind::Blocks => self.blocks.iter().map(|(shape, _)| *shape).collect(),
-            ProgramKind::BlockDots => self.block_dots.iter().map(|(shape, _)| *shape).collect(),
         }
     }
 
-    /// What multiplies and what sums, of a kind of lists; blocks have one of the two.
+    /// What multiplies and what sums, of a kind of lists; for blocks there is no sum of its own.
     pub(crate) fn sparse(&self, kind: ProgramKind, shape: TileShape) -> (Option<SparseFn<T>>, Option<SparseDotFn<T>>) {
         match kind {
             ProgramKind::Rows => {
                 self.sparse.iter().find(|(one, ..)| *one == shape).map(|&(_, map, dot)| (map, dot)).unzip()
             }
             ProgramKind::Blocks => (self.blocks.iter().find(|(one, _)| *one == shape).map(|&(_, map)| map), None),
-            ProgramKind::BlockDots => {
-                (None, self.block_dots.iter().find(|(one, _)| *one == shape).map(|&(_, dot)| dot))
-            }
         }
     }
 }
@@ -125,10 +120,8 @@ impl<T> Kernels<T> {
 pub(crate) enum ProgramKind {
     /// Channel by channel, for both kinds of kernels.
     Rows,
-    /// Four output channels that keep the same places: the forward pass.
+    /// Four output channels that keep the same places: the forward pass alone.
     Blocks,
-    /// The same, for the weight gradient, which wants larger tiles.
-    BlockDots,
 }
 
 impl ProgramKind {
@@ -166,7 +159,7 @@ impl Number for f32 {
 macro_rules! kernels {
     ($name:ident, $set:ident, $vector:ty, $t:ty, [$($feature:literal),*], dense [$($nv:literal),*], dots $dots:literal,
      sparse [$(($r:literal, $l:literal, $chains:literal)),*], cut [$(($cr:literal, $cl:literal, $cu:literal)),*],
-     blocks [$(($br:literal, $bl:literal)),*], block_dots $entries:literal) => {
+     blocks [$(($br:literal, $bl:literal)),*]) => {
         mod $name {
             use super::*;
 
@@ -216,13 +209,6 @@ macro_rules! kernels {
                 // SAFETY: see above.
                 unsafe { tile::sparse_block::<$vector, R, L>(tile, values, out, first) }
             }
-            $(#[target_feature(enable = $feature)])*
-            unsafe fn dot_block<const R: usize, const L: usize>(
-                tile: &SparseTile<$t>, grad: *const $t, sums: *mut $t,
-            ) {
-                // SAFETY: see above.
-                unsafe { tile::dot_block::<$vector, R, L, $entries>(tile, grad, sums) }
-            }
 
             pub(super) static KERNELS: Kernels<$t> = Kernels {
                 set: InstructionSet::$set,
@@ -234,7 +220,6 @@ macro_rules! kernels {
                     $((TileShape { rows: $cr, vectors: $cl, cut_unit: $cu }, sparse_cut::<$cr, $cl, $cu>, dot_cut::<$cr, $cl, $cu>),)*
                 ],
                 blocks: &[$((TileShape { rows: $br, vectors: $bl, cut_unit: 0 }, block::<$br, $bl>),)*],
-                block_dots: &[$((TileShape { rows: $r, vectors: $l, cut_unit: 0 }, dot_block::<$r, $l>),)*],
             };
         }
     };
@@ -242,21 +227,21 @@ macro_rules! kernels {
 
 kernels!(portable_f32, Portable, Lanes<f32, 8>, f32, [], dense [1], dots 4,
     sparse [(2, 2, 1), (1, 4, 1), (1, 2, 1), (1, 1, 2)], cut [(2, 2, 1)],
-    blocks [(1, 2), (1, 1)], block_dots 2);
+    blocks [(1, 2), (1, 1)]);
 kernels!(portable_f64, Portable, Lanes<f64, 4>, f64, [], dense [1], dots 4,
     sparse [(2, 2, 1), (1, 4, 1), (1, 2, 1), (1, 1, 2)], cut [(2, 2, 1)],
-    blocks [(1, 2), (1, 1)], block_dots 2);
+    blocks [(1, 2), (1, 1)]);
 #[cfg(target_arch = "x86_64")]
 kernels!(avx2, Avx2, Ymm, f32, ["avx2", "fma"], dense [1, 2], dots 4,
     sparse [(2, 4, 1), (1, 8, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)], cut [(2, 4, 2), (2, 2, 1)],
-    blocks [(1, 2), (2, 1), (1, 1)], block_dots 3);
+    blocks [(1, 2), (2, 1), (1, 1)]);
 #[cfg(target_arch = "x86_64")]
 kernels!(avx512, Avx512, Zmm, f32, ["avx512f", "avx512dq", "avx2", "fma"], dense [1, 2, 4], dots 4,
     sparse [(4, 4, 1), (2, 8, 1), (1, 16, 1), (1, 9, 1), (1, 8, 1), (1, 5, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)],
     cut [(4, 4, 1), (2, 8, 4), (2, 4, 2), (2, 2, 1)],
-    blocks [(2, 2), (1, 4), (1, 2), (1, 1)], block_dots 4);
+    blocks [(2, 2), (1, 4), (1, 2), (1, 1)]);
 #[cfg(target_arch = "aarch64")]
 kernels!(neon, Neon, Neon, f32, ["neon"], dense [1, 2, 4], dots 4,
     sparse [(4, 4, 1), (2, 8, 1), (1, 16, 1), (1, 9, 1), (1, 8, 1), (1, 5, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)],
     cut [(4, 4, 1), (2, 8, 4), (2, 4, 2), (2, 2, 1)],
-    blocks [(2, 2), (1, 4), (1, 2), (1, 1)], block_dots 4);
+    blocks [(2, 2), (1, 4), (1, 2), (1, 1)]);

@@ -296,52 +296,6 @@ pub(crate) unsafe fn sparse_block<V: Vector, const R: usize, const L: usize>(
     }
 }
 
-/// [`sparse_dot`] for [`BLOCK`] output channels that keep the same places, `E` entries at a time: `E` times `BLOCK` sums from
-/// `E` plus `BLOCK` loads. `grad` is the first channel's.
-///
-/// # Safety
-/// As [`sparse_block`]; `sums` is as long as `offsets`. `E` is at most 4.
-#[inline(always)]
-pub(crate) unsafe fn dot_block<V: Vector, const R: usize, const L: usize, const E: usize>(
-    tile: &SparseTile<V::Elem>,
-    grad: *const V::Elem,
-    sums: *mut V::Elem,
-) {
-    // SAFETY: the caller's promise covers each address computed here.
-    unsafe {
-        let begin: [usize; BLOCK] = std::array::from_fn(|k| *tile.segments.add(k * tile.next[0]) as usize);
-        let n = *tile.segments.add(1) as usize - begin[0];
-        let offsets = tile.offsets.add(begin[0]);
-        let mut i = 0;
-        while i < n {
-            let from: [*const V::Elem; E] =
-                std::array::from_fn(|e| tile.panel.add(*offsets.add((i + e).min(n - 1)) as usize));
-            let mut acc = [[V::zero(); 4]; BLOCK];
-            for r in 0..R {
-                for l in 0..L {
-                    let mut x = [V::zero(); E];
-                    for e in 0..E {
-                        x[e] = V::load(from[e].add(r * tile.row_pitch + l * V::LANES));
-                    }
-                    for k in 0..BLOCK {
-                        let g = V::load(grad.add(k * tile.next[1] + tile.target.at::<V>(r, l)));
-                        for e in 0..E {
-                            acc[k][e] = g.fma(x[e], acc[k][e]);
-                        }
-                    }
-                }
-            }
-            for k in 0..BLOCK {
-                let of_entries = V::sums(acc[k]);
-                for e in 0..E.min(n - i) {
-                    *sums.add(begin[k] + i + e) += of_entries[e];
-                }
-            }
-            i += E;
-        }
-    }
-}
-
 /// Adds the lanes of each vector to its entry's sum. `CHAINS` is a multiple of 4.
 #[inline(always)]
 unsafe fn add_sums<V: Vector, const CHAINS: usize>(acc: &[V; CHAINS], sums: *mut V::Elem, i: usize, end: usize) {

@@ -1,6 +1,6 @@
 //! fasterai's notebook as a plan: five fits, and the controls that it did not have.
 
-use lth_mask::Selection;
+use lth_mask::{Granularity, Selection};
 use lth_runs::Address;
 use lth_runs::experiment::{ArmRole, Reference, ReferenceFigure};
 use lth_schedule::{LearningRate, Moment, Schedule, Sparsity, Step, Window};
@@ -32,6 +32,9 @@ pub struct NotebookConfig {
     /// A new optimiser for every fit (what the paper means), or one through all (what the notebook did).
     #[serde(default)]
     pub optimizer_state: OptimizerState,
+    /// What is pruned as one: the notebook's is each weight alone.
+    #[serde(default, skip_serializing_if = "is_weight")]
+    pub granularity: Granularity,
     /// Whether the controls are run.
     pub controls: bool,
     /// One replicate for each.
@@ -42,6 +45,10 @@ pub struct NotebookConfig {
     /// Whether data and weights are the notebook's own, so that its figures belong beside these.
     #[serde(default)]
     pub is_original: bool,
+}
+
+fn is_weight(granularity: &Granularity) -> bool {
+    *granularity == Granularity::Weight
 }
 
 /// The arm of the searches.
@@ -115,7 +122,7 @@ impl NotebookConfig {
             },
             pruning: PruningRule {
                 criterion: "large_final".into(),
-                selection: Selection::fasterai_2021(),
+                selection: self.selection(),
                 ranks: vec![4],
                 levels: Levels::Overall(sparsities),
             },
@@ -151,11 +158,19 @@ impl NotebookConfig {
     /// # Errors
     /// If it cannot be written as JSON.
     pub fn identity(&self, subject: &Value) -> Result<String, Error> {
-        let Self { epochs, optimizer, learning_rate, optimizer_state, .. } = self;
-        identity::of(&serde_json::json!({
+        let Self { epochs, optimizer, learning_rate, optimizer_state, granularity, .. } = self;
+        let mut config = serde_json::json!({
             "subject": subject, "epochs": epochs, "optimizer": optimizer, "learning_rate": learning_rate,
             "optimizer_state": optimizer_state,
-        }))
+        });
+        if !is_weight(granularity) {
+            config["granularity"] = serde_json::to_value(granularity)?;
+        }
+        identity::of(&config)
+    }
+
+    fn selection(&self) -> Selection {
+        Selection { granularity: self.granularity.clone(), ..Selection::fasterai_2021() }
     }
 
     fn fits(&self, seed: u64) -> Result<Vec<FitPlan>, Error> {
@@ -174,7 +189,7 @@ impl NotebookConfig {
             let percent = if level == 1 { 50 } else { 80 };
             let gradual = |schedule, window, rewind| Gradual {
                 criterion: criterion.into(),
-                selection: Selection::fasterai_2021(),
+                selection: self.selection(),
                 target: Target::Level(level),
                 schedule,
                 window,
@@ -258,11 +273,28 @@ mod tests {
             optimizer: OptimizerConfig::adam(),
             learning_rate: LearningRate::constant(1e-3),
             optimizer_state: OptimizerState::Fresh,
+            granularity: Granularity::Weight,
             controls,
             seeds: vec![42],
             margin: None,
             is_original: false,
         }
+    }
+
+    #[test]
+    fn blocks_are_another_experiment_and_weights_the_same_as_ever() -> Result<(), Error> {
+        let identity = |config: &NotebookConfig| config.identity(&Value::Null);
+        let blocks = NotebookConfig { granularity: Granularity::OutputBlock { outputs: 4 }, ..config(false) };
+        assert_ne!(identity(&blocks)?, identity(&config(false))?);
+        assert!(!serde_json::to_string(&config(false))?.contains("granularity"));
+        let plan = blocks.plan(Value::Null)?;
+        assert!(
+            plan.fits
+                .iter()
+                .filter_map(|fit| fit.gradual.as_ref())
+                .all(|gradual| { gradual.selection.granularity == blocks.granularity })
+        );
+        Ok(())
     }
 
     #[test]

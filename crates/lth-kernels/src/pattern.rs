@@ -245,14 +245,14 @@ mod tests {
             let pattern = Pattern::new(&Tensor::from_vec(bits, (8, 2, 3, 3), &Device::Cpu)?)?;
             Ok::<_, candle_core::Error>(pattern.forward_program::<f32>(geometry).kind)
         };
-        let blocks = |output: usize, place: usize| (output / 4 + place) % 3 != 0;
+        let blocks = |output: usize, place: usize| !(output / 4 + place).is_multiple_of(3);
         assert_eq!(kind(&blocks, &geometry(5, 1))?, ProgramKind::Blocks);
         // Around the padding of a small picture go the kernels of single channels; a group of two outputs is no block.
         assert_eq!(kind(&blocks, &geometry(2, 1))?, ProgramKind::Rows);
         assert_eq!(kind(&blocks, &geometry(5, 4))?, ProgramKind::Rows);
         let one_differs = |output: usize, place: usize| blocks(output, place) != (output == 6 && place == 9);
         assert_eq!(kind(&one_differs, &geometry(5, 1))?, ProgramKind::Rows);
-        assert_eq!(kind(&|output, place| (output + place) % 2 == 0, &geometry(5, 1))?, ProgramKind::Rows);
+        assert_eq!(kind(&|output, place| (output + place).is_multiple_of(2), &geometry(5, 1))?, ProgramKind::Rows);
         Ok(())
     }
 

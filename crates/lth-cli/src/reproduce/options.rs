@@ -8,6 +8,7 @@ use lth_data::toy_pets::ToyPets;
 use lth_data::{DataSource, DatasetName, DatasetSpec, Part, SplitRule};
 use lth_experiment::plan::OptimizerState;
 use lth_experiment::{CHECKPOINT_EVERY, NotebookConfig};
+use lth_mask::Granularity;
 use lth_nn::{Freeze, Head, ResNetConfig};
 use lth_schedule::LearningRate;
 use lth_train::OptimizerConfig;
@@ -101,6 +102,9 @@ pub struct Options {
     /// A new optimiser for every fit (what the paper means), or one through all (what the notebook did)
     #[arg(long, value_name = "fresh|carried", default_value_t = OptimizerState::Fresh)]
     pub(crate) optimizer_state: OptimizerState,
+    /// What is pruned as one: weight (as the notebook), output_block(4), filter, …
+    #[arg(long, value_name = "GRANULARITY", default_value_t = Granularity::Weight)]
+    pub(crate) granularity: Granularity,
     /// Run the controls (the default)
     #[arg(long, overrides_with = "no_controls")]
     pub(crate) controls: bool,
@@ -236,12 +240,14 @@ impl Options {
                 None => LearningRate::constant(1e-3),
             },
             optimizer_state: self.optimizer_state,
+            granularity: self.granularity.clone(),
             controls: !self.no_controls,
             seeds: (self.seed..=last_seed).collect(),
             margin: self.margin.map(|Share(margin)| margin).or(toys.then_some(toy_pets::MARGIN)),
             // Whether the files are the published ones is known once they are read; without them there is nothing to compare.
             is_original: self.dataset == DatasetName::Pets
                 && weights == WeightsName::Imagenet
+                && self.granularity == Granularity::Weight
                 && matches!(data.source, DataSource::Download { mirror: None }),
         };
         let batch_size = self.batch_size.map_or(of_toys(toy_pets::BATCH_SIZE, 64), |n| n as usize);

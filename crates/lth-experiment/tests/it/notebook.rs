@@ -16,6 +16,7 @@ fn controls_and_seeds_change_no_identity_of_a_fit() -> Result {
         optimizer: OptimizerConfig::adam(),
         learning_rate: LearningRate::constant(1e-3),
         optimizer_state: OptimizerState::Fresh,
+        granularity: lth_mask::Granularity::Weight,
         controls: false,
         seeds: vec![1],
         margin: None,

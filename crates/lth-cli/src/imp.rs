@@ -228,11 +228,11 @@ impl Common {
             let last = last.ok_or_else(|| Failure::usage("--seed and --seeds go past the largest 64-bit number"))?;
             imp.seeds = (first..=last).collect();
         }
-        if let Some(length) = self.length
-            && length != imp.training.length
-        {
-            // Milestones and warm-up keep their places in the training.
-            imp.training.learning_rate = imp.training.learning_rate.relative_to(imp.training.length).usage()?;
+        if let Some(length) = self.length {
+            // A preset's milestones and warm-up keep their places in the training; those of a file are its author's.
+            if self.plan.is_none() && length != imp.training.length {
+                imp.training.learning_rate = imp.training.learning_rate.relative_to(imp.training.length).usage()?;
+            }
             imp.training.length = length;
         }
         if let Some(step) = self.rewind {

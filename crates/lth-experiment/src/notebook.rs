@@ -133,7 +133,7 @@ impl NotebookConfig {
             arms,
             paths: Vec::new(),
             fits,
-            reference: self.is_original.then(published),
+            reference: (self.is_original && is_weight(&self.granularity)).then(published),
         })
     }
 

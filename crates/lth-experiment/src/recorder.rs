@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use lth_runs::experiment::{ExperimentDir, LayerRecord, Measurement, MetricLine};
@@ -25,13 +26,15 @@ pub(crate) struct Keeper {
     pub(crate) best: Option<(f64, Tensors)>,
     /// Weights at the end, before a search rewinds for the last time.
     pub(crate) learnt: Tensors,
+    /// Time that went into weights which are kept to be tested.
+    pub(crate) measuring: Duration,
 }
 
 impl Keeper {
     pub(crate) fn new(steps: &[Step], n_batches: u32, keeps_best: bool) -> Self {
         let at = |step: &Step| (*step, usize::try_from(step.iterations(n_batches)).unwrap_or(usize::MAX));
         let steps = steps.iter().map(at).collect();
-        Self { steps, keeps_best, at: Vec::new(), best: None, learnt: Tensors::new() }
+        Self { steps, keeps_best, at: Vec::new(), best: None, learnt: Tensors::new(), measuring: Duration::ZERO }
     }
 
     fn keep_steps(&mut self, fit: &Fit<'_>) -> Result<(), BoxError> {
@@ -54,12 +57,14 @@ impl Hook for Keeper {
         match event {
             Event::BeforeBatch => self.keep_steps(fit)?,
             Event::AfterValidation if self.keeps_best => {
+                let begun = Instant::now();
                 let loss = fit.history().last().and_then(|record| record.valid_loss);
                 if let Some(loss) = loss
                     && self.best.as_ref().is_none_or(|(least, _)| loss < *least)
                 {
                     self.best = Some((loss, fit.parameters().snapshot(|_, _| true)?));
                 }
+                self.measuring += begun.elapsed();
             }
             Event::FitEnd => {
                 self.keep_steps(fit)?;
@@ -117,6 +122,8 @@ pub(crate) struct Recorder<'a> {
     learning_rate: Option<f64>,
     pub(crate) history: Vec<Measurement>,
     pub(crate) data_seconds: f64,
+    /// Time that records took.
+    pub(crate) measuring: Duration,
 }
 
 /// The recorder's name, by which its errors are told from others.
@@ -140,6 +147,7 @@ impl<'a> Recorder<'a> {
             learning_rate: None,
             history: Vec::new(),
             data_seconds: 0.0,
+            measuring: Duration::ZERO,
         }
     }
 
@@ -183,7 +191,11 @@ impl Hook for Recorder<'_> {
                 self.learning_rate = fit.learning_rate();
                 self.observer.on(&Notice::Stepped { fit: &self.fit.address, n_done, loss });
             }
-            Event::AfterValidation | Event::EpochEnd | Event::FitEnd => self.record(fit)?,
+            Event::AfterValidation | Event::EpochEnd | Event::FitEnd => {
+                let begun = Instant::now();
+                self.record(fit)?;
+                self.measuring += begun.elapsed();
+            }
             _ => {}
         }
         Ok(())

@@ -286,7 +286,8 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         let state = checkpoints::read(&checkpoint, fit, observer)?;
         let position = state.as_ref().and_then(|state| state.counters.position.as_ref());
         let recorded = position.and_then(|at| at.history.last()).map_or(0, |record| record.iteration);
-        let n_recorded = position.map_or(0, |at| at.history.len());
+        // Of a fit that goes on: records that are there, and training since the last of them.
+        let (n_recorded, carried) = position.map_or((0, Duration::ZERO), |at| (at.history.len(), at.train_time));
         dir.drop_lines_after(&fit.address, recorded as u64)?;
         if dir.record(&fit.address)?.is_some() {
             // Of another plan, or without its files, which are written anew: it says nothing of them any more.
@@ -298,12 +299,15 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         let mut keeper = Keeper::new(&fit.keep, n_batches(examples), examples.test().is_some());
         let mut overhead = begun.elapsed();
         let called = Instant::now();
-        let Trained { ending, history, data_seconds } =
+        let Trained { ending, history, data_seconds, measuring } =
             self.train(&mut trainer, dir, fit, examples, (&checkpoint, &mut keeper), observer)?;
+        let took = called.elapsed() + carried;
         let Some(mut ending) = ending else { return Ok(None) };
-        // What is neither training nor validation: what hooks do between them, checkpoints.
-        let measured: f64 = history.iter().skip(n_recorded).map(|at| at.seconds + at.valid_seconds).sum();
-        overhead += Duration::from_secs_f64((called.elapsed().as_secs_f64() - measured).max(0.0));
+        if !matches!(ending, Ending::Failed { .. }) {
+            // What is neither training nor validation nor its record: what other hooks do between them, checkpoints.
+            let timed: f64 = history.iter().skip(n_recorded).map(|at| at.seconds + at.valid_seconds).sum();
+            overhead += took.saturating_sub(measuring).saturating_sub(Duration::from_secs_f64(timed));
+        }
 
         let begun = Instant::now();
         let masks = MaskSet::from_tensors(trainer.masks())?;
@@ -374,7 +378,12 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         let length = fit.length.unwrap_or(training.length);
         if fit.from == fit.to {
             // Nothing to train: what the mask alone does.
-            return Ok(Trained { ending: Some(Ending::Done), history: Vec::new(), data_seconds: 0.0 });
+            return Ok(Trained {
+                ending: Some(Ending::Done),
+                history: Vec::new(),
+                data_seconds: 0.0,
+                measuring: Duration::ZERO,
+            });
         }
         let rate = fit.learning_rate.as_ref().unwrap_or(&training.learning_rate);
         let rate = rate.plan(TrainingLength::until(length, n_batches)?)?;
@@ -421,7 +430,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         };
         let mut recorder = Recorder::new(fit, dir, observer, &self.plan.pruning.ranks, &notices);
         let fitted = {
-            let mut hooks: Vec<&mut dyn Hook> = vec![keeper];
+            let mut hooks: Vec<&mut dyn Hook> = vec![&mut *keeper];
             if let Some(pruning) = &mut pruning {
                 hooks.push(pruning);
             }
@@ -448,7 +457,8 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             ) => Some(Ending::Failed { reason: error.to_string() }),
             Err(error) => return Err(error.into()),
         };
-        Ok(Trained { ending, history: recorder.history, data_seconds: recorder.data_seconds })
+        let measuring = recorder.measuring + keeper.measuring;
+        Ok(Trained { ending, history: recorder.history, data_seconds: recorder.data_seconds, measuring })
     }
 
     fn pruning_config(&self, gradual: &Gradual, network: &N, seed: u64) -> Result<PruningConfig, Error> {
@@ -498,6 +508,8 @@ struct Trained {
     ending: Option<Ending>,
     history: Vec<lth_runs::experiment::Measurement>,
     data_seconds: f64,
+    /// What its records took, and weights that were kept to be tested.
+    measuring: Duration,
 }
 
 fn n_batches<E: Examples>(examples: &E) -> u32 {

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::{InstructionSet, Kernels, Number, ProgramKind, TileShape};
+use super::kernel::tile::BLOCK;
 use super::lattice::{Class, Grid, classes};
 
 /// Bytes of panel that a chunk's tile may touch: about the L1 cache. Measured with AVX-512 (48 KB): 40, 64 and 96 KB
@@ -321,7 +322,7 @@ impl Program {
         assert!(kind == ProgramKind::Rows || (direction == Direction::Forward && map.rows.is_multiple_of(kind.rows())));
         let kernels = T::kernels();
         let mut positions = Vec::new();
-        let classes = classes(&map)
+        let classes: Vec<ClassProgram> = classes(&map)
             .into_iter()
             .map(|class| {
                 ClassProgram::new(Tiling::new(class, &map, kernels, density, kind), &map, kept, &mut positions)
@@ -330,6 +331,10 @@ impl Program {
         let mut entries = vec![u32::MAX; kept.len()];
         for (entry, &position) in positions.iter().enumerate() {
             entries[position as usize] = entry as u32;
+        }
+        if kind == ProgramKind::Blocks {
+            // Kernels read what the first of four rows lists for all of them.
+            assert!(classes.iter().all(|class| class.are_blocks(&map)), "four outputs keep the same places");
         }
         let per_output = geometry.in_per_group() * geometry.n_taps();
         let of_output = |output: usize| -> Vec<Kept> {
@@ -352,6 +357,17 @@ impl Program {
 }
 
 impl ClassProgram {
+    /// Whether every four rows list the same.
+    fn are_blocks(&self, map: &Map) -> bool {
+        let n_rows = (self.segments.len() - 1) / self.tiling.n_segments;
+        let entries = |row: usize| {
+            let at = |row: usize| self.segments[row * self.tiling.n_segments] as usize;
+            &self.offsets[at(row)..at(row + 1)]
+        };
+        map.rows.is_multiple_of(BLOCK)
+            && (0..n_rows).step_by(BLOCK).all(|first| (1..BLOCK).all(|k| entries(first + k) == entries(first)))
+    }
+
     /// `positions`: where in the weight the value of each entry lies, of all classes so far.
     fn new(tiling: Tiling, map: &Map, kept: &[u8], positions: &mut Vec<u32>) -> Self {
         let g = &map.geometry;

@@ -74,6 +74,13 @@ fn shapes() -> Vec<Geometry> {
         square(70, [17, 19], 3, 1, 1, 8),
         square(64, [40, 50], 3, 1, 1, 4),
         square(300, [4, 3], 1, 1, 0, 1),
+        // For blocks of four outputs: ragged batches and tiles, several chunks of channels, groups, a panel that is the source;
+        // one for an interpreter.
+        square(33, [40, 12], 5, 3, 2, 9),
+        square(20, [700, 8], 1, 1, 0, 3),
+        square(8, [700, 8], 1, 1, 0, 1),
+        Geometry { groups: 2, ..square(24, [10, 16], 3, 1, 1, 5) },
+        square(3, [2, 4], 3, 1, 1, 3),
         square(5, [2, 3], 3, 1, 4, 1),
         ragged,
         depthwise,

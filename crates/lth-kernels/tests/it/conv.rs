@@ -363,8 +363,12 @@ fn bits_do_not_depend_on_the_number_of_threads() -> Result<()> {
             let shape = [out, channels, kernel, kernel];
             let (x, weight) = (noise32(1, &[batch, channels, side, side]), noise32(2, &shape));
             let pattern = Pattern::new(&mask(3, &shape, 0.1))?;
+            // Every four outputs keep the same places.
+            let quarter = mask(3, &[out / 4, channels, kernel, kernel], 0.1);
+            let blocks = quarter.unsqueeze(1)?.repeat((1, 4, 1, 1, 1))?.reshape(shape.as_slice())?;
+            let blocks = Pattern::new(&blocks)?;
             for layout in LAYOUTS {
-                for pattern in [None, Some(&pattern)] {
+                for pattern in [None, Some(&pattern), Some(&blocks)] {
                     all.extend(run(&x, &weight, pattern, &p, layout)?);
                 }
             }

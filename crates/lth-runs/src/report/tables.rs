@@ -52,16 +52,19 @@ pub(super) fn figures(summary: &Summary, analysis: &Analysis, is_shown: impl Fn(
 /// The levels to show where all would take more than `most` rows: 0, the first, the middle one and the last, or without the
 /// middle one; `None` if all fit.
 pub(super) fn cut(analysis: &Analysis, most: usize) -> Option<Vec<u32>> {
-    let levels: std::collections::BTreeSet<u32> = analysis.figures.iter().map(|figures| figures.level).collect();
+    // A row for each; a race has none for searches.
+    let rows: Vec<u32> = match analysis.race.as_slice() {
+        [] => analysis.figures.iter().map(|figures| figures.level).collect(),
+        racers => racers.iter().map(|racer| racer.level).collect(),
+    };
+    let levels: std::collections::BTreeSet<u32> = rows.iter().copied().collect();
     let pruned: Vec<u32> = levels.iter().copied().filter(|level| *level > 0).collect();
     let mut few = chosen(&pruned);
-    let rows = |few: &[u32]| {
-        analysis.figures.iter().filter(|figures| figures.level == 0 || few.contains(&figures.level)).count()
-    };
-    if rows(&few) > most && few.len() > 2 {
+    let n_rows = |few: &[u32]| rows.iter().filter(|level| **level == 0 || few.contains(level)).count();
+    if n_rows(&few) > most && few.len() > 2 {
         few.remove(1);
     }
-    let is_cut = analysis.figures.len() > most && few.len() < pruned.len();
+    let is_cut = rows.len() > most && few.len() < pruned.len();
     is_cut.then(|| std::iter::once(0).chain(few).collect())
 }
 

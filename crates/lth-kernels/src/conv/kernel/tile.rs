@@ -1,4 +1,4 @@
-//! The three inner loops, generic over the vector type: dense tiles, sparse tiles, sparse dot products.
+//! The inner loops, generic over the vector type: dense tiles, sparse tiles of one output channel or of four, sparse dot products.
 //!
 //! None of them knows about convolutions: they see weights, panels of packed input rows, and offsets into both.
 
@@ -108,7 +108,7 @@ pub(crate) unsafe fn transpose<V: Vector>(rows: [*const V::Elem; 4], len: usize,
     }
 }
 
-/// The kept weights of one output channel against one panel.
+/// The kept weights of one output channel, or of a block of them, against one panel.
 #[derive(Clone, Copy)]
 pub(crate) struct SparseTile<T> {
     /// Where each class of taps begins in `offsets`; one more entry ends the last.

@@ -1,7 +1,7 @@
 //! The pattern of a weight that a layer and whoever masks it share.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use candle_core::{Tensor, TensorId};
 
@@ -43,9 +43,9 @@ struct Slot {
 }
 
 /// The slots that anyone holds. It is only ever looked into by key.
-static SLOTS: Mutex<Option<HashMap<TensorId, Weak<Slot>>>> = Mutex::new(None);
+static SLOTS: LazyLock<Mutex<HashMap<TensorId, Weak<Slot>>>> = LazyLock::new(Mutex::default);
 
-fn slots() -> MutexGuard<'static, Option<HashMap<TensorId, Weak<Slot>>>> {
+fn slots() -> MutexGuard<'static, HashMap<TensorId, Weak<Slot>>> {
     SLOTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -53,7 +53,6 @@ impl PatternSlot {
     /// The slot of the variable that `weight` is, made now if nobody holds it.
     pub fn of(weight: &Tensor) -> Self {
         let mut slots = slots();
-        let slots = slots.get_or_insert_with(HashMap::new);
         if let Some(held) = slots.get(&weight.id()).and_then(Weak::upgrade) {
             return Self(held);
         }
@@ -64,7 +63,7 @@ impl PatternSlot {
 
     /// The slot of the variable that `weight` is, if any layer holds it.
     pub fn held(weight: &Tensor) -> Option<Self> {
-        slots().as_ref()?.get(&weight.id())?.upgrade().map(Self)
+        slots().get(&weight.id())?.upgrade().map(Self)
     }
 
     /// The pattern to compute with; `None` if the weight is dense, and within [`with_dense_gradients`].
@@ -89,9 +88,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut slots = slots();
         // Another may have been made for the same variable meanwhile.
-        if let Some(slots) = slots.as_mut()
-            && slots.get(&self.weight).is_some_and(|slot| slot.strong_count() == 0)
-        {
+        if slots.get(&self.weight).is_some_and(|slot| slot.strong_count() == 0) {
             slots.remove(&self.weight);
         }
     }
@@ -112,7 +109,7 @@ mod tests {
     fn a_slot_lives_as_long_as_anyone_holds_it() -> Result<()> {
         let weight = Var::new(&[[1f32, 2.0]], &Device::Cpu)?;
         let id = weight.as_tensor().id();
-        let is_listed = || slots().as_ref().is_some_and(|slots| slots.contains_key(&id));
+        let is_listed = || slots().contains_key(&id);
         assert!(PatternSlot::held(weight.as_tensor()).is_none());
         let layer = PatternSlot::of(&weight.as_tensor().clone());
         let copy = layer.clone();

@@ -259,6 +259,8 @@ impl From<Arm> for String {
 
 #[cfg(test)]
 mod tests {
+    use lth_schedule::Step;
+
     use super::*;
     use crate::preset;
 
@@ -281,8 +283,12 @@ mod tests {
         assert_eq!(shorter.iter().map(|fit| fit.to.to_string()).collect::<Vec<_>>(), ["31500it", "15750it"]);
         assert_eq!(rate(&shorter[0]), rate(&longer));
         // A rate without moments is the plan's own: what is on record keeps its name.
-        let digits = preset("lenet-digits")?;
+        let mut digits = preset("lenet-digits")?;
         assert!(Arm::DenseLonger.fits(&digits.imp, 0)?.iter().all(|fit| fit.learning_rate.is_none()));
+        // The longest length that can be said is not passed.
+        digits.imp.training.length = Step { epoch: 0, iteration: u32::MAX };
+        let most = Arm::DenseLonger.fits(&digits.imp, 0)?;
+        assert!(most.iter().all(|fit| fit.to == digits.imp.training.length));
         Ok(())
     }
 

@@ -142,12 +142,12 @@ const AVX2: Model = Model {
 /// were measured up to 65 % slower than dense, at 0.7 none by more than 7 %.
 const SPARSE_MUST_COST: f64 = 0.7;
 
-/// Of a vector that is copied because channels are left out.
-const COPY: f64 = 20.0;
-
 /// The same bound where four output channels keep the same places, whose times lie closer together: with AVX2 at a density of one
 /// half they need 0.69 to 0.82 of dense.
 const BLOCKS_MUST_COST: f64 = 0.85;
+
+/// Of a vector that is copied because channels are left out.
+const COPY: f64 = 20.0;
 
 /// What is kept of a weight, as far as the choice of a kernel depends on it.
 #[derive(Clone, Copy, Debug)]

@@ -20,6 +20,8 @@ type Tensors = BTreeMap<String, Tensor>;
 pub(crate) struct Files<'a, R> {
     pub(crate) runner: &'a R,
     pub(crate) fit: &'a FitPlan,
+    /// Of its training, of which it may be a part.
+    pub(crate) n_batches: u64,
     pub(crate) records: &'a [FitRecord],
     pub(crate) written: BTreeMap<String, FileRecord>,
 }
@@ -94,12 +96,7 @@ impl<N, E, T> Files<'_, Runner<'_, N, E, T>> {
         let once = SparsitySchedule::to(sparsity, Schedule::OneShot);
         let (criterion, selection, schedule, rewind) = match (&self.fit.gradual, &self.fit.mask) {
             (Some(gradual), _) => {
-                let schedule = SparsitySchedule {
-                    window: gradual.window,
-                    every: gradual.every,
-                    ..SparsitySchedule::to(sparsity, gradual.schedule.clone())
-                };
-                (&gradual.criterion, &gradual.selection, schedule, gradual.rewind)
+                (&gradual.criterion, &gradual.selection, gradual.schedule(sparsity, self.n_batches), gradual.rewind)
             }
             (None, MaskFrom::Cut(cut)) => {
                 let criterion = cut.criterion.as_ref().unwrap_or(&rule.criterion);

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::imp::{DENSE, TICKET, arm_record};
-use crate::plan::{FitPlan, Gradual, Levels, MaskFrom, OptimizerState, Plan, PruningRule, Start, Target, Training};
+use crate::plan::{
+    FitPlan, Gradual, Interval, Levels, MaskFrom, OptimizerState, Plan, PruningRule, Start, Target, Training,
+};
 use crate::{Error, identity};
 
 /// A dense baseline A; iterative pruning to 50 % with the weights reset to their initial values; training of that ticket
@@ -193,7 +195,7 @@ impl NotebookConfig {
                 target: Target::Level(level),
                 schedule,
                 window,
-                every: None,
+                interval: Interval::Schedule,
                 rewind,
             };
             let jumps = Schedule::iterative(Self::N_JUMPS)?;

@@ -6,7 +6,9 @@ use std::num::NonZeroU32;
 use lth_mask::Selection;
 use lth_runs::Address;
 use lth_runs::experiment::{ArmRecord, Reference};
-use lth_schedule::{LearningRate, PruningRate, PruningRates, Schedule, Sparsity, Step, Window};
+use lth_schedule::{
+    LearningRate, PruningRate, PruningRates, Schedule, Sparsity, SparsitySchedule, Step, Window, update_interval,
+};
 use lth_ticket::{DynamicConfig, Rewind, Settled};
 use lth_train::OptimizerConfig;
 use serde::{Deserialize, Serialize};
@@ -263,12 +265,37 @@ pub struct Gradual {
     pub schedule: Schedule,
     /// From when to when.
     pub window: Window,
-    /// Batches between two changes of a continuous schedule; absent: one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub every: Option<NonZeroU32>,
+    /// How often the masks change.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub interval: Interval,
     /// Kept weights go back after every change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewind: Option<Rewind>,
+}
+
+impl Gradual {
+    /// To `end`, in a training of so many batches.
+    pub fn schedule(&self, end: Sparsity, n_batches: u64) -> SparsitySchedule {
+        let every = match self.interval {
+            Interval::Schedule => None,
+            Interval::Batches(batches) => Some(batches),
+            Interval::Papers => Some(update_interval(n_batches)),
+        };
+        SparsitySchedule { window: self.window, every, ..SparsitySchedule::to(end, self.schedule.clone()) }
+    }
+}
+
+/// How often a gradual pruning changes the masks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Interval {
+    /// Whenever the schedule's sparsity does: before every batch where it is continuous.
+    #[default]
+    Schedule,
+    /// So many batches apart.
+    Batches(NonZeroU32),
+    /// [`update_interval`] of the training: 100 batches apart, or fewer in a short one.
+    Papers,
 }
 
 /// Looking for a mask that settles early in a training.

@@ -9,7 +9,7 @@ use lth_criteria::by_name;
 use lth_mask::{MaskSet, select};
 use lth_runs::Address;
 use lth_runs::experiment::{Ending, Evaluated, ExperimentDir, FitRecord, Part, PathRecord};
-use lth_schedule::{SparsitySchedule, TrainingLength};
+use lth_schedule::{Step, TrainingLength};
 use lth_ticket::{
     DatasetInfo, Dynamic, EarlyBird, NetworkInfo, Notice as PruningNotice, Pruning, PruningConfig, layer_records,
 };
@@ -117,7 +117,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
                 is_checked = true;
             }
             let n_batches = data.n_train_batches() as u64;
-            let count = |step: lth_schedule::Step| u64::from(step.epoch) * n_batches + u64::from(step.iteration);
+            let count = |step: Step| u64::from(step.epoch) * n_batches + u64::from(step.iteration);
             let n_steps = count(fit.to).saturating_sub(count(fit.from));
             observer.on(&Notice::Started { fit, index, n_fits: self.plan.fits.len(), n_steps });
             let root = dir.path().to_path_buf();
@@ -276,7 +276,8 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             states.load_optimizer(after, &mut trainer)?;
         }
         let wanted = wanted(self.plan, fit);
-        let mut files = Files { runner: self, fit, records, written: BTreeMap::new() };
+        let n_batches_in_all = self.length(fit).iterations(n_batches(examples));
+        let mut files = Files { runner: self, fit, n_batches: n_batches_in_all, records, written: BTreeMap::new() };
         if wanted.contains(&Kept::Start) {
             // A ticket is what its training starts from: written before.
             let start = trainer.network().parameters().snapshot(|_, _| true)?;
@@ -311,15 +312,17 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
 
         let begun = Instant::now();
         let masks = MaskSet::from_tensors(trainer.masks())?;
-        let (mut at_end, mut at_best) = (None, None);
+        let (mut at_end, mut at_best, mut testing) = (None, None, None);
         if !matches!(ending, Ending::Failed { .. }) {
             let now = trainer.network().parameters().snapshot(|_, _| true)?;
+            let tested = Instant::now();
             at_end = Some(self.evaluated(trainer.network(), examples)?);
             if let Some((_, best)) = keeper.best.take() {
                 trainer.network().parameters().restore(&best)?;
                 at_best = Some(self.evaluated(trainer.network(), examples)?);
                 trainer.network().parameters().restore(&now)?;
             }
+            testing = Some(tested.elapsed().as_secs_f64());
             let problem = at_end.iter().chain(&at_best).find_map(not_finite);
             if let Some(reason) = problem {
                 (at_end, at_best, ending) = (None, None, Ending::Failed { reason });
@@ -359,6 +362,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             layers,
             files: files.written,
             overhead_seconds: overhead.as_secs_f64(),
+            test_seconds: testing,
             wait_seconds: Some(data_seconds),
             peak_memory_bytes: (self.peak_memory)(),
         }))
@@ -375,7 +379,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
     ) -> Result<Trained, Error> {
         let training = &self.plan.training;
         let n_batches = n_batches(examples);
-        let length = fit.length.unwrap_or(training.length);
+        let length = self.length(fit);
         if fit.from == fit.to {
             // Nothing to train: what the mask alone does.
             return Ok(Trained {
@@ -412,7 +416,8 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         let notices = std::cell::RefCell::new(Vec::new());
         let mut pruning = match &fit.gradual {
             Some(gradual) => {
-                let config = self.pruning_config(gradual, trainer.network(), fit.address.seed)?;
+                let config =
+                    self.pruning_config(gradual, trainer.network(), fit.address.seed, length.iterations(n_batches))?;
                 let told = |notice: &PruningNotice| notices.borrow_mut().push(*notice);
                 Some(Pruning::new(config).with_notices(told))
             }
@@ -461,19 +466,25 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         Ok(Trained { ending, history: recorder.history, data_seconds: recorder.data_seconds, measuring })
     }
 
-    fn pruning_config(&self, gradual: &Gradual, network: &N, seed: u64) -> Result<PruningConfig, Error> {
+    /// The length of the training that the fit is, or is a part of.
+    fn length(&self, fit: &FitPlan) -> Step {
+        fit.length.unwrap_or(self.plan.training.length)
+    }
+
+    fn pruning_config(
+        &self,
+        gradual: &Gradual,
+        network: &N,
+        seed: u64,
+        n_batches: u64,
+    ) -> Result<PruningConfig, Error> {
         let (end, selection) = self.plan.pruning.target(gradual.target, &gradual.selection, network.parameters())?;
-        let schedule = SparsitySchedule {
-            window: gradual.window,
-            every: gradual.every,
-            ..SparsitySchedule::to(end, gradual.schedule.clone())
-        };
         Ok(PruningConfig {
             criterion: by_name(&gradual.criterion, seed)?,
             selection,
             rewind: gradual.rewind,
             ranks: self.plan.pruning.ranks.clone(),
-            ..PruningConfig::new(schedule)
+            ..PruningConfig::new(gradual.schedule(end, n_batches))
         })
     }
 

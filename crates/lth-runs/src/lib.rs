@@ -30,7 +30,7 @@
 //! let dense = FitRecord {
 //!     address, plan: "0".repeat(64), starts_from: None, mask_from: vec![], description: "dense".into(), sparsity: 0.0,
 //!     span: (0, 25), ending: Ending::Done, history: vec![at], at_end: None, at_best: None, layers: vec![],
-//!     files: BTreeMap::new(), overhead_seconds: 0.1, wait_seconds: None, peak_memory_bytes: None,
+//!     files: BTreeMap::new(), overhead_seconds: 0.1, test_seconds: None, wait_seconds: None, peak_memory_bytes: None,
 //! };
 //! let dataset = DatasetRecord {
 //!     name: "digits".into(), source: "embedded".into(), checked: Checked::Made, files: vec![], mirror: None,

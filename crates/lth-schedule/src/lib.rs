@@ -49,5 +49,5 @@ pub use rate::{LearningRate, RatePlan, RateShape};
 pub use schedule::{Exponent, Logistic, Schedule};
 pub use sparsity::Sparsity;
 pub use sparsity_schedule::{SparsityPlan, SparsitySchedule};
-pub use step::{Step, TrainingLength};
+pub use step::{Step, TrainingLength, update_interval};
 pub use window::{Moment, Span, Window};

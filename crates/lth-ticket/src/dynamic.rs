@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 
 use candle_core::{DType, Device, Tensor};
 use lth_mask::Mask;
+use lth_schedule::update_interval;
 use lth_train::{BoxError, Event, Fit, Hook, HookState};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,7 +25,7 @@ use crate::random::{choose, stream};
 pub struct DynamicConfig {
     /// Which pruned weights grow.
     pub growth: Growth,
-    /// Batches between two updates. `None`: 100 as in the paper, or a twentieth of the training where that is fewer.
+    /// Batches between two updates. `None`: [`update_interval`], 100 as in the paper, or fewer in a short training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<NonZeroU32>,
     /// The part of a layer's kept weights that is exchanged, in (0, 1): at the start of the training; it falls to 0 along
@@ -77,7 +78,7 @@ impl DynamicConfig {
     }
 
     fn every(&self, n_iterations: u64) -> u64 {
-        self.every.map_or((n_iterations / 20).clamp(2, 100), |every| every.get().into())
+        self.every.unwrap_or_else(|| update_interval(n_iterations)).get().into()
     }
 
     /// The first batch at which nothing moves any more.

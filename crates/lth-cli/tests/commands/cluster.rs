@@ -25,7 +25,15 @@ fn untimed(path: &Path) -> Result<Value> {
     fn strip(value: &mut Value) {
         match value {
             Value::Object(fields) => {
-                let times = ["seconds", "valid_seconds", "overhead_seconds", "wait_seconds", "wall_seconds", "started"];
+                let times = [
+                    "seconds",
+                    "valid_seconds",
+                    "overhead_seconds",
+                    "test_seconds",
+                    "wait_seconds",
+                    "wall_seconds",
+                    "started",
+                ];
                 fields.retain(|name, _| {
                     !times.contains(&name.as_str()) && name != "peak_memory_bytes" && name != "command"
                 });

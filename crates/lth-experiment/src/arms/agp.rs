@@ -1,11 +1,11 @@
 //! Pruned gradually in one training, without rewinding.
 //!
-//! Source: Zhu & Gupta 2017, "To prune, or not to prune", eq. 1.
+//! Source: Zhu & Gupta 2017, "To prune, or not to prune", eq. 1, Δt as there.
 
 use lth_runs::Address;
 use lth_schedule::{Schedule, Window};
 
-use crate::plan::{FitPlan, Gradual, Target};
+use crate::plan::{FitPlan, Gradual, Interval, Target};
 use crate::{Arm, ImpConfig};
 
 pub(super) const WORDS: (&str, &str) =
@@ -19,7 +19,7 @@ pub(super) fn fit(config: &ImpConfig, level: u32, seed: u64) -> FitPlan {
         target: Target::Level(level),
         schedule: Schedule::Agp,
         window: Window::default(),
-        every: None,
+        interval: Interval::Papers,
         rewind: None,
     };
     FitPlan { gradual: Some(gradual), ..FitPlan::new(address, "pruned while it trains", config.training.length) }

@@ -259,10 +259,30 @@ impl From<Arm> for String {
 
 #[cfg(test)]
 mod tests {
-    use lth_schedule::Step;
+    use lth_schedule::{Sparsity, Step, TrainingLength};
 
     use super::*;
     use crate::preset;
+
+    #[test]
+    fn gradual_pruning_changes_its_mask_at_a_papers_interval() -> Result<(), Error> {
+        let experiment = preset("lenet-digits")?;
+        let [fit] = Arm::Agp.fits(&experiment.imp, 0)?.try_into().map_err(|_| Error::Plan {
+            field: "fits".into(),
+            got: "another number".into(),
+            expected: "one".into(),
+        })?;
+        let n_changes = |n_batches_per_epoch: u32| -> Result<usize, Error> {
+            let length = TrainingLength::until(Step::epoch(12), n_batches_per_epoch)?;
+            let schedule = fit.gradual.as_ref().map(|gradual| gradual.schedule(Sparsity::EMPTY, length.iterations()));
+            let Some(schedule) = schedule else { return Ok(0) };
+            let plan = schedule.plan(length)?;
+            Ok((1..length.iterations()).filter(|it| plan.sparsity(*it) != plan.sparsity(it - 1)).count())
+        };
+        // 264 batches, every 13; 24,000 batches, every 100.
+        assert_eq!((n_changes(22)?, n_changes(2_000)?), (20, 239));
+        Ok(())
+    }
 
     #[test]
     fn dense_trainings_of_another_length_stretch_their_milestones() -> Result<(), Error> {

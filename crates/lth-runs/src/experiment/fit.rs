@@ -118,6 +118,9 @@ pub struct FitRecord {
     pub files: BTreeMap<String, FileRecord>,
     /// Seconds that went into what is no training: pruning, rewinding, saving, testing.
     pub overhead_seconds: f64,
+    /// Of these the seconds of testing: of `at_end` and `at_best`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_seconds: Option<f64>,
     /// Seconds that training waited for data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_seconds: Option<f64>,
@@ -135,6 +138,12 @@ impl FitRecord {
     /// Seconds of training, without validation.
     pub fn seconds(&self) -> f64 {
         self.history.iter().map(|at| at.seconds).sum()
+    }
+
+    /// Seconds of all that its network needed of this fit: training, pruning, rewinding and saving. Validation and testing,
+    /// which measure, are left out.
+    pub fn working_seconds(&self) -> f64 {
+        self.seconds() + (self.overhead_seconds - self.test_seconds.unwrap_or(0.0)).max(0.0)
     }
 
     /// Steps that it took.
@@ -219,7 +228,11 @@ impl FitRecord {
                 return invalid(format!(", file `{}`", file.path), reason);
             }
         }
-        let times = [("wait_seconds", self.wait_seconds.unwrap_or(0.0)), ("overhead_seconds", self.overhead_seconds)];
+        let times = [
+            ("wait_seconds", self.wait_seconds.unwrap_or(0.0)),
+            ("overhead_seconds", self.overhead_seconds),
+            ("test_seconds", self.test_seconds.unwrap_or(0.0)),
+        ];
         if let Some((name, time)) = times.iter().find(|(_, time)| !(time.is_finite() && *time >= 0.0)) {
             return invalid(String::new(), format!("{name} is {time}, expected a time"));
         }

@@ -8,8 +8,8 @@ use crate::statistics::{CONFIDENCE, Estimate, Ratio, paired_ratio};
 
 /// One arm at one level in a race.
 ///
-/// Its time is all that its network needed: the training of every fit, and what is no training (pruning, rewinding, saving,
-/// testing). Validation, which is measuring, is left out.
+/// Its time is all that its network needed: the training of every fit, and what is no training (pruning, rewinding, saving).
+/// Validation and testing, which measure, are left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Racer {
     /// The arm.
@@ -64,9 +64,9 @@ pub(super) fn of(summary: &Summary, metric: Option<&str>) -> Vec<Racer> {
     racers
 }
 
-/// Seconds of the fit and of all that it needed, without validation.
+/// Seconds of the fit and of all that it needed, without what measures.
 pub(super) fn seconds_in_all(summary: &Summary, fit: &FitRecord) -> f64 {
-    summary.needed_by(fit).into_iter().map(|fit| fit.seconds() + fit.overhead_seconds).sum()
+    summary.needed_by(fit).into_iter().map(FitRecord::working_seconds).sum()
 }
 
 /// What dense's last validation says, less the margin.

@@ -1,6 +1,6 @@
 //! The figures that a summary alone can give.
 
-use crate::experiment::{Analysis, ArmFigures, ArmRecord, ArmRole, Summary, whole_fits};
+use crate::experiment::{Analysis, ArmFigures, ArmRecord, ArmRole, Racer, Summary, whole_fits};
 use crate::figure::{Axis, BarChart, BarRow, Figure, LineChart, Point, Scatter, ScatterPoint, Series, Spread};
 use crate::page::Block;
 use crate::statistics::{CONFIDENCE, Estimate, Scale};
@@ -20,9 +20,9 @@ pub(super) fn blocks(summary: &Summary, analysis: &Analysis) -> Vec<Block> {
     let metric = against_weights(summary, analysis, metric_axis(analysis), |figures| figures.metric);
     let figures = [metric, early_stop(summary, analysis)].into_iter().flatten();
     let figures = figures.chain(curves::figures(summary, analysis));
-    let figures = figures.chain(
-        [time(summary, analysis), layers(summary, analysis), step_time(summary, analysis)].into_iter().flatten(),
-    );
+    // A race has it beside its table.
+    let time = if summary.is_race { None } else { time(summary, analysis) };
+    let figures = figures.chain([time, layers(summary, analysis), step_time(summary, analysis)].into_iter().flatten());
     let figures: Vec<(Figure, String)> = figures.collect();
     if figures.is_empty() { Vec::new() } else { vec![Block::Figures(figures)] }
 }
@@ -136,19 +136,25 @@ fn against_weights(
     Some((chart.figure(), format!("{}{across}", spread_caption(summary))))
 }
 
-/// What was reached for how much training, the search included: named points, or of many arms a line each.
-fn time(summary: &Summary, analysis: &Analysis) -> Option<(Figure, String)> {
+/// What was reached for how much training, in a race for how much time in all, the search included: named points, or of
+/// many arms a line each.
+pub(super) fn time(summary: &Summary, analysis: &Analysis) -> Option<(Figure, String)> {
     let levels = chosen(&ticket_levels(summary, analysis).map(|(_, levels)| levels).unwrap_or_default());
+    let seconds = |figures: &ArmFigures| {
+        let is_of = |racer: &&Racer| racer.arm == figures.arm && racer.level == figures.level;
+        if summary.is_race { analysis.race.iter().find(is_of)?.seconds } else { figures.seconds_in_all }
+    };
     let shown: Vec<(&ArmFigures, f64, Estimate)> = analysis
         .figures
         .iter()
         .filter(|figures| figures.role != ArmRole::Search)
-        .filter_map(|figures| Some((figures, figures.seconds_in_all?.mean, figures.metric?)))
+        .filter_map(|figures| Some((figures, seconds(figures)?.mean, figures.metric?)))
         .filter(|(_, seconds, _)| *seconds > 0.0)
         .collect();
     let most = shown.iter().map(|(_, seconds, _)| *seconds).reduce(f64::max)?;
     let least = shown.iter().map(|(_, seconds, _)| *seconds).reduce(f64::min)?;
-    let label = "seconds of training, search included";
+    let label =
+        if summary.is_race { "seconds in all, search included" } else { "seconds of training, search included" };
     let x = if most > 8.0 * least { Axis::log(label) } else { Axis::linear(label) };
     let title = format!("Time against {}", analysis.measure.name);
     let few: Vec<_> =

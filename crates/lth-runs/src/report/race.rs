@@ -6,17 +6,18 @@ use crate::statistics::{LEAST_SEEDS, Ratio, Scale, Verdict, VerdictKind};
 use crate::table::{Align, Table};
 
 use super::format::{duration, metric, metric_title, share, with_interval};
-use super::tables;
+use super::{charts, tables};
 
 /// Who won, and the table of all; nothing where there was no race.
 pub(super) fn blocks(summary: &Summary, analysis: &Analysis) -> Vec<Block> {
     let Some(result) = result(summary, analysis) else { return Vec::new() };
-    let caption = "The time in all is of everything that an arm's network needed: search, training, pruning, rewinding, saving, \
-                   testing; without validation, which is measuring. Means over the seeds, times as geometric means of ratios \
-                   to dense's of the same seed, with 95 % intervals. To the target: until a validation of the network, as \
+    let caption = "The time in all is of everything that an arm's network needed: search, training, pruning, rewinding and \
+                   saving; without validation and testing, which measure. Means over the seeds, times as geometric means \
+                   of ratios to dense's of the same seed, with 95 % intervals. To the target: until a validation of the network, as \
                    sparse as it ends, first was as good as dense's last one less the margin, over the seeds in which it was; \
                    what is no training of its own counts before; no correction is made there.";
     let mut blocks = vec![Block::Paragraph(result)];
+    blocks.extend(charts::time(summary, analysis).map(|figure| Block::Figures(vec![figure])));
     blocks.extend(tables::few_and_all(summary, analysis, caption, |is_shown| standings(analysis, is_shown)));
     blocks
 }

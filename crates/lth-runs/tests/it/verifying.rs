@@ -10,7 +10,7 @@ fn times_are_no_difference_and_a_bit_is() {
     let first = imp(&[1, 2], 2);
     let mut second = first.clone();
     second.fits.iter_mut().for_each(|fit| {
-        fit.overhead_seconds += 1.0;
+        (fit.overhead_seconds, fit.test_seconds) = (fit.overhead_seconds + 1.0, Some(1.0));
         fit.peak_memory_bytes = Some(7);
         fit.history.iter_mut().for_each(|at| (at.seconds, at.valid_seconds) = (9.0, 9.0));
     });

@@ -95,6 +95,7 @@ fn fit(run: &OldRun, address: Address, starts_from: Option<Address>) -> FitRecor
             .filter_map(|(what, file)| Some((what.to_owned(), file.clone()?)))
             .collect(),
         overhead_seconds: 0.0,
+        test_seconds: None,
         wait_seconds: run.wait_seconds,
         peak_memory_bytes: run.peak_memory_bytes,
     }

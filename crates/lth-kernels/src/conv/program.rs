@@ -2,8 +2,10 @@
 //!
 //! For one class of target positions the picture is cut into tiles of registers (`rows` × columns × a piece of the
 //! batch) and the source channels into chunks whose part of the picture stays in L1. A program holds, chunk by chunk
-//! and row by row, where in the packed panel each kept weight reads; such an entry has a number, and the program's list
-//! of kept weights says which entry is whose.
+//! and row by row, where in the packed panel each kept weight reads; such an entry has a number, and the program's
+//! positions say which weight is whose.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -32,6 +34,10 @@ const ALONE: usize = 1 << 14;
 
 /// Sums of the weight gradient over different parts of the pictures and of the batch, about; they are added at the end.
 const MAX_SUMS: usize = 8;
+
+/// Rows of all sums, about. Every sum of an entry is cleared, gone through beside its panel, and added at the end: of a layer
+/// with 512 channels of 2×2 that took more than a third of its gradients, with one sum for each eighth of the batch.
+const SUM_ROWS: usize = 512;
 
 /// Kept weights that a row should have in a chunk: below it, loading and storing the sums costs more than the work.
 const WANTED_ENTRIES: usize = 64;
@@ -145,9 +151,11 @@ impl Tiling {
         map.geometry.batch.div_ceil(self.batch_vectors * lanes)
     }
 
-    /// Panels whose products go into one sum of the weight gradient: different sums can run on different threads.
-    pub(crate) fn panels_per_sum(&self, n_batch_parts: usize) -> usize {
-        self.n_panels().div_ceil(MAX_SUMS.div_ceil(n_batch_parts.max(1)))
+    /// Panels, of all pieces of the batch, whose products go into one sum of the weight gradient. Different sums can run on
+    /// different threads, but so can different rows: as many sums as make some tasks of them, whatever the number of threads.
+    pub(crate) fn panels_per_sum(&self, map: &Map, lanes: usize) -> usize {
+        let wanted = (SUM_ROWS / (map.rows * map.geometry.groups).max(1)).clamp(1, MAX_SUMS);
+        (self.n_panels() * self.n_batch_parts(map, lanes)).div_ceil(wanted).max(1)
     }
 
     /// Whether a panel would be what lies in the source already: whole planes of the whole batch.
@@ -258,6 +266,18 @@ pub(crate) struct ClassProgram {
 }
 
 impl ClassProgram {
+    /// Sums of the weight gradient that each of its entries has.
+    pub(crate) fn n_sums(&self, map: &Map, lanes: usize) -> usize {
+        let n_panels = self.tiling.n_panels() * self.tiling.n_batch_parts(map, lanes);
+        n_panels.div_ceil(self.tiling.panels_per_sum(map, lanes))
+    }
+
+    /// The entries of some rows in one chunk, which are numbered one after the other.
+    pub(crate) fn entries(&self, map: &Map, group: usize, chunk: usize, rows: &Range<usize>) -> Range<usize> {
+        let begin = |row| self.segments[self.segment_index(map, group, chunk, row)] as usize;
+        begin(rows.start)..begin(rows.end)
+    }
+
     pub(crate) fn segment_index(&self, map: &Map, group: usize, chunk: usize, row: usize) -> usize {
         ((group * self.tiling.n_chunks + chunk) * map.rows + row) * self.tiling.n_segments
     }
@@ -280,36 +300,17 @@ impl ProgramKey {
     }
 }
 
-/// A kept weight: where it lies, and which entry it is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Kept {
-    pub(crate) position: u32,
-    pub(crate) entry: u32,
-}
-
 /// A mask's lists for one direction of a convolution.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) map: Map,
     pub(crate) kind: ProgramKind,
     pub(crate) classes: Vec<ClassProgram>,
-    /// The kept weights that are multiplied with anything, as they lie in the weight.
-    pub(crate) kept: Vec<Kept>,
-    /// Where each output's begin in `kept`, and the end.
-    pub(crate) outputs: Vec<u32>,
+    /// Where in the weight each entry's lies, class by class: the kept weights that are multiplied with anything.
+    pub(crate) positions: Vec<u32>,
 }
 
 impl Program {
-    /// Sums of the weight gradient that every entry has: as many as the class with the most.
-    pub(crate) fn n_sums<T: Number>(&self) -> usize {
-        let lanes = T::kernels().lanes;
-        let of = |class: &ClassProgram| {
-            let n_parts = class.tiling.n_batch_parts(&self.map, lanes);
-            n_parts * class.tiling.n_panels().div_ceil(class.tiling.panels_per_sum(n_parts))
-        };
-        self.classes.iter().map(of).max().unwrap_or(1)
-    }
-
     /// `kept` has the weight's elements, 0 = pruned. For lists of blocks the outputs of every four keep the same.
     pub(crate) fn new<T: Number>(
         geometry: &Geometry,
@@ -328,31 +329,11 @@ impl Program {
                 ClassProgram::new(Tiling::new(class, &map, kernels, density, kind), &map, kept, &mut positions)
             })
             .collect();
-        let mut entries = vec![u32::MAX; kept.len()];
-        for (entry, &position) in positions.iter().enumerate() {
-            entries[position as usize] = entry as u32;
-        }
         if kind == ProgramKind::Blocks {
             // Kernels read what the first of four rows lists for all of them.
             assert!(classes.iter().all(|class| class.are_blocks(&map)), "four outputs keep the same places");
         }
-        let per_output = geometry.in_per_group() * geometry.n_taps();
-        let of_output = |output: usize| -> Vec<Kept> {
-            let weights = output * per_output..(output + 1) * per_output;
-            let all = weights.map(|at| Kept { position: at as u32, entry: entries[at] });
-            all.filter(|kept| kept.entry != u32::MAX).collect()
-        };
-        let lists: Vec<Vec<Kept>> = if entries.len() < ALONE {
-            (0..geometry.out_channels).map(of_output).collect()
-        } else {
-            (0..geometry.out_channels).into_par_iter().map(of_output).collect()
-        };
-        let (mut kept, mut outputs) = (Vec::with_capacity(positions.len()), vec![0]);
-        for list in lists {
-            kept.extend(list);
-            outputs.push(kept.len() as u32);
-        }
-        Self { map, kind, classes, kept, outputs }
+        Self { map, kind, classes, positions }
     }
 }
 

@@ -15,22 +15,22 @@ use super::geometry::{Direction, Map};
 use super::kernel::table::{Number, ProgramKind, SparseDotFn, SparseFn};
 use super::kernel::tile::{Pitch, SparseTile};
 use super::mend;
-use super::program::{ClassProgram, Kept, PANEL_BYTES, Program};
+use super::program::{ClassProgram, PANEL_BYTES, Program};
 use super::scratch::{Shared, copy, for_each_task, with_buffers};
 use crate::parallel::all_written;
 
 /// Bytes of sums or of factors that one task may go through before it comes to the next tile.
 const SUMS_BYTES: usize = 512 << 10;
-/// Outputs whose weights' gradients one task writes.
-const OUTPUT_BLOCK: usize = 8;
-/// Kept weights whose values one task fetches.
+/// Rows whose weights' gradients one task writes.
+const ROW_BLOCK: usize = 16;
+/// Weights whose values one task fetches, or whose gradients it clears.
 const FETCH: usize = 1 << 14;
 
 /// The forward pass or the input gradient (whichever the program is of): writes all of `target`. Whether all kept weights
 /// are finite comes back: one that is not makes NaN of the zeros of padding.
 pub(crate) fn apply<T: Number>(program: &Program, weight: &[T], source: &[T], target: &mut [MaybeUninit<T>]) -> bool {
-    with_buffers::<T, _>(program.kept.len(), 0, |values, _| {
-        fetch(&program.kept, weight, values);
+    with_buffers::<T, _>(program.positions.len(), 0, |values, _| {
+        fetch(&program.positions, weight, values);
         apply_packed(program, values, source, target);
         mend::are_finite(values)
     })
@@ -38,8 +38,8 @@ pub(crate) fn apply<T: Number>(program: &Program, weight: &[T], source: &[T], ta
 
 /// The kept weights in the order of the program's entries.
 pub(crate) fn packed<T: Number>(program: &Program, weight: &[T]) -> Vec<T> {
-    let mut values = vec![T::default(); program.kept.len()];
-    fetch(&program.kept, weight, &mut values);
+    let mut values = vec![T::default(); program.positions.len()];
+    fetch(&program.positions, weight, &mut values);
     values
 }
 
@@ -87,8 +87,8 @@ pub(crate) fn gradients<T: Number>(
     weight_grad: &mut [MaybeUninit<T>],
 ) -> bool {
     assert_eq!(program.map.direction, Direction::InputGradient);
-    with_buffers::<T, _>(program.kept.len(), 0, |values, _| {
-        fetch(&program.kept, weight, values);
+    with_buffers::<T, _>(program.positions.len(), 0, |values, _| {
+        fetch(&program.positions, weight, values);
         let target = Shared::of_uninit(check(program, values, output_grad, input_grad));
         let is_finite = with_dots(program, weight_grad, |sums| {
             run(program, output_grad, Some(Products { values, target }), Some(Dots { factors: input, sums }));
@@ -106,7 +106,7 @@ fn check<'a, T>(
     target: &'a mut [MaybeUninit<T>],
 ) -> &'a mut [MaybeUninit<T>] {
     let [source_len, target_len] = lengths(&program.map);
-    assert_eq!(values.len(), program.kept.len());
+    assert_eq!(values.len(), program.positions.len());
     assert_eq!(source.len(), source_len);
     assert_eq!(target.len(), target_len);
     target
@@ -121,52 +121,62 @@ fn lengths(map: &Map) -> [usize; 2] {
     ]
 }
 
-fn fetch<T: Number>(kept: &[Kept], weight: &[T], values: &mut [T]) {
-    assert_eq!(values.len(), kept.len());
-    let out = Shared::new(values);
-    let fetch = |kept: &[Kept]| {
-        for kept in kept {
-            // SAFETY: entries are numbers below the number of kept weights, each of one weight alone.
-            unsafe { *out.at(kept.entry as usize) = weight[kept.position as usize] };
-        }
+fn fetch<T: Number>(positions: &[u32], weight: &[T], values: &mut [T]) {
+    assert_eq!(values.len(), positions.len());
+    let fetch = |(values, positions): (&mut [T], &[u32])| {
+        values.iter_mut().zip(positions).for_each(|(value, &position)| *value = weight[position as usize]);
     };
-    if kept.len() <= FETCH { fetch(kept) } else { kept.par_chunks(FETCH).for_each(fetch) }
+    if values.len() <= FETCH {
+        fetch((values, positions));
+    } else {
+        values.par_chunks_mut(FETCH).zip(positions.par_chunks(FETCH)).for_each(fetch);
+    }
 }
 
 /// Runs `dot`, which sums for each entry over some parts of the work, and writes all of the weight's gradient: the sums of
 /// an entry are added in order. Whether all are finite comes back.
 fn with_dots<T: Number>(program: &Program, grad: &mut [MaybeUninit<T>], dot: impl FnOnce(Shared<T>)) -> bool {
-    let g = &program.map.geometry;
-    let n_sums = program.n_sums::<T>();
-    let (n_entries, per_output) = (program.kept.len(), g.in_per_group() * g.n_taps());
-    assert_eq!(grad.len(), g.out_channels * per_output);
-    let work = grad.len();
+    let (map, lanes) = (&program.map, T::kernels().lanes);
+    let g = &map.geometry;
+    assert_eq!(grad.len(), g.out_channels * g.in_per_group() * g.n_taps());
+    let n_elements = grad.len();
     let grad = Shared::of_uninit(grad);
+    for_each_task(n_elements.div_ceil(FETCH), n_elements, |task| {
+        let len = FETCH.min(n_elements - task * FETCH);
+        // SAFETY: a part of the gradient; zero bytes are the number zero.
+        unsafe { grad.at(task * FETCH).write_bytes(0, len) };
+    });
+    let n_sums: usize = program.classes.iter().map(|class| class.offsets.len() * class.n_sums(map, lanes)).sum();
     let is_finite = AtomicBool::new(true);
-    with_buffers::<T, _>(n_entries * n_sums, 0, |sums, _| {
+    with_buffers::<T, _>(n_sums, 0, |sums, _| {
         dot(Shared::new(sums));
-        let sums = &*sums;
-        for_each_task(g.out_channels.div_ceil(OUTPUT_BLOCK), work, |block| {
-            // Stays 0 while the sums are finite.
-            let mut probe = T::default();
-            for output in block * OUTPUT_BLOCK..g.out_channels.min((block + 1) * OUTPUT_BLOCK) {
-                let first = output * per_output;
-                // SAFETY: the weights of an output, which no other task writes; zero bytes are the number zero.
-                let grad = unsafe {
-                    grad.at(first).write_bytes(0, per_output);
-                    std::slice::from_raw_parts_mut(grad.at(first), per_output)
-                };
-                for kept in &program.kept[program.outputs[output] as usize..program.outputs[output + 1] as usize] {
-                    let of_parts = (0..n_sums).map(|part| sums[part * n_entries + kept.entry as usize]);
-                    let sum = of_parts.fold(T::default(), |sum, part| sum + part);
-                    grad[kept.position as usize - first] = sum;
-                    probe += sum * T::default();
+        let mut sums = &*sums;
+        for class in &program.classes {
+            let (n_entries, n_sums) = (class.offsets.len(), class.n_sums(map, lanes));
+            let of_class;
+            (of_class, sums) = sums.split_at(n_entries * n_sums);
+            let positions = &program.positions[class.first_entry..][..n_entries];
+            // Some rows of a task, chunk by chunk as they are listed: what they write lies close together, too.
+            let n_blocks = map.rows.div_ceil(ROW_BLOCK);
+            for_each_task(n_blocks * g.groups, n_entries, |task| {
+                let (group, block) = (task / n_blocks, task % n_blocks);
+                let rows = block * ROW_BLOCK..((block + 1) * ROW_BLOCK).min(map.rows);
+                // Stays 0 while the sums are finite.
+                let mut probe = T::default();
+                for chunk in 0..class.tiling.n_chunks {
+                    for entry in class.entries(map, group, chunk, &rows) {
+                        let of_parts = (0..n_sums).map(|part| of_class[part * n_entries + entry]);
+                        let sum = of_parts.fold(T::default(), |sum, part| sum + part);
+                        // SAFETY: a place of this entry's weight alone, inside the gradient.
+                        unsafe { *grad.at(positions[entry] as usize) = sum };
+                        probe += sum * T::default();
+                    }
                 }
-            }
-            if probe != T::default() {
-                is_finite.store(false, Ordering::Relaxed);
-            }
-        });
+                if probe != T::default() {
+                    is_finite.store(false, Ordering::Relaxed);
+                }
+            });
+        }
     });
     is_finite.into_inner()
 }
@@ -185,7 +195,7 @@ struct Products<'a, T> {
 struct Dots<'a, T> {
     /// Like the program's target.
     factors: &'a [T],
-    /// For each of the program's `n_sums`, one of every entry.
+    /// Class by class, for each of its sums one of every entry.
     sums: Shared<T>,
 }
 
@@ -193,11 +203,17 @@ fn run<T: Number>(program: &Program, source: &[T], products: Option<Products<'_,
     let [source_len, target_len] = lengths(&program.map);
     assert_eq!(source.len(), source_len);
     assert!(dots.is_none_or(|dots| dots.factors.len() == target_len));
+    let mut dots = dots;
     for class in &program.classes {
         let pass = Pass::new(program, class, source, products, dots);
         let positions = class.tiling.class.target.size.iter().product::<usize>();
         let work = class.offsets.len() * positions * program.map.geometry.batch + target_len;
         for_each_task(pass.n_tasks(), work, |task| pass.task(task));
+        // Behind this class's.
+        if let Some(dots) = &mut dots {
+            let n_sums = class.offsets.len() * class.n_sums(&program.map, T::kernels().lanes);
+            dots.sums = Shared::from_pointer(dots.sums.at(n_sums));
+        }
     }
 }
 
@@ -219,11 +235,9 @@ struct Pass<'a, T: 'static> {
     /// Numbers of the batch in one tile.
     width: usize,
     n_batch_parts: usize,
-    /// Panels that a task goes through, and tasks that it takes to go through all.
+    /// Panels, of all pieces of the batch, and how many of them a task goes through.
+    n_panels: usize,
     panels_at_once: usize,
-    n_panel_ranges: usize,
-    /// Sums that every entry has.
-    n_sums: usize,
     row_range: usize,
     n_row_ranges: usize,
     /// Chunks that are packed at a time.
@@ -248,8 +262,8 @@ impl<'a, T: Number> Pass<'a, T> {
         let tile_len = tiling.shape.rows * tiling.shape.vectors * kernels.lanes;
         let width = tiling.batch_vectors * kernels.lanes;
         let n_batch_parts = tiling.n_batch_parts(map, kernels.lanes);
-        let panels_at_once = if dots.is_some() { tiling.panels_per_sum(n_batch_parts) } else { 1 };
-        let n_panel_ranges = tiling.n_panels().div_ceil(panels_at_once);
+        let n_panels = tiling.n_panels() * n_batch_parts;
+        let panels_at_once = if dots.is_some() { tiling.panels_per_sum(map, kernels.lanes) } else { 1 };
         let band_bytes = tiling.n_tiles[1] * tile_len * size_of::<T>();
         let fitting = (SUMS_BYTES / band_bytes).max(16);
         let is_source = tiling.is_source(map, kernels.lanes);
@@ -260,7 +274,7 @@ impl<'a, T: Number> Pass<'a, T> {
             threads if is_source => 4 * threads,
             threads => 2 * threads,
         };
-        let tasks = n_batch_parts * map.geometry.groups * n_panel_ranges;
+        let tasks = map.geometry.groups * n_panels.div_ceil(panels_at_once);
         let wanted = map.rows.div_ceil(wanted_tasks.div_ceil(tasks)).max(16);
         let row_range = map.rows.div_ceil(map.rows.div_ceil(fitting.min(wanted)).max(1)).max(1);
         let row_range = row_range.next_multiple_of(rows_at_once);
@@ -278,9 +292,8 @@ impl<'a, T: Number> Pass<'a, T> {
             own_pitch: Pitch { row: tiling.shape.vectors * kernels.lanes, column: kernels.lanes, log_unit: 0 },
             width,
             n_batch_parts,
+            n_panels,
             panels_at_once,
-            n_panel_ranges,
-            n_sums: program.n_sums::<T>(),
             row_range,
             n_row_ranges: map.rows.div_ceil(row_range),
             chunks_at_once: if is_source || tiling.bands > 1 {
@@ -293,18 +306,16 @@ impl<'a, T: Number> Pass<'a, T> {
     }
 
     fn n_tasks(&self) -> usize {
-        self.n_row_ranges * self.n_batch_parts * self.n_panel_ranges * self.program.map.geometry.groups
+        self.n_row_ranges * self.n_panels.div_ceil(self.panels_at_once) * self.program.map.geometry.groups
     }
 
     fn task(&self, task: usize) {
         let (map, tiling) = (&self.program.map, &self.class.tiling);
         let (range, rest) = (task % self.n_row_ranges, task / self.n_row_ranges);
-        // Pieces of the batch one after the other: they share the cache lines that prefetching brings.
-        let (part, rest) = (rest % self.n_batch_parts, rest / self.n_batch_parts);
-        let (panels, group) = (rest % self.n_panel_ranges, rest / self.n_panel_ranges);
+        let n_sums = self.n_panels.div_ceil(self.panels_at_once);
         // Which sum of each entry is this task's.
-        let sum = panels * self.n_batch_parts + part;
-        let panels = panels * self.panels_at_once..((panels + 1) * self.panels_at_once).min(tiling.n_panels());
+        let (sum, group) = (rest % n_sums, rest / n_sums);
+        let panels = sum * self.panels_at_once..((sum + 1) * self.panels_at_once).min(self.n_panels);
         let rows = range * self.row_range..((range + 1) * self.row_range).min(map.rows);
         if let Some(dots) = self.dots {
             self.clear(dots.sums, group, &rows, sum);
@@ -316,7 +327,9 @@ impl<'a, T: Number> Pass<'a, T> {
         let panel_len = if self.is_source { 0 } else { panel_len };
         with_buffers::<T, _>(panel_len, sums_len + factors_len, |buffer, tiles| {
             let (sums, factors) = tiles.split_at_mut(sums_len);
-            for at in panels {
+            for panel in panels {
+                // Pieces of the batch one after the other: they share the cache lines that prefetching brings.
+                let (at, part) = (panel / self.n_batch_parts, panel % self.n_batch_parts);
                 let bands = at * tiling.bands..((at + 1) * tiling.bands).min(tiling.n_tiles[0]);
                 // Several bands share a panel only if it holds all chunks.
                 for first_chunk in (0..tiling.n_chunks).step_by(self.chunks_at_once) {
@@ -335,18 +348,10 @@ impl<'a, T: Number> Pass<'a, T> {
 
     /// Zeroes the sums that a task is for.
     fn clear(&self, sums: Shared<T>, group: usize, rows: &Range<usize>, sum: usize) {
-        let (map, class) = (&self.program.map, self.class);
-        let n_entries = self.program.kept.len();
-        for chunk in 0..class.tiling.n_chunks {
-            let end = class.segment_index(map, group, chunk, rows.end - 1) + class.tiling.n_segments;
-            let from = class.segments[class.segment_index(map, group, chunk, rows.start)] as usize;
-            let len = class.segments[end] as usize - from;
-            // Other classes may have more sums.
-            for sum in (sum..self.n_sums).step_by(self.n_batch_parts * self.n_panel_ranges) {
-                let first = sum * n_entries + class.first_entry + from;
-                // SAFETY: these sums of these rows' entries are this task's alone; zero bytes are the number zero.
-                unsafe { sums.at(first).write_bytes(0, len) };
-            }
+        for chunk in 0..self.class.tiling.n_chunks {
+            let entries = self.class.entries(&self.program.map, group, chunk, rows);
+            // SAFETY: these sums of these rows' entries are this task's alone; zero bytes are the number zero.
+            unsafe { sums.at(sum * self.class.offsets.len() + entries.start).write_bytes(0, entries.len()) };
         }
     }
 
@@ -355,7 +360,6 @@ impl<'a, T: Number> Pass<'a, T> {
         let (map, class, tiling) = (&self.program.map, self.class, &self.class.tiling);
         let &Piece { group, sum, rows, chunks, places } = piece;
         let n_tiles = tiling.n_tiles[1];
-        let n_entries = self.program.kept.len();
         let channel_len = map.target[0] * map.target[1] * map.geometry.batch;
         let channel = |row| (group * map.rows + row) * channel_len;
         // Of a tile's rows one after the other, as they are gone through.
@@ -385,7 +389,7 @@ impl<'a, T: Number> Pass<'a, T> {
                     let (direct, copied) = (places.direct[tile], copied(row, tile));
                     let args = SparseTile {
                         segments: segments.as_ptr(),
-                        offsets: class.offsets.as_ptr(),
+                        offsets: self.class.offsets.as_ptr(),
                         panel,
                         row_pitch: tiling.row_pitch,
                         target: if direct.is_some() { places.pitch } else { self.own_pitch },
@@ -412,7 +416,7 @@ impl<'a, T: Number> Pass<'a, T> {
                             Some(in_channel) => dots.factors[channel(row) + in_channel..].as_ptr(),
                             None => factors[copied..][..tiles_len].as_ptr(),
                         };
-                        let sums = dots.sums.at(sum * n_entries + class.first_entry);
+                        let sums = dots.sums.at(sum * self.class.offsets.len());
                         // SAFETY: as above; these sums of these rows' entries are this task's alone.
                         unsafe { dot_kernel(&args, factors, sums) };
                     }

@@ -256,6 +256,18 @@ mod tests {
         Ok(())
     }
 
+    /// Eight tensors of 2^61 - 1 bytes, one behind the other, and one that ends where the sum has wrapped.
+    fn wrapping() -> String {
+        const LEN: u64 = (1 << 61) - 1;
+        let tensor = |at: u64| {
+            let (from, to) = (at.wrapping_mul(LEN), (at + 1).wrapping_mul(LEN));
+            format!(r#""t{at}":{{"dtype":"U8","shape":[{LEN}],"data_offsets":[{from},{to}]}}"#)
+        };
+        let last = 8u64.wrapping_mul(LEN);
+        let end = format!(r#""u":{{"dtype":"U8","shape":[9],"data_offsets":[{last},1]}}"#);
+        format!("{{{},{end}}}", (0..8).map(tensor).collect::<Vec<_>>().join(","))
+    }
+
     #[test]
     fn headers_that_lie_are_errors() {
         let huge = u64::MAX / 8;
@@ -266,6 +278,8 @@ mod tests {
             r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#.to_owned(),
             "[".repeat(100_000),
             "{}".to_owned(),
+            // Lengths that wrap when they are added.
+            wrapping(),
         ];
         for header in &claims {
             assert!(matches!(MaskSet::from_bytes(&file(header, &[0])), Err(Error::File(_))), "{header:.60}");

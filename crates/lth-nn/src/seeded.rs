@@ -122,6 +122,20 @@ mod tests {
     }
 
     #[test]
+    fn values_follow_the_seed_and_the_name_alone() -> Result<()> {
+        let of = |seed: u64, names: [&str; 2]| -> Result<Vec<Vec<f32>>> {
+            let builder = seeded_builder(&VarMap::new(), seed, DType::F32, &Device::Cpu);
+            let values = |name: &str| builder.get_with_hints(40, name, DEFAULT_KAIMING_UNIFORM)?.to_vec1();
+            names.iter().map(|name| values(name)).collect()
+        };
+        let first = of(1, ["v", "w"])?;
+        // Whatever was asked for before.
+        assert_eq!(of(1, ["w", "v"])?, [first[1].clone(), first[0].clone()]);
+        assert!(first[0] != first[1] && of(2, ["v", "w"])?.iter().all(|values| !first.contains(values)));
+        Ok(())
+    }
+
+    #[test]
     fn a_variable_that_is_there_is_kept_and_must_fit() -> Result<()> {
         let variables = VarMap::new();
         let builder = seeded_builder(&variables, 1, DType::F32, &Device::Cpu);

@@ -224,3 +224,15 @@ pub fn resnet18_weights() -> Resource {
         check: Check::Sha256("f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_file_or_of_a_digest_vouches_for_no_whole() {
+        let digits = |n: usize| "0".repeat(n);
+        assert!(Check::Sha256(digits(64)).is_whole() && Check::Md5(digits(32)).is_whole());
+        assert!(!Check::Sha256(digits(8)).is_whole() && !Check::Md5FirstMib(digits(32)).is_whole());
+    }
+}

@@ -52,11 +52,23 @@ fn run(
     p: &Conv2dParams,
     layout: Layout,
 ) -> Result<[Tensor; 3]> {
+    run_against(x, weight, pattern, p, layout, &|shape| Ok(noise32(77, shape)))
+}
+
+/// The same, for a gradient of the output of one's own.
+fn run_against(
+    x: &Tensor,
+    weight: &Tensor,
+    pattern: Option<&Pattern>,
+    p: &Conv2dParams,
+    layout: Layout,
+    cotangent: &dyn Fn(&[usize]) -> Result<Tensor>,
+) -> Result<[Tensor; 3]> {
     let (x, weight) = (Var::from_tensor(x)?, Var::from_tensor(weight)?);
     let inside = to_layout(&x, Layout::Nchw, layout)?;
     let y = conv2d(&inside, &weight, pattern, &Conv2dParams { layout, ..*p })?;
     let y = to_layout(&y, layout, Layout::Nchw)?;
-    let cotangent = noise32(77, y.dims()).to_dtype(y.dtype())?;
+    let cotangent = cotangent(y.dims())?.to_dtype(y.dtype())?;
     let gradients = (&y * cotangent)?.sum_all()?.backward()?;
     let of = |var: &Var| gradients.get(var).expect("tracked").clone();
     Ok([y, of(&x), of(&weight)])
@@ -229,7 +241,16 @@ fn what_is_not_finite_reaches_what_a_kept_weight_carries_it_to_and_nothing_else(
         (params((2, 2), (0, 0), (1, 1), 1), [4, 5, 2, 3], [5, 9]),
     ] {
         let inputs = filters[1] * p.groups;
-        let mask = mask(4, &filters, 0.3);
+        // A filter and an input are pruned whole, or else nothing would run compact.
+        let [_, per_group, height, width] = filters;
+        let mut kept = values(&mask(4, &filters, 0.3));
+        for (at, kept) in kept.iter_mut().enumerate() {
+            let (output, input) = (at / (per_group * height * width), at / (height * width) % per_group);
+            if output == 1 || (p.groups == 1 && input == per_group - 1) {
+                *kept = 0.0;
+            }
+        }
+        let mask = Tensor::from_vec(kept, &filters, &Device::Cpu)?.to_dtype(DType::U8)?;
         let pattern = Pattern::new(&mask)?;
         for batch in [2, 17, 64] {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -245,12 +266,22 @@ fn what_is_not_finite_reaches_what_a_kept_weight_carries_it_to_and_nothing_else(
                 let spoilt_x = with(&x, &[0, side[1] - 1, middle, x.elem_count() - 1])?;
                 // Weights of every tap, kept and pruned.
                 let spoilt_weight = with(&weight, &[0, 5, 10, weight.elem_count() - 1])?;
-                for (x, weight) in [(&spoilt_x, &weight), (&x, &spoilt_weight)] {
-                    let expected = by_hand(x, weight, &mask, &p)?.map(|tensor| finite(&tensor));
+                let fine = |shape: &[usize]| Ok(noise32(77, shape));
+                // Corners of the first picture's last filter and of the last picture, and one inside.
+                let spoilt = |shape: &[usize]| {
+                    let (all, plane) = (noise32(77, shape), shape[2] * shape[3]);
+                    with(&all, &[(shape[1] - 1) * plane, plane / 2, all.elem_count() - 1])
+                };
+                for (x, weight, cotangent) in [
+                    (&spoilt_x, &weight, &fine as &dyn Fn(&[usize]) -> Result<Tensor>),
+                    (&x, &spoilt_weight, &fine),
+                    (&x, &weight, &spoilt),
+                ] {
+                    let expected = by_hand(x, weight, &mask, &p, cotangent)?.map(|tensor| finite(&tensor));
                     for kernel in [Kernel::Dense, Kernel::Sparse, Kernel::Compact] {
                         for set in InstructionSet::ALL {
                             for layout in LAYOUTS {
-                                let y = || kernel.run(|| run(x, weight, Some(&pattern), &p, layout));
+                                let y = || kernel.run(|| run_against(x, weight, Some(&pattern), &p, layout, cotangent));
                                 let Some(result) = set.run(y).transpose()? else { continue };
                                 for (what, ours, expected) in
                                     [("y", 0), ("dx", 1), ("dw", 2)].map(|(what, i)| (what, i, &expected[i]))
@@ -286,13 +317,19 @@ fn what_is_not_finite_reaches_what_a_kept_weight_carries_it_to_and_nothing_else(
     Ok(())
 }
 
-/// Output, input gradient and weight gradient as [`run`] gives them, by the definition: what is pruned or outside is not
+/// Output, input gradient and weight gradient as [`run_against`] gives them, by the definition: what is pruned or outside is not
 /// read.
-fn by_hand(x: &Tensor, weight: &Tensor, mask: &Tensor, p: &Conv2dParams) -> Result<[Tensor; 3]> {
+fn by_hand(
+    x: &Tensor,
+    weight: &Tensor,
+    mask: &Tensor,
+    p: &Conv2dParams,
+    cotangent: &dyn Fn(&[usize]) -> Result<Tensor>,
+) -> Result<[Tensor; 3]> {
     let ((n, c, h, w), (o, per_group, kh, kw)) = (x.dims4()?, weight.dims4()?);
     let y_shape = naive(&x.zeros_like()?, weight, p)?;
     let (_, _, oh, ow) = y_shape.dims4()?;
-    let cotangent = values(&noise32(77, y_shape.dims()));
+    let cotangent = values(&cotangent(y_shape.dims())?);
     let (xs, ws, kept) = (values(x), values(weight), values(mask));
     let (mut y, mut dx, mut dw) = (vec![0.0; n * o * oh * ow], vec![0.0; xs.len()], vec![0.0; ws.len()]);
     for at in 0..y.len() {

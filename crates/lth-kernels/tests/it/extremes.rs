@@ -46,14 +46,15 @@ fn lengths_that_would_overflow_are_refused_by_name() -> Result<()> {
 
 #[test]
 fn a_stride_beyond_the_picture_is_as_good_as_any_other() -> Result<()> {
-    for batch in [3, 17] {
+    // Few channels are unfolded, many are not.
+    for (batch, channels) in [(3, 2), (17, 2), (3, 16), (17, 16)] {
         for layout in [Layout::Nchw, Layout::Chwn] {
             for sparse in [false, true] {
-                let weight = noise(2, &[3, 2, 3, 2]);
+                let weight = noise(2, &[3, channels, 3, 2]);
                 let pattern = sparse.then(|| Pattern::new(&noise(5, weight.dims()).gt(0.6)?)).transpose()?;
                 let of = |stride| -> Result<Vec<Tensor>> {
                     let params = Conv2dParams { stride, padding: (1, 1), layout, ..Conv2dParams::default() };
-                    let x = Var::from_tensor(&to_layout(&noise(1, &[batch, 2, 6, 5]), Layout::Nchw, layout)?)?;
+                    let x = Var::from_tensor(&to_layout(&noise(1, &[batch, channels, 6, 5]), Layout::Nchw, layout)?)?;
                     let weight = Var::from_tensor(&weight)?;
                     let y = conv2d(&x, &weight, pattern.as_ref(), &params)?;
                     let gradients = (&y * noise(3, y.dims()))?.sum_all()?.backward()?;

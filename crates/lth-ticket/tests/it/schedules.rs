@@ -78,6 +78,26 @@ fn a_schedule_that_starts_at_its_end_prunes_from_the_first_batch() -> Outcome {
 }
 
 #[test]
+fn notices_tell_what_was_counted_beside_what_was_asked() -> Outcome {
+    // Of no layer 33.3 % are a whole number of weights.
+    let (counted, told) = measure(config(SparsitySchedule::to(percent(33.3), Schedule::OneShot)))?;
+    let Some(Notice::FitEnd { sparsity, measured }) = told.last() else { panic!("{told:?}") };
+    assert_eq!(*sparsity, percent(33.3));
+    assert_eq!(Some(measured.fraction()), counted.0.last().map(|at| at[ALL]));
+    assert_ne!(measured, sparsity);
+    Ok(())
+}
+
+#[test]
+fn the_defaults_are_the_papers_and_the_notebooks_have_a_name() {
+    let schedule = || SparsitySchedule::to(percent(50.0), Schedule::OneShot);
+    let (papers, notebook) = (PruningConfig::new(schedule()), PruningConfig::notebook(schedule()));
+    assert_eq!((papers.ranks, notebook.ranks), (vec![2, 3, 4, 5], vec![4]));
+    assert_eq!((papers.selection, notebook.selection), (Selection::default(), Selection::fasterai_2021()));
+    assert_eq!((papers.rewind, notebook.rewind), (None, None));
+}
+
+#[test]
 fn a_starting_sparsity_holds_before_the_window() -> Outcome {
     let schedule = SparsitySchedule {
         start: percent(30.0),

@@ -361,6 +361,30 @@ fn parameters_that_no_gradient_reaches_are_named_before_the_first_step() -> Resu
     Ok(())
 }
 
+/// What its first layer says counts for nothing.
+struct Muted(candle_nn::Linear, candle_nn::Linear);
+
+impl candle_nn::ModuleT for Muted {
+    fn forward_t(&self, x: &Tensor, _train: bool) -> candle_core::Result<Tensor> {
+        use candle_nn::Module;
+        (self.0.forward(x)? * 0.0)? + self.1.forward(x)?
+    }
+}
+
+#[test]
+fn parameters_whose_gradient_is_zero_throughout_are_named_as_well() -> Result<(), Error> {
+    let variables = VarMap::new();
+    let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let module = Muted(candle_nn::linear(4, 3, builder.pp("muted"))?, candle_nn::linear(4, 3, builder.pp("heard"))?);
+    let network = ModuleNetwork::new(module, &variables)?;
+    let mut trainer = Trainer::new(network, Optimizer::new(OptimizerConfig::adam()), 7);
+    match trainer.fit(&FitConfig::new(1), &data(), &mut []) {
+        Err(Error::NoGradient { names, n_trainable: 4 }) => assert_eq!(names, ["muted.bias", "muted.weight"]),
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+    Ok(())
+}
+
 #[test]
 fn a_fit_without_validation_batches_is_refused_before_it_trains() -> Result<(), Error> {
     let mut trainer = trainer()?;

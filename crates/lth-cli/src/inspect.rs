@@ -296,6 +296,13 @@ mod tests {
     }
 
     #[test]
+    fn a_wrapper_before_every_name_is_said() {
+        let said = remarks(&[], Some("_orig_mod."), &[]);
+        assert_eq!(said, ["every name begins with `_orig_mod.`, which belongs to a wrapper of the network"]);
+        assert!(remarks(&[], None, &[]).is_empty());
+    }
+
+    #[test]
     fn zeros_of_a_checkpoint_are_counted_in_its_layers() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("a.safetensors");

@@ -267,16 +267,11 @@ mod tests {
     #[test]
     fn gradual_pruning_changes_its_mask_at_a_papers_interval() -> Result<(), Error> {
         let experiment = preset("lenet-digits")?;
-        let [fit] = Arm::Agp.fits(&experiment.imp, 0)?.try_into().map_err(|_| Error::Plan {
-            field: "fits".into(),
-            got: "another number".into(),
-            expected: "one".into(),
-        })?;
+        let fits = Arm::Agp.fits(&experiment.imp, 0)?;
         let n_changes = |n_batches_per_epoch: u32| -> Result<usize, Error> {
             let length = TrainingLength::until(Step::epoch(12), n_batches_per_epoch)?;
-            let schedule = fit.gradual.as_ref().map(|gradual| gradual.schedule(Sparsity::EMPTY, length.iterations()));
-            let Some(schedule) = schedule else { return Ok(0) };
-            let plan = schedule.plan(length)?;
+            let Some(gradual) = fits.first().and_then(|fit| fit.gradual.as_ref()) else { return Ok(0) };
+            let plan = gradual.schedule(Sparsity::EMPTY, length.iterations()).plan(length)?;
             Ok((1..length.iterations()).filter(|it| plan.sparsity(*it) != plan.sparsity(it - 1)).count())
         };
         // 264 batches, every 13; 24,000 batches, every 100.

@@ -10,7 +10,7 @@ use lth_mask::{MaskSet, Selection, select};
 use lth_schedule::Step;
 use lth_schedule::{Schedule, Sparsity, SparsitySchedule};
 use lth_ticket::{Extent, Pruning, PruningConfig, Rewind};
-use lth_train::{FitConfig, Network, Pass, State};
+use lth_train::{BoxError, Event, Fit, FitConfig, Hook, Network, Pass, State};
 
 use crate::support::{N_BATCHES, RANKS, bits, data, trainer};
 
@@ -97,6 +97,52 @@ fn two_hooks_keep_their_own_layers_and_resume_to_the_same_bits() -> Outcome {
             assert_eq!(bits(resumed.network(), name), bits(whole.network(), name), "{name}");
         }
     }
+    Ok(())
+}
+
+/// What became of two layers between a step and the next batch, when hooks before it have spoken.
+#[derive(Default)]
+struct Between {
+    after_step: Vec<Vec<u32>>,
+    moved: BTreeMap<String, usize>,
+}
+
+impl Hook for Between {
+    fn name(&self) -> &str {
+        "between"
+    }
+
+    fn on(&mut self, event: Event, fit: &mut Fit<'_>) -> Result<(), BoxError> {
+        let names = ["fc1.weight", "fc2.weight"];
+        let values = |name: &str| -> Result<Vec<u32>, BoxError> {
+            let values = fit.parameters().require(name)?.var().flatten_all()?.to_vec1::<f32>()?;
+            Ok(values.into_iter().map(f32::to_bits).collect())
+        };
+        let now = names.map(values).into_iter().collect::<Result<Vec<_>, _>>()?;
+        if event == Event::BeforeBatch {
+            for ((name, before), now) in names.iter().zip(&self.after_step).zip(&now) {
+                *self.moved.entry((*name).to_owned()).or_default() += usize::from(before != now);
+            }
+        }
+        if event == Event::AfterStep {
+            self.after_step = now;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_hook_of_pruned_layers_rewinds_no_layer_of_another() -> Outcome {
+    let rewind = Rewind { extent: Extent::PrunedLayers, ..Rewind::to_epoch(1) };
+    let schedule = SparsitySchedule { window: "2ep..end".parse().expect("a window"), ..to(80.0, Schedule::OneShot) };
+    let first = PruningConfig {
+        selection: only("fc1.weight"),
+        rewind: Some(rewind),
+        ..config(lth_criteria::LargeFinal, schedule)
+    };
+    let (mut hook, mut between) = (Pruning::new(first), Between::default());
+    trainer().fit(&fit_config(), &data(), &mut [&mut hook, &mut between])?;
+    assert_eq!(between.moved, BTreeMap::from([("fc1.weight".to_owned(), 1), ("fc2.weight".to_owned(), 0)]));
     Ok(())
 }
 

@@ -20,8 +20,8 @@ type Tensors = BTreeMap<String, Tensor>;
 pub(crate) struct Files<'a, R> {
     pub(crate) runner: &'a R,
     pub(crate) fit: &'a FitPlan,
-    /// Of its training, of which it may be a part.
-    pub(crate) n_batches: u64,
+    /// Of the training that it is, or is a part of.
+    pub(crate) n_iterations: u64,
     pub(crate) records: &'a [FitRecord],
     pub(crate) written: BTreeMap<String, FileRecord>,
 }
@@ -96,7 +96,7 @@ impl<N, E, T> Files<'_, Runner<'_, N, E, T>> {
         let once = SparsitySchedule::to(sparsity, Schedule::OneShot);
         let (criterion, selection, schedule, rewind) = match (&self.fit.gradual, &self.fit.mask) {
             (Some(gradual), _) => {
-                (&gradual.criterion, &gradual.selection, gradual.schedule(sparsity, self.n_batches), gradual.rewind)
+                (&gradual.criterion, &gradual.selection, gradual.schedule(sparsity, self.n_iterations), gradual.rewind)
             }
             (None, MaskFrom::Cut(cut)) => {
                 let criterion = cut.criterion.as_ref().unwrap_or(&rule.criterion);

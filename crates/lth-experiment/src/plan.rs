@@ -274,12 +274,12 @@ pub struct Gradual {
 }
 
 impl Gradual {
-    /// To `end`, in a training of so many batches.
-    pub fn schedule(&self, end: Sparsity, n_batches: u64) -> SparsitySchedule {
+    /// To `end`, in a training of so many iterations.
+    pub fn schedule(&self, end: Sparsity, n_iterations: u64) -> SparsitySchedule {
         let every = match self.interval {
             Interval::Schedule => None,
             Interval::Batches(batches) => Some(batches),
-            Interval::Papers => Some(update_interval(n_batches)),
+            Interval::Papers => Some(update_interval(n_iterations)),
         };
         SparsitySchedule { window: self.window, every, ..SparsitySchedule::to(end, self.schedule.clone()) }
     }

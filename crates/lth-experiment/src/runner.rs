@@ -276,8 +276,8 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             states.load_optimizer(after, &mut trainer)?;
         }
         let wanted = wanted(self.plan, fit);
-        let n_batches_in_all = self.length(fit).iterations(n_batches(examples));
-        let mut files = Files { runner: self, fit, n_batches: n_batches_in_all, records, written: BTreeMap::new() };
+        let n_iterations = self.length(fit).iterations(n_batches(examples));
+        let mut files = Files { runner: self, fit, n_iterations, records, written: BTreeMap::new() };
         if wanted.contains(&Kept::Start) {
             // A ticket is what its training starts from: written before.
             let start = trainer.network().parameters().snapshot(|_, _| true)?;
@@ -476,7 +476,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         gradual: &Gradual,
         network: &N,
         seed: u64,
-        n_batches: u64,
+        n_iterations: u64,
     ) -> Result<PruningConfig, Error> {
         let (end, selection) = self.plan.pruning.target(gradual.target, &gradual.selection, network.parameters())?;
         Ok(PruningConfig {
@@ -484,7 +484,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             selection,
             rewind: gradual.rewind,
             ranks: self.plan.pruning.ranks.clone(),
-            ..PruningConfig::new(gradual.schedule(end, n_batches))
+            ..PruningConfig::new(gradual.schedule(end, n_iterations))
         })
     }
 

@@ -48,6 +48,6 @@ pub use points::Points;
 pub use rate::{LearningRate, RatePlan, RateShape};
 pub use schedule::{Exponent, Logistic, Schedule};
 pub use sparsity::Sparsity;
-pub use sparsity_schedule::{SparsityPlan, SparsitySchedule};
-pub use step::{Step, TrainingLength, update_interval};
+pub use sparsity_schedule::{SparsityPlan, SparsitySchedule, update_interval};
+pub use step::{Step, TrainingLength};
 pub use window::{Moment, Span, Window};

@@ -41,7 +41,7 @@ pub struct SparsitySchedule {
     /// twice as many, and so on, and at the end of the window. `None`, as 1: whenever the curve does, which for a
     /// continuous shape is before every batch.
     ///
-    /// Source: Zhu & Gupta 2017, "To prune, or not to prune", Δt of eq. 1; 100 to 1000 there.
+    /// Source: Zhu & Gupta 2017, "To prune, or not to prune", Δt of eq. 1; 100 to 1000 there. [`update_interval`] gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<NonZeroU32>,
 }
@@ -84,6 +84,22 @@ impl SparsitySchedule {
     pub fn sample(&self, n_points: usize) -> Vec<(f64, Sparsity)> {
         positions(n_points).map(|pos| (pos, self.at(pos))).collect()
     }
+}
+
+/// Iterations between two changes of a mask where nothing else is asked for: 100, or a twentieth of the training where
+/// that is fewer, and at least 2, since what a change brings needs a step to learn.
+///
+/// Sources: Zhu & Gupta 2017, "To prune, or not to prune", §3, where 100 to 1000 made no difference; Evci et al. 2020,
+/// "Rigging the Lottery", ΔT of algorithm 1, 100 there.
+///
+/// ```
+/// use lth_schedule::update_interval;
+///
+/// assert_eq!(update_interval(50_000).get(), 100);
+/// assert_eq!(update_interval(264).get(), 13);
+/// ```
+pub fn update_interval(n_iterations: u64) -> NonZeroU32 {
+    NonZeroU32::new((n_iterations / 20).clamp(2, 100) as u32).unwrap_or(NonZeroU32::MIN)
 }
 
 /// A [`SparsitySchedule`] bound to the length of a training: the sparsity at every iteration.

@@ -1,5 +1,4 @@
 use std::fmt;
-use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -188,22 +187,6 @@ impl TrainingLength {
     pub fn iterations(self) -> u64 {
         self.iterations
     }
-}
-
-/// Iterations between two changes of a mask where nothing else is asked for: 100, or a twentieth of the training where
-/// that is fewer, and at least 2, since what a change brings needs a step to learn.
-///
-/// Sources: Zhu & Gupta 2017, "To prune, or not to prune", §3, where 100 to 1000 made no difference; Evci et al. 2020,
-/// "Rigging the Lottery", ΔT of algorithm 1, 100 there.
-///
-/// ```
-/// use lth_schedule::update_interval;
-///
-/// assert_eq!(update_interval(50_000).get(), 100);
-/// assert_eq!(update_interval(264).get(), 13);
-/// ```
-pub fn update_interval(n_iterations: u64) -> NonZeroU32 {
-    NonZeroU32::new((n_iterations / 20).clamp(2, 100) as u32).unwrap_or(NonZeroU32::MIN)
 }
 
 impl fmt::Display for TrainingLength {

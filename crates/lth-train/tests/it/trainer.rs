@@ -367,7 +367,9 @@ struct Muted(candle_nn::Linear, candle_nn::Linear);
 impl candle_nn::ModuleT for Muted {
     fn forward_t(&self, x: &Tensor, _train: bool) -> candle_core::Result<Tensor> {
         use candle_nn::Module;
-        (self.0.forward(x)? * 0.0)? + self.1.forward(x)?
+        let muted = self.0.forward(x)?;
+        let zeros = muted.zeros_like()?;
+        (muted * zeros)? + self.1.forward(x)?
     }
 }
 

@@ -6,7 +6,8 @@ use clap::Args;
 use indicatif::ProgressBar;
 use lth_data::download::Event;
 use lth_data::{
-    ByteSize, DamagedPolicy, DataSource, Dataset, DatasetSpec, Normalisation, OpenOptions, Opening, Progress, cache_dir,
+    ByteSize, DamagedPolicy, DataSource, Dataset, DatasetSpec, Normalisation, OpenOptions, Opening, Progress,
+    Provenance, cache_dir,
 };
 use lth_ticket::Preprocessing;
 
@@ -58,7 +59,7 @@ pub(crate) fn open(spec: &DatasetSpec, split_seed: u64, skip_damaged: bool, cons
     let opened = spec.open(split_seed, &options, &mut |opening| watch.show(opening));
     watch.clear();
     let dataset = opened.map_err(|error| failure(error, spec))?;
-    tell(&dataset, console);
+    remarks(&dataset.provenance).iter().for_each(|line| console.note(line));
     Ok(dataset)
 }
 
@@ -137,14 +138,14 @@ impl Watch<'_> {
     }
 }
 
-/// What was opened, and what of it is odd.
-fn tell(dataset: &Dataset, console: &Console) {
-    let provenance = &dataset.provenance;
+/// What was opened, and what of it is odd: a line each.
+fn remarks(provenance: &Provenance) -> Vec<String> {
+    let mut lines = Vec::new();
     if !provenance.damaged.is_empty() {
-        console.note(format!("{} damaged pictures are left out:", provenance.damaged.len()));
-        provenance.damaged.iter().for_each(|damaged| console.note(format!("  {damaged}")));
+        lines.push(format!("damaged pictures, left out ({}):", provenance.damaged.len()));
+        lines.extend(provenance.damaged.iter().map(|damaged| format!("  {damaged}")));
     }
-    console.note(format!(
+    lines.push(format!(
         "{} pictures{}: {}",
         provenance.n_pictures,
         if provenance.from_cache { " (decoded before)" } else { "" },
@@ -152,14 +153,15 @@ fn tell(dataset: &Dataset, console: &Console) {
     ));
     let contradicted = provenance.list.as_ref().map(|list| list.contradicted.as_slice()).unwrap_or_default();
     for (names, what) in [
-        (provenance.left_out.as_slice(), "files among the pictures are not looked at"),
-        (contradicted, "pictures have another class in annotations/list.txt than by their names, which count"),
+        (provenance.left_out.as_slice(), "files among the pictures, not looked at"),
+        (contradicted, "pictures of another class in annotations/list.txt than by their names, which count"),
     ] {
         if !names.is_empty() {
             let (n, more) = (names.len(), if names.len() > SHOWN { ", …" } else { "" });
-            console.note(format!("{n} {what}: {}{more}", names[..n.min(SHOWN)].join(", ")));
+            lines.push(format!("{what} ({n}): {}{more}", names[..n.min(SHOWN)].join(", ")));
         }
     }
+    lines
 }
 
 fn failure(error: lth_data::Error, spec: &DatasetSpec) -> Failure {
@@ -180,5 +182,36 @@ fn failure(error: lth_data::Error, spec: &DatasetSpec) -> Failure {
             Failure::new(Kind::Data, anyhow::anyhow!("{error}: {hint}"))
         }
         _ => Failure::new(Kind::Data, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_of_the_data_is_not_looked_at_or_contradicts_itself_is_said() -> anyhow::Result<()> {
+        let plain = serde_json::json!({
+            "name": "pets", "source": "a folder", "files": [], "checked": "no", "content_sha256": "", "split_sha256": "",
+            "n_pictures": 3, "n_channels": 3, "classes": [["cat", 1], ["dog", 2]], "n_train": 2, "n_valid": 1, "n_test": 0,
+            "from_cache": false
+        });
+        let mut provenance: Provenance = serde_json::from_value(plain)?;
+        assert_eq!(remarks(&provenance), ["3 pictures: 1 cat, 2 dog"]);
+        provenance.damaged = vec![lth_data::Damaged { name: "a.jpg".to_owned(), reason: "it ends early".to_owned() }];
+        provenance.left_out = (1..=6).map(|i| format!("{i}.heic")).collect();
+        let contradicted = vec!["Bombay_1.jpg".to_owned()];
+        provenance.list = Some(lth_data::ListCheck { contradicted, ..Default::default() });
+        assert_eq!(
+            remarks(&provenance),
+            [
+                "damaged pictures, left out (1):",
+                "  `a.jpg` (it ends early)",
+                "3 pictures: 1 cat, 2 dog",
+                "files among the pictures, not looked at (6): 1.heic, 2.heic, 3.heic, 4.heic, 5.heic, …",
+                "pictures of another class in annotations/list.txt than by their names, which count (1): Bombay_1.jpg",
+            ]
+        );
+        Ok(())
     }
 }

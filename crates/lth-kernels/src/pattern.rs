@@ -257,6 +257,17 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_for_what_is_being_made() {
+        let cache = Cache::default();
+        let outer = cached(&cache, 2, 1, || {
+            // What a worker takes up while it waits for the others may ask for this very cache.
+            assert!(cache.try_lock().is_ok(), "held while `make` works");
+            *cached(&cache, 2, 2, || 20) + 1
+        });
+        assert_eq!((*outer, *cached(&cache, 2, 2, || 0)), (21, 20));
+    }
+
+    #[test]
     fn what_was_asked_for_longest_ago_goes() {
         let cache = Cache::default();
         let made = |key: u32| {

@@ -3,6 +3,7 @@ use std::path::Path;
 use lth_files::{Error, link_or_copy, remove_partial_files, write_atomic};
 
 use crate::faults::{Fault, with};
+use crate::syncs::count_syncs;
 use crate::writers::check_writer;
 
 #[test]
@@ -32,6 +33,20 @@ fn the_faults_of_this_test_are_real() {
     });
     assert_eq!(kinds.map(|(_, code)| code), [None, Some(28), Some(5), Some(5)], "(EACCES), ENOSPC, EIO, EIO");
     assert_eq!(kinds[0].0, std::io::ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn the_file_and_its_name_outlive_a_power_cut() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [first, second] = ["a.txt", "b.txt"].map(|name| folder.path().join(name));
+    let n_syncs = [
+        count_syncs(|| write_atomic(&first, |out| out.write_all(b"new"))),
+        count_syncs(|| link_or_copy(&first, &second)),
+    ]
+    .map(|counted| counted.map(|(n, done)| done.map(|()| n).expect("nothing fails")));
+    if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        assert_eq!(n_syncs, [Some(2), Some(1)], "the content and the folder; the folder");
+    }
 }
 
 #[test]

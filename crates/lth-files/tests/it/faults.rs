@@ -30,7 +30,7 @@ pub(crate) fn with<T: Send>(fault: Fault, run: impl FnOnce() -> T + Send) -> Opt
 }
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod filter {
+pub(crate) mod filter {
     use libc::{c_long, sock_filter, sock_fprog};
 
     use super::Fault;
@@ -38,6 +38,7 @@ mod filter {
     /// Places in `seccomp_data`: the call's number, and the lower half of its third argument.
     const NUMBER: u32 = 0;
     const THIRD: u32 = 32;
+    pub(crate) const SYNCS: [c_long; 2] = [libc::SYS_fsync, libc::SYS_fdatasync];
 
     pub(super) fn install(fault: Fault) -> bool {
         #[cfg(target_arch = "x86_64")]
@@ -51,18 +52,22 @@ mod filter {
         let (calls, answer): (Vec<c_long>, i32) = match fault {
             Fault::Create => (vec![libc::SYS_openat], libc::EACCES),
             Fault::Write => (vec![libc::SYS_write, libc::SYS_writev, libc::SYS_pwrite64], libc::ENOSPC),
-            Fault::Sync => (vec![libc::SYS_fsync, libc::SYS_fdatasync], libc::EIO),
+            Fault::Sync => (SYNCS.to_vec(), libc::EIO),
             Fault::Rename => ([&OLD_NAMES[..], &[libc::SYS_renameat2]].concat(), libc::EIO),
             Fault::Link => (LINKS.to_vec(), libc::EXDEV),
         };
+        answer_calls(&calls, fault == Fault::Create, libc::SECCOMP_RET_ERRNO | answer as u32)
+    }
+
+    /// Answers these calls of this thread without making them; `to_create`: only those that would make a file.
+    pub(crate) fn answer_calls(calls: &[c_long], to_create: bool, answer: u32) -> bool {
         let load = |place| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, place);
-        let answer = instruction(libc::BPF_RET, 0, 0, libc::SECCOMP_RET_ERRNO | answer as u32);
+        let answer = instruction(libc::BPF_RET, 0, 0, answer);
         let allow = instruction(libc::BPF_RET, 0, 0, libc::SECCOMP_RET_ALLOW);
         let mut program = Vec::new();
-        for call in calls {
+        for &call in calls {
             program.push(load(NUMBER));
-            if fault == Fault::Create {
-                // Only where a file would be made: others may be opened.
+            if to_create {
                 program.push(instruction(libc::BPF_JMP | libc::BPF_JEQ, 0, 3, call as u32));
                 program.push(load(THIRD));
                 program.push(instruction(libc::BPF_JMP | libc::BPF_JSET, 0, 1, libc::O_CREAT as u32));

@@ -7,4 +7,5 @@ mod lock;
 mod mutations;
 mod safetensors;
 mod sha256;
+mod syncs;
 mod writers;

@@ -361,3 +361,27 @@ impl CustomOp2 for Run<'_> {
         Ok(self.run(numbers(x, lx)?, Some(numbers(r, lr)?)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_linear_layer_runs_along_the_batch_from_three_rows_on() -> Result<()> {
+        // A vector over the single position of a linear layer would do one multiplication at a time.
+        let one = Device::Cpu;
+        let bits: Vec<u8> = (0..64 * 64).map(|i| u8::from(i % 50 == 0)).collect();
+        let pattern = Pattern::new(&Tensor::from_vec(bits, (64, 64), &one)?)?;
+        for batch in [3, 4, 8, 15, 16, 17] {
+            let layer = PackedLinear::new(&Tensor::ones((64, 64), DType::F32, &one)?, None, Some(&pattern), false)?;
+            layer.forward(&Tensor::ones((batch, 64), DType::F32, &one)?)?;
+            let made = layer.0.inner.packed.lock().expect("no panic before");
+            let along: Vec<_> =
+                made.iter().map(|((_, layout), lists)| (*layout, matches!(**lists, Lists::Chwn(..)))).collect();
+            assert_eq!(along, [(Layout::Chwn, true)], "batch {batch}");
+        }
+        Ok(())
+    }
+}

@@ -132,6 +132,9 @@ fn lamp_shares_the_budget_and_the_scores_choose() -> Result<()> {
     let masks = select(&scores, 1.0 / 3.0, &Selection { scope: Scope::Lamp, ..Selection::default() })?;
     assert_eq!(masks.get("a").map(Mask::to_bytes), Some(vec![0b011]));
     assert_eq!(masks.get("b").map(Mask::to_bytes), Some(vec![0b011]));
+    let half = select(&scores, 0.5, &Selection { scope: Scope::Lamp, ..Selection::default() })?;
+    let kept: Vec<_> = half.iter().map(|(_, mask)| mask.kept()).collect();
+    assert_eq!(kept, [1, 2], "of equal weights the first is a layer's largest: they share no score");
     let negative: BTreeMap<_, _> = [("a".to_owned(), layer(&[1., -1.])?)].into();
     assert!(select(&negative, 0.5, &Selection { scope: Scope::Lamp, ..Selection::default() }).is_err());
     Ok(())

@@ -11,14 +11,14 @@ use crate::observer::{Notice, Observer};
 use crate::plan::{FitPlan, Plan};
 use crate::{Error, identity};
 
-/// The checkpoint of a fit, which belongs to its settings and to these data.
+/// The checkpoint of a fit, which belongs to its settings, to the data and to the starting weights of these SHA-256.
 ///
 /// # Errors
 /// If the fit's folder cannot be made.
 pub(crate) fn of(
     plan: &Plan,
     fit: &FitPlan,
-    data_sha256: Option<&str>,
+    (data, weights): (Option<String>, Option<String>),
     dir: &mut ExperimentDir,
 ) -> Result<Checkpoint, Error> {
     let path = dir.prepare_checkpoint(&fit.address)?;
@@ -30,7 +30,8 @@ pub(crate) fn of(
     // Another version may keep other things, and other vector instructions sum in another order.
     facts.insert("software".to_owned(), concat!("lth-experiment ", env!("CARGO_PKG_VERSION")).to_owned());
     facts.insert("instruction_set".to_owned(), format!("{:?}", InstructionSet::active()));
-    facts.insert("data".to_owned(), data_sha256.unwrap_or("not known").to_owned());
+    facts.insert("data".to_owned(), data.unwrap_or_else(|| "not known".to_owned()));
+    facts.extend(weights.map(|weights| ("starting_weights".to_owned(), weights)));
     Ok(Checkpoint::new(path, facts))
 }
 

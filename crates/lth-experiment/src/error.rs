@@ -46,9 +46,11 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// Data of the same name are not those that fits of the experiment had.
-    #[error("the data have SHA-256 {got}, those of the fits that are there {expected}: name another folder")]
+    /// Data or starting weights of the same name are not those that fits of the experiment had.
+    #[error("the {what} have SHA-256 {got}, those of the fits that are there {expected}: name another folder")]
     OtherData {
+        /// "data" or "starting weights".
+        what: &'static str,
         /// Now.
         got: String,
         /// Then.

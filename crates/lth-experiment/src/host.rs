@@ -181,17 +181,28 @@ impl SummaryWriter {
             && before != now
             && !summary.fits.is_empty()
         {
-            return Err(Error::OtherData { got: now.clone(), expected: before.clone() });
+            return Err(Error::OtherData { what: "data", got: now.clone(), expected: before.clone() });
         }
         summary.dataset = record;
         Ok(())
     }
 
     /// Notes where the starting weights came from, and whether what is pruned is never trained.
-    pub fn started_from(&self, weights: Option<WeightsRecord>, pruned_weights_are_frozen: bool) {
+    ///
+    /// # Errors
+    /// [`Error::OtherData`] if fits that are there started from other weights under the same name.
+    pub fn started_from(&self, weights: Option<WeightsRecord>, pruned_weights_are_frozen: bool) -> Result<(), Error> {
         let mut summary = self.summary.borrow_mut();
+        let sha256 = |weights: &Option<WeightsRecord>| weights.as_ref().and_then(|weights| weights.sha256.clone());
+        if let (Some(expected), Some(got)) = (sha256(&summary.weights), sha256(&weights))
+            && expected != got
+            && !summary.fits.is_empty()
+        {
+            return Err(Error::OtherData { what: "starting weights", got, expected });
+        }
         summary.weights = weights;
         summary.conditions.pruned_weights_are_frozen = pruned_weights_are_frozen;
+        Ok(())
     }
 
     /// Brings summary and reports up to date after a fit; where fits are so short that writing would take more than a

@@ -42,6 +42,8 @@ pub struct Runner<'a, N, E, T> {
     pub examples: &'a dyn Fn(u64) -> Result<E, BoxError>,
     /// What the network is trained for.
     pub task: &'a T,
+    /// SHA-256 of the file that the initial values are from, where there is one: a fit does not go on with others.
+    pub weights_sha256: Option<String>,
     /// What files say of the network.
     pub network_info: NetworkInfo,
     /// What files say of the data; asked once they are there.
@@ -283,7 +285,8 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             let start = trainer.network().parameters().snapshot(|_, _| true)?;
             files.write(dir, Kept::Start, start, &masks)?;
         }
-        let checkpoint = checkpoints::of(self.plan, fit, (self.dataset_info)().sha256.as_deref(), dir)?;
+        let checkpoint =
+            checkpoints::of(self.plan, fit, ((self.dataset_info)().sha256, self.weights_sha256.clone()), dir)?;
         let state = checkpoints::read(&checkpoint, fit, observer)?;
         let position = state.as_ref().and_then(|state| state.counters.position.as_ref());
         let recorded = position.and_then(|at| at.history.last()).map_or(0, |record| record.iteration);

@@ -60,6 +60,7 @@ impl Subject<'_> {
             network: &|seed, dtype| self.network(seed, dtype),
             examples: &|seed| self.examples(seed),
             task: &Classification::default(),
+            weights_sha256: None,
             network_info: self.network_info(),
             dataset_info: &|| self.dataset_info(),
             score_batches: SCORE_BATCHES,

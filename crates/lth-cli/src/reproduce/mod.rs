@@ -1,38 +1,38 @@
 //! `lth reproduce`: the notebook's comparison, run and written down.
 
 mod options;
+mod subject;
 mod weights;
 
-use std::cell::RefCell;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use candle_core::DType;
-use lth_data::{Dataset, Loader};
-use lth_experiment::{Plan, Runner, Shard, SummaryWriter, contact_sheet};
-use lth_nn::{Freeze, Part, ResNet, ResNetConfig, Setup};
-use lth_runs::experiment::{ExperimentDir, ExperimentRecord};
-use lth_ticket::{DatasetInfo, NetworkInfo};
-use lth_train::{BoxError, Classification};
-use serde_json::json;
+use anyhow::anyhow;
+use lth_experiment::{Again, CHECKPOINT_EVERY, Plan, Shard, SummaryWriter, contact_sheet};
+use lth_nn::Freeze;
+use lth_runs::experiment::{ExperimentDir, ExperimentReader, ExperimentRecord};
+use lth_runs::{Address, WeightsRecord};
+use serde_json::{Value, json};
 
 pub(crate) use options::Options;
+pub(crate) use subject::OnOpened;
 
 use crate::build::build;
 use crate::console::Console;
+use crate::data::SourceOptions;
 use crate::experiment::{Progress, conclude, interrupted, machine, out_failure};
 use crate::failure::{Blame, Failure, Kind, Result};
+use crate::system;
 use crate::work::{self, Planned};
-use crate::{data, system};
 use options::{Settings, WeightsName};
+use subject::{Opened, Subject};
 
 pub(crate) fn planned(options: &Options) -> Result<Planned> {
     planned_by(options, &options.settings()?)
 }
 
 fn planned_by(options: &Options, settings: &Settings) -> Result<Planned> {
-    let mut plan = settings.notebook.plan(subject(settings, options)).usage()?;
+    let mut plan = settings.notebook.plan(serde_json::to_value(&settings.subject).usage()?).usage()?;
     plan.config = json!({ "notebook": plan.config, "subject": plan.subject });
     let identity = settings.notebook.identity(&plan.subject).usage()?;
     let name = format!("{}-{}", settings.data.name, &identity[..8]);
@@ -71,90 +71,34 @@ fn train(
     writer: &SummaryWriter,
     console: &Console,
 ) -> Result {
-    let opened: RefCell<Option<(u64, Dataset)>> = RefCell::new(None);
-    let open = |seed: u64| -> Result<()> {
-        if opened.borrow().as_ref().is_none_or(|(other, _)| *other != seed) {
-            let dataset = data::open(&settings.data, seed, options.source.skip_damaged, console)?;
-            if dataset.split.valid.is_empty() {
-                let n = dataset.pictures.len();
-                return Err(Failure::new(
-                    Kind::Data,
-                    anyhow::anyhow!("{n} pictures are too few: a fifth of them must validate"),
-                ));
-            }
-            writer.opened(&dataset, seed)?;
-            opened.replace(Some((seed, dataset)));
-        }
-        Ok(())
-    };
+    let on_opened: &OnOpened<'_> = &|dataset, seed| Ok(writer.opened(dataset, seed)?);
+    let place = (&settings.data, options.source.skip_damaged);
+    let mut opened = Opened::new(&settings.subject, place, on_opened, console);
     // Nothing is opened if nothing is to be trained.
-    let weights = RefCell::new(None);
     if !plan.is_done(dir)? {
-        open(plan.fits[0].address.seed)?;
-        let (read, record) = weights::open(options, settings, console)?.unzip();
-        weights.replace(read);
-        writer.started_from(record, settings.freeze == Freeze::Body);
+        opened.open(plan.fits[0].address.seed)?;
+        let network = &settings.subject.network;
+        opened.weights = weights::open(&network.weights, options.source.mirror.as_deref(), console)?;
+        let record = opened.weights.as_ref().map(|(_, record)| record.clone());
+        writer.started_from(record, network.freeze == Freeze::Body)?;
     }
-    let classes = || opened.borrow().as_ref().map_or_else(Vec::new, |(_, dataset)| dataset.pictures.classes().to_vec());
-    let network_info = NetworkInfo {
-        name: "resnet-18".to_owned(),
-        head: Some(options.head.name().to_owned()),
-        n_outputs: classes().len(),
-        input: vec![3, settings.data.image_size, settings.data.image_size],
-        preprocessing: Some(data::preprocessing(&settings.data.normalisation)),
-        class_names: classes(),
-    };
-
-    let network = |seed: u64, dtype: DType| -> std::result::Result<ResNet, BoxError> {
-        let setup = Setup { dtype, ..Setup::new(seed) };
-        let config = ResNetConfig { width: settings.width, ..ResNetConfig::resnet18(classes().len(), options.head) };
-        let network = ResNet::new(&config, &setup)?;
-        if let Some(weights) = &*weights.borrow() {
-            let weights: &lth_nn::Weights = weights;
-            if let Some(prefix) = weights.load_into(lth_train::Network::parameters(&network), Part::Body)?.stripped {
-                console.note(format!("`{prefix}` before every name of the starting weights is taken off"));
-            }
-        }
-        network.freeze(settings.freeze);
-        Ok(network)
-    };
-    let examples = |seed: u64| -> std::result::Result<Loader, BoxError> {
-        open(seed)?;
-        let opened = opened.borrow();
-        let (_, dataset) = opened.as_ref().ok_or("no data set was opened")?;
-        let config = settings.data.loader_config(settings.batch_size, seed);
-        Ok(Loader::new(Arc::clone(&dataset.pictures), dataset.split.clone(), config)?)
-    };
-    let runner = Runner {
-        plan,
-        network: &network,
-        examples: &examples,
-        task: &Classification::default(),
-        network_info,
-        dataset_info: &|| DatasetInfo {
-            name: settings.data.name.to_string(),
-            sha256: opened.borrow().as_ref().map(|(_, dataset)| dataset.provenance.content_sha256.clone()),
-        },
-        score_batches: 1,
-        is_interrupted: &interrupted,
-        checkpoint_every: Duration::from_secs(options.checkpoint_every),
-        peak_memory: &system::peak_memory,
-    };
     console.note(format!("writing to {}", dir.path().display()));
     let mut progress = Progress::new(console);
     let reports = &lth_runs::report::files_with;
     let folder = dir.path().to_path_buf();
     let outcome = options.events.watch(&folder, &mut progress, |observer| {
-        Ok(runner.run(dir, observer, &mut |dir, outcome| {
-            Ok(writer.update(dir, outcome, reports, system::peak_memory())?)
-        })?)
+        opened.with_runner(plan, Duration::from_secs(options.checkpoint_every), |runner| {
+            Ok(runner.run(dir, observer, &mut |dir, outcome| {
+                Ok(writer.update(dir, outcome, reports, system::peak_memory())?)
+            })?)
+        })
     })?;
     progress.finish();
-    let seed = opened.borrow().as_ref().map(|(seed, _)| *seed).filter(|_| outcome.n_trained > 0);
-    if let Some(seed) = seed {
-        let loader = examples(seed).map_err(|error| Failure::new(Kind::Data, anyhow::anyhow!(error)))?;
+    if let Some(seed) = opened.seed().filter(|_| outcome.n_trained > 0) {
+        let loader = opened.examples(seed).map_err(|error| Failure::new(Kind::Data, anyhow!(error)))?;
         let so_far = writer.summary(&outcome);
-        if let Some(sheet) = contact_sheet(dir.path(), &so_far, &loader, seed, &network)? {
+        let network = &|seed, dtype| opened.network(seed, dtype);
+        if let Some(sheet) = contact_sheet(dir.path(), &so_far, &loader, seed, network)? {
             dir.write_contact_sheet(&sheet).data()?;
         }
     }
@@ -162,22 +106,53 @@ fn train(
     conclude(&summary, &outcome, dir.path(), lth_runs::report::overview, console)
 }
 
-/// What every fit's result depends on besides the plan.
-fn subject(settings: &Settings, options: &Options) -> serde_json::Value {
-    let data = &settings.data;
-    let weights = match &settings.weights {
-        WeightsName::Imagenet => "imagenet".to_owned(),
-        WeightsName::None => "none".to_owned(),
-        WeightsName::File(path) => path.display().to_string(),
-    };
-    let mut network =
-        json!({ "name": "resnet-18", "head": options.head.name(), "freeze": settings.freeze, "weights": weights });
-    if settings.width != ResNetConfig::resnet18(1, options.head).width {
-        network["width"] = settings.width.into();
+/// A fit of a comparison that is on record, and what it is done again with.
+pub(crate) struct OfRecord<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) address: &'a Address,
+    /// The comparison's folder.
+    pub(crate) folder: &'a ExperimentReader,
+    /// What its fits depend on besides the plan.
+    pub(crate) subject: &'a Value,
+    /// The starting weights of the comparison, and the file that they are in, if not where they were.
+    pub(crate) weights: (Option<&'a WeightsRecord>, Option<&'a Path>),
+    pub(crate) source: &'a SourceOptions,
+}
+
+impl OfRecord<'_> {
+    /// Does the fit again into `dir`; `None` if it was interrupted.
+    pub(crate) fn again(
+        &self,
+        dir: &mut ExperimentDir,
+        on_opened: &OnOpened<'_>,
+        console: &Console,
+    ) -> Result<Option<Again>> {
+        let subject: Subject = serde_json::from_value(self.subject.clone()).data()?;
+        let mut data = subject.dataset();
+        if let Some(source) = self.source.source() {
+            data.source = source;
+        }
+        let mut opened = Opened::new(&subject, (&data, self.source.skip_damaged), on_opened, console);
+        opened.open(self.address.seed)?;
+        let (recorded, file) = self.weights;
+        let name = file.map_or_else(|| subject.network.weights.clone(), |file| WeightsName::File(file.to_owned()));
+        opened.weights = weights::open(&name, self.source.mirror.as_deref(), console)?;
+        let sha256 = |record: Option<&WeightsRecord>| record.and_then(|record| record.sha256.clone());
+        let (got, expected) = (sha256(opened.weights.as_ref().map(|(_, record)| record)), sha256(recorded));
+        if got != expected {
+            let word = |sha256: Option<String>| sha256.unwrap_or_else(|| "none".into());
+            let reason = anyhow!(
+                "the starting weights have SHA-256 {}, the experiment's {}: `--weights FILE` gives them",
+                word(got),
+                word(expected)
+            );
+            return Err(Failure::new(Kind::Data, reason));
+        }
+        let mut progress = Progress::new(console);
+        let again = opened.with_runner(self.plan, CHECKPOINT_EVERY, |runner| {
+            Ok::<_, Failure>(runner.again(self.address, self.folder, dir, &mut progress)?)
+        })?;
+        progress.finish();
+        Ok(again)
     }
-    json!({
-        "network": network,
-        "data": { "name": data.name, "split": data.split, "normalisation": data.normalisation, "image_size": data.image_size },
-        "batch_size": settings.batch_size,
-    })
 }

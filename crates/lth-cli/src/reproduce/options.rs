@@ -4,16 +4,16 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use lth_data::toy_pets::ToyPets;
 use lth_data::{DataSource, DatasetName, DatasetSpec, Part, SplitRule};
 use lth_experiment::plan::OptimizerState;
 use lth_experiment::{CHECKPOINT_EVERY, NotebookConfig};
 use lth_mask::Granularity;
-use lth_nn::{Freeze, Head, ResNetConfig};
+use lth_nn::{Freeze, Head};
 use lth_schedule::LearningRate;
 use lth_train::OptimizerConfig;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::subject::{Data, Name, Network, Subject, full_width};
 use crate::data::SourceOptions;
 use crate::experiment::TensorBoardOption;
 use crate::failure::{Blame, Failure, Result};
@@ -24,10 +24,12 @@ const VALID_FRACTION: f64 = 0.2;
 
 /// How toy pets are told apart: a minute's network, and so many pictures to validate on and seeds that what is left to
 /// chance is less than what is asked. Everything else is as for other pictures.
-mod toy_pets {
+pub(super) mod toy_pets {
+    use lth_data::toy_pets::ToyPets;
+
     /// Half of them validate: an accuracy of 90 % then has a standard error of 0.9 points instead of the 1.7 of 300
     /// pictures.
-    pub(super) const N_PICTURES: usize = 2_400;
+    const N_PICTURES: usize = 2_400;
     pub(super) const VALID_FRACTION: f64 = 0.5;
     pub(super) const IMAGE_SIZE: usize = 32;
     pub(super) const BATCH_SIZE: usize = 32;
@@ -37,6 +39,10 @@ mod toy_pets {
     pub(super) const MARGIN: f64 = 0.02;
     /// Falls to 0, so that a fit does not end on the swings of its last steps.
     pub(super) const LEARNING_RATE: &str = "cosine(0.001, 0)";
+
+    pub(in crate::reproduce) fn drawn() -> ToyPets {
+        ToyPets { pictures: N_PICTURES, ..ToyPets::default() }
+    }
 }
 
 /// Runs the notebook's whole comparison: a dense network A, tickets B of 50 % and 80 % sparsity, and the controls.
@@ -135,8 +141,9 @@ fn dataset_name(text: &str) -> std::result::Result<DatasetName, String> {
     if DATASETS.contains(&name) { Ok(name) } else { Err(format!("expected one of {known}")) }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+/// On record by name; a file by the path that was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) enum WeightsName {
     Imagenet,
     None,
@@ -152,6 +159,24 @@ impl FromStr for WeightsName {
             "none" => Ok(Self::None),
             "" => Err("expected imagenet, none, or a file".to_owned()),
             file => Ok(Self::File(file.into())),
+        }
+    }
+}
+
+impl TryFrom<String> for WeightsName {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<WeightsName> for String {
+    fn from(name: WeightsName) -> Self {
+        match name {
+            WeightsName::Imagenet => "imagenet".to_owned(),
+            WeightsName::None => "none".to_owned(),
+            WeightsName::File(path) => path.display().to_string(),
         }
     }
 }
@@ -184,10 +209,7 @@ impl FromStr for Epochs {
 /// The options with every default filled in.
 pub(crate) struct Settings {
     pub(crate) data: DatasetSpec,
-    pub(crate) weights: WeightsName,
-    pub(crate) freeze: Freeze,
-    pub(crate) width: usize,
-    pub(crate) batch_size: usize,
+    pub(crate) subject: Subject,
     pub(crate) notebook: NotebookConfig,
 }
 
@@ -214,7 +236,7 @@ impl Options {
             None => {}
         }
         if toys {
-            data.source = DataSource::Drawn(ToyPets { pictures: toy_pets::N_PICTURES, ..ToyPets::default() });
+            data.source = DataSource::Drawn(toy_pets::drawn());
         }
         let of_toys = |toy: usize, other: usize| if toys { toy } else { other };
         data.image_size = self.image_size.map_or(of_toys(toy_pets::IMAGE_SIZE, 64), |n| n as usize);
@@ -251,9 +273,14 @@ impl Options {
                 && matches!(data.source, DataSource::Download { mirror: None }),
         };
         let batch_size = self.batch_size.map_or(of_toys(toy_pets::BATCH_SIZE, 64), |n| n as usize);
-        let width =
-            self.width.map_or(of_toys(toy_pets::WIDTH, ResNetConfig::resnet18(1, self.head).width), |n| n as usize);
-        Ok(Settings { data, weights, freeze, width, batch_size, notebook })
+        let width = self.width.map_or(of_toys(toy_pets::WIDTH, full_width()), |n| n as usize);
+        let DatasetSpec { name, split, normalisation, image_size, .. } = data.clone();
+        let subject = Subject {
+            network: Network { name: Name::ResNet18, head: self.head, freeze, weights, width },
+            data: Data { name, split, normalisation, image_size },
+            batch_size,
+        };
+        Ok(Settings { data, subject, notebook })
     }
 }
 

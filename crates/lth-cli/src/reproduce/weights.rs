@@ -9,24 +9,24 @@ use lth_files::sha256_file;
 use lth_nn::Weights;
 use lth_runs::WeightsRecord;
 
-use super::options::{Options, Settings, WeightsName};
+use super::options::WeightsName;
 use crate::checked;
 use crate::console::Console;
 use crate::data::Watch;
 use crate::failure::{Blame, Failure, Kind, Result};
 use crate::inspect;
 
-/// The starting weights that the settings ask for; `None` for random ones.
+/// The starting weights of that name; `None` for random ones. `mirror`: where they are fetched from, if not from their makers.
 pub(super) fn open(
-    options: &Options,
-    settings: &Settings,
+    name: &WeightsName,
+    mirror: Option<&str>,
     console: &Console,
 ) -> Result<Option<(Weights, WeightsRecord)>> {
-    let (path, mut record) = match &settings.weights {
+    let (path, mut record) = match name {
         WeightsName::None => return Ok(None),
         WeightsName::Imagenet => {
             let folder = cache_dir().data()?.join("downloads");
-            let downloader = match &options.source.mirror {
+            let downloader = match mirror {
                 None => Downloader::new(folder, download::Options::default()),
                 Some(url) => Downloader::with_mirror(folder, url, download::Options::default()).data()?,
             };

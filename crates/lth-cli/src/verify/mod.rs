@@ -40,6 +40,9 @@ pub struct Options {
     /// Where the data of a ticket's fit lie, if not where they are fetched to
     #[command(flatten)]
     source: SourceOptions,
+    /// Where the starting weights of a fit of `lth reproduce` lie, if not where they were
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
@@ -48,7 +51,7 @@ pub struct Options {
 pub(crate) fn run(options: &Options) -> Result {
     let console = Console::new(false);
     if options.second.is_none() && options.first.is_file() {
-        return step::verify(&options.first, &options.source, options.threads, &console);
+        return step::verify(&options.first, options, &console);
     }
     let first = read(&options.first)?;
     let mut found = damaged_files(&options.first, &first);

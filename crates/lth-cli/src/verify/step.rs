@@ -5,19 +5,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use candle_core::Device;
 use lth_data::{Dataset, Opening};
-use lth_experiment::{Again, Experiment, Host, Recorded};
+use lth_experiment::{Again, Experiment, Host, Plan, Recorded};
 use lth_files::sha256_file;
-use lth_runs::experiment::{ExperimentReader, FileRecord, FitRecord, fit_differences};
+use lth_runs::experiment::{ExperimentDir, ExperimentReader, FileRecord, FitRecord, fit_differences};
 use lth_runs::{Address, Existing, Summary};
 use lth_ticket::Ticket;
-use lth_train::{BoxError, tensor_bytes};
+use lth_train::tensor_bytes;
 
 use crate::build::build;
 use crate::console::Console;
 use crate::data::{self, SourceOptions, Watch};
 use crate::experiment::{Progress, interrupted, machine};
 use crate::failure::{Blame, Failure, Kind, Result};
+use crate::reproduce::{self, OnOpened};
 use crate::system;
+use crate::verify::Options;
 
 /// Where a file stands.
 struct Found {
@@ -25,15 +27,14 @@ struct Found {
     folder: ExperimentReader,
     address: Address,
     record: FitRecord,
-    experiment: Experiment,
     recorded: Recorded,
 }
 
-pub(super) fn verify(file: &Path, source: &SourceOptions, threads: Option<u32>, console: &Console) -> Result {
+pub(super) fn verify(file: &Path, options: &Options, console: &Console) -> Result {
     interrupted();
     // Reading a ticket computes already.
-    system::set_threads(threads)?;
-    let Found { path, folder, address, record, mut experiment, recorded } = find(file)?;
+    system::set_threads(options.threads)?;
+    let Found { path, folder, address, record, recorded } = find(file)?;
     let root = folder.path().to_path_buf();
     let checked = |what: &str, value: String| console.line(format!("{what:10} {value}"));
     let ticket = Ticket::read(file, &Device::Cpu).data()?;
@@ -58,27 +59,30 @@ pub(super) fn verify(file: &Path, source: &SourceOptions, threads: Option<u32>, 
 
     let summary = folder.summary().data()?;
     let same_machine = programs(summary.as_ref(), console);
-    if let Some(source) = source.source() {
-        experiment.data.source = source;
-    }
     // Read by the run, kept nowhere else.
     let place = tempfile::tempdir().context("a folder for the fit").data()?;
-    let mut dir = experiment.open_dir(place.path(), Existing::Refuse)?;
-    let mut progress = Progress::new(console);
-    let mut watch = Watch { console, bar: None };
-    let mut show = |opening: Opening<'_>| watch.show(opening);
-    let host = Host {
-        open: data::open_options(source.skip_damaged)?,
-        is_interrupted: &interrupted,
-        peak_memory: &system::peak_memory,
-        ..Host::new("", &mut show, &mut progress)
-    };
-    let on_opened = |dataset: &Dataset, split_seed: u64| -> std::result::Result<(), BoxError> {
+    let mut dir = ExperimentDir::open(place.path(), recorded.record()?, Existing::Refuse).data()?;
+    let on_opened = |dataset: &Dataset, split_seed: u64| -> Result {
         checked("data", same_data(dataset, split_seed, &ticket, summary.as_ref())?);
         Ok(())
     };
-    let again = experiment.again(&plan, &address, &folder, &mut dir, host, &on_opened).data()?;
-    progress.finish();
+    let again = match recorded {
+        Recorded::Imp(experiment) => {
+            again(*experiment, &plan, &address, &folder, &mut dir, (&options.source, &on_opened), console)?
+        }
+        Recorded::Notebook(_, subject) => {
+            let weights = summary.as_ref().and_then(|summary| summary.weights.as_ref());
+            let fit = reproduce::OfRecord {
+                plan: &plan,
+                address: &address,
+                folder: &folder,
+                subject: &subject,
+                weights: (weights, options.weights.as_deref()),
+                source: &options.source,
+            };
+            fit.again(&mut dir, &on_opened, console)?
+        }
+    };
     let Some(Again { record: mut now, from }) = again else {
         return Err(Failure::new(Kind::Interrupted, anyhow!("interrupted: it begins anew the next time")));
     };
@@ -123,6 +127,34 @@ pub(super) fn verify(file: &Path, source: &SourceOptions, threads: Option<u32>, 
     Err(Failure::new(Kind::Data, anyhow!("{} discrepancies in {address}, done again{hint}", found.len())))
 }
 
+/// Does a fit of `experiment` again into `dir`; `None` if it was interrupted.
+fn again(
+    mut experiment: Experiment,
+    plan: &Plan,
+    address: &Address,
+    folder: &ExperimentReader,
+    dir: &mut ExperimentDir,
+    (source, on_opened): (&SourceOptions, &OnOpened<'_>),
+    console: &Console,
+) -> Result<Option<Again>> {
+    if let Some(source) = source.source() {
+        experiment.data.source = source;
+    }
+    let mut progress = Progress::new(console);
+    let mut watch = Watch { console, bar: None };
+    let mut show = |opening: Opening<'_>| watch.show(opening);
+    let host = Host {
+        open: data::open_options(source.skip_damaged)?,
+        is_interrupted: &interrupted,
+        peak_memory: &system::peak_memory,
+        ..Host::new("", &mut show, &mut progress)
+    };
+    let on_opened = |dataset: &Dataset, split_seed: u64| Ok(on_opened(dataset, split_seed)?);
+    let again = experiment.again(plan, address, folder, dir, host, &on_opened).data()?;
+    progress.finish();
+    Ok(again)
+}
+
 /// The fit that a file is of.
 fn find(file: &Path) -> Result<Found> {
     let path = std::path::absolute(file).with_context(|| file.display().to_string()).data()?;
@@ -148,15 +180,7 @@ fn find(file: &Path) -> Result<Found> {
         return Err(Failure::usage(format!("{} is no file of the record of {address}", file.display())));
     }
     let recorded = Recorded::of(&experiment).data()?;
-    match &recorded {
-        Recorded::Imp(experiment) => {
-            Ok(Found { path, experiment: (**experiment).clone(), folder, address, record, recorded })
-        }
-        Recorded::Notebook(..) => Err(Failure::usage(
-            "one fit of `lth reproduce` cannot be done again alone: run the same command with another --out, and compare the \
-             two with `lth verify`",
-        )),
-    }
+    Ok(Found { path, folder, address, record, recorded })
 }
 
 fn name(file: &Path) -> String {

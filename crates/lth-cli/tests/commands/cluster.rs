@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::{Result, files, lth, run, stderr};
+use crate::{Result, files, lth, pets, run, stderr};
 
 /// LeNet on the embedded digits for an epoch, one level.
 const SHORT: &str = "--preset lenet-digits --length 1ep --threads 1";
@@ -258,6 +258,48 @@ fn a_ticket_is_what_its_step_makes() -> Result {
     check(&verify("ticket/level-02/seed-0/ticket")?, 0, "");
     std::fs::copy(own.join("ticket.safetensors"), folder.path().join("alone.safetensors"))?;
     check(&run(folder.path(), "verify alone.safetensors")?, 2, "is in no experiment's folder");
+    Ok(())
+}
+
+#[test]
+fn a_ticket_of_the_notebook_is_what_its_step_makes() -> Result {
+    let folder = tempfile::tempdir()?;
+    pets(folder.path())?;
+    let short = "--epochs 1,2,1,2,1 --no-controls --image-size 32 --batch-size 8 --width 8 --threads 1";
+    let [here, there] = ["start", "elsewhere"].map(|name| folder.path().join(name).with_extension("safetensors"));
+    let fits = |out: &str| folder.path().join(out).join("fits");
+    check(&run(folder.path(), &format!("reproduce --data-dir pets --weights none {short} --out first"))?, 0, "");
+    std::fs::copy(fits("first").join("dense/level-00/seed-42/trained.safetensors"), &here)?;
+    let train = format!("reproduce --data-dir pets --weights start.safetensors {short} --out run");
+    check(&run(folder.path(), &train)?, 0, "");
+    let before = files(folder.path())?;
+    let verify = |file: &str, more: &str| run(folder.path(), &format!("verify run/fits/{file}.safetensors {more}"));
+    // From initial weights, and from what a search left.
+    for (file, start) in [
+        ("search/level-02/seed-42/ticket", "start      the initial weights of seed 42"),
+        ("ticket/level-02/seed-42/trained", "start      fits/search/level-02/seed-42/"),
+    ] {
+        let output = verify(file, "--data-dir pets")?;
+        check(&output, 0, "");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        for expected in [start, "done again has the same weights, masks and figures, to the bit"] {
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+    }
+    assert_eq!(files(folder.path())?, before);
+
+    let search = "search/level-02/seed-42/ticket";
+    std::fs::rename(&here, &there)?;
+    check(&verify(search, "--data-dir pets")?, 3, "start.safetensors");
+    check(&verify(search, "--data-dir pets --weights elsewhere.safetensors")?, 0, "");
+    std::fs::copy(fits("run").join("dense/level-00/seed-42/trained.safetensors"), &there)?;
+    let other = verify(search, "--data-dir pets --weights elsewhere.safetensors")?;
+    check(&other, 3, "the starting weights have SHA-256 ");
+
+    // Nor does the experiment go on with them, though the name is the same.
+    std::fs::rename(&there, &here)?;
+    std::fs::remove_file(fits("run").join("ticket/level-02/seed-42/record.json"))?;
+    check(&run(folder.path(), &train)?, 2, "the starting weights have SHA-256 ");
     Ok(())
 }
 

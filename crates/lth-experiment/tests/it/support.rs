@@ -59,6 +59,7 @@ pub(crate) fn run_plan(experiment: &Experiment, plan: &Plan, folder: &Path) -> R
         network: &|seed, dtype| Ok(experiment.network.build(&Setup { dtype, ..Setup::new(seed) })?),
         examples: &|seed| Ok(experiment.loader(&dataset, seed)?),
         task: &lth_train::Classification::default(),
+        weights_sha256: None,
         network_info: lth_ticket::NetworkInfo {
             name: "lenet-300-100".into(),
             head: None,

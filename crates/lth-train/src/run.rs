@@ -176,6 +176,7 @@ impl<N: Network> Trainer<N> {
                 self.write_checkpoint(config, &run, hooks)?;
                 last_checkpoint = Instant::now();
                 took = last_checkpoint - begun;
+                tracing::debug!("a checkpoint took {:.1} ms", 1e3 * took.as_secs_f64());
                 run.clock = last_checkpoint;
             }
         };

@@ -1,5 +1,5 @@
 //! Writes a corpus for every target from files of the tests: `cargo run --bin seeds`, or with `--no-default-features` where
-//! candle is not wanted.
+//! candle is not wanted. `cargo run --bin seeds -- runs/…` adds the files of an experiment's folder.
 
 use std::fs;
 use std::path::Path;
@@ -42,11 +42,43 @@ fn main() -> std::io::Result<()> {
     name[..7].copy_from_slice(b"a/x.gif");
     write("archive", "header.tar", &name)?;
     write("cifar", "header.tar", &name)?;
+    if let Some(experiment) = std::env::args_os().nth(1) {
+        of_experiment(Path::new(&experiment), &write)?;
+    }
     #[cfg(feature = "plan")]
     if let Ok(experiment) = lth_experiment::preset("lenet-digits")
         && let Ok(text) = toml::to_string(&experiment)
     {
         write("plan", "lenet-digits.toml", text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Longer files are no seeds: most changes of them change nothing that is read closely.
+const MOST: usize = 64 << 10;
+
+/// Every file under a name of its own, for those who read such files.
+fn of_experiment(folder: &Path, write: &dyn Fn(&str, &str, &[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            of_experiment(&path, write)?;
+            continue;
+        }
+        let readers: &[&str] = match path.file_name().and_then(|name| name.to_str()).unwrap_or_default() {
+            "summary.json" => &["summary"],
+            "experiment.json" | "record.json" | "path.json" | "metrics.jsonl" => &["records"],
+            name if name.starts_with("checkpoint") => &["checkpoint", "safetensors"],
+            name if name.ends_with(".safetensors") => &["ticket", "weights", "masks", "safetensors"],
+            _ => &[],
+        };
+        let bytes = fs::read(&path)?;
+        let name = lth_files::sha256(&bytes);
+        // Lines count one by one.
+        let some = if path.ends_with("metrics.jsonl") { &bytes[..bytes.len().min(1 << 10)] } else { &bytes[..] };
+        for reader in readers.iter().filter(|_| some.len() <= MOST) {
+            write(reader, &name[..16], some)?;
+        }
     }
     Ok(())
 }

@@ -36,6 +36,8 @@ fn mask(shape: &[usize], percent: usize) -> Result<Tensor> {
 }
 
 fn layers(c: &mut Criterion) {
+    // As a trainer does.
+    lth_kernels::keep_freed_memory();
     for (name, [channels, filters, kernel, stride, padding, side]) in LAYERS {
         let output = (side + 2 * padding - kernel) / stride + 1;
         let shape = [filters, channels, kernel, kernel];

@@ -361,53 +361,136 @@ impl ClassProgram {
             }
             by_segment[tiling.segment(tap.shift)].push((offset as u32, tap.tap));
         }
-        // The entries of some rows of a chunk: how many are in each segment, where each reads, where its weight lies.
         let n_blocks = map.rows.div_ceil(ROW_BLOCK);
         let list = |block: usize| {
             let (rows, rest) = (block % n_blocks, block / n_blocks);
             let (chunk, group) = (rest % tiling.n_chunks, rest / tiling.n_chunks);
             let depth = chunk * tiling.depth_chunk..((chunk + 1) * tiling.depth_chunk).min(map.depth);
             let rows = rows * ROW_BLOCK..((rows + 1) * ROW_BLOCK).min(map.rows);
-            let (mut lengths, mut offsets, mut positions) = (Vec::new(), Vec::new(), Vec::new());
-            for row in rows {
-                for taps in &by_segment {
-                    let before = offsets.len();
-                    for c in depth.clone() {
-                        let at = group * g.weights_per_group() + row * map.weight_row + c * map.weight_step;
-                        for &(offset, tap) in taps {
-                            if kept[at + tap] != 0 {
-                                offsets.push(((c - depth.start) * tiling.channel_pitch) as u32 + offset);
-                                positions.push((at + tap) as u32);
-                            }
-                        }
-                    }
-                    lengths.push((offsets.len() - before) as u32);
-                }
-            }
-            (lengths, offsets, positions)
+            List::new(&tiling, map, group, &depth, &rows, &by_segment, kept)
         };
         let n_blocks_in_all = g.groups * tiling.n_chunks * n_blocks;
-        let lists: Vec<_> = if kept.len() < ALONE {
+        let lists: Vec<List> = if kept.len() < ALONE {
             (0..n_blocks_in_all).map(list).collect()
         } else {
             (0..n_blocks_in_all).into_par_iter().map(list).collect()
         };
+        let n_entries = lists.iter().map(|list| list.offsets.len()).sum();
         let first_entry = positions.len();
-        let (mut segments, mut offsets) = (vec![0], Vec::new());
+        positions.reserve_exact(n_entries);
+        let (mut segments, mut offsets) = (vec![0], Vec::with_capacity(n_entries));
         let mut used_channels = vec![false; g.groups * map.depth];
         let mut end = 0;
-        for (lengths, of_block, positions_of_block) in lists {
-            segments.extend(lengths.into_iter().map(|length| {
+        for list in lists {
+            segments.extend(list.lengths.into_iter().map(|length| {
                 end += length;
                 end
             }));
-            offsets.extend(of_block);
-            positions.extend(positions_of_block);
-        }
-        for &position in &positions[first_entry..] {
-            let (group, at) = (position as usize / g.weights_per_group(), position as usize % g.weights_per_group());
-            used_channels[group * map.depth + at / map.weight_step % map.depth] = true;
+            offsets.extend(list.offsets);
+            positions.extend(list.positions);
+            for (used, is_used) in used_channels[list.first_channel..].iter_mut().zip(list.is_used) {
+                *used |= is_used;
+            }
         }
         Self { tiling, segments, offsets, first_entry, used_channels }
+    }
+}
+
+/// The entries of some rows in one chunk.
+struct List {
+    /// How many are in each segment, row by row.
+    lengths: Vec<u32>,
+    /// Where each reads in the chunk's panel.
+    offsets: Vec<u32>,
+    /// Where in the weight its value lies.
+    positions: Vec<u32>,
+    /// The chunk's first channel, of all groups'.
+    first_channel: usize,
+    /// Whether anything reads a channel of the chunk.
+    is_used: Vec<bool>,
+}
+
+/// Places that are looked at together.
+const WORD: usize = size_of::<u64>();
+
+impl List {
+    /// `by_segment`: where a tap reads in a channel's part of the panel, and its number.
+    fn new(
+        tiling: &Tiling,
+        map: &Map,
+        group: usize,
+        depth: &Range<usize>,
+        rows: &Range<usize>,
+        by_segment: &[Vec<(u32, usize)>],
+        kept: &[u8],
+    ) -> Self {
+        let g = &map.geometry;
+        let first = group * g.weights_per_group();
+        let at = |row: usize, c: usize| first + row * map.weight_row + c * map.weight_step;
+        // Of each row and segment a line in the order of its entries, channel by channel and in a channel tap by tap: a byte
+        // of 0 or 1 each, so that a look at a word finds eight. An odd number of words keeps lines that are written side by
+        // side apart in the cache.
+        let words = |taps: &Vec<(u32, usize)>| (depth.len() * taps.len()).div_ceil(WORD) | 1;
+        let row_words: usize = by_segment.iter().map(words).sum();
+        // Of each weight that a channel has in these rows: where it lies, seen from the first row; where its byte is, for the
+        // first channel, and how far from one channel to the next.
+        let mut places: Vec<(u32, u32, u32)> = Vec::new();
+        for r in 0..rows.len() {
+            let mut line = r * row_words;
+            for taps in by_segment {
+                places.extend(taps.iter().enumerate().map(|(k, &(_, tap))| {
+                    ((r * map.weight_row + tap) as u32, (line * WORD + k) as u32, taps.len() as u32)
+                }));
+                line += words(taps);
+            }
+        }
+        let mut bits = vec![0u8; rows.len() * row_words * WORD];
+        let mut is_used = vec![false; depth.len()];
+        for (i, (c, is_used)) in depth.clone().zip(&mut is_used).enumerate() {
+            let of_channel = &kept[at(rows.start, c)..];
+            let mut any = false;
+            for &(from, to, step) in &places {
+                let is_kept = of_channel[from as usize] != 0;
+                bits[to as usize + i * step as usize] = u8::from(is_kept);
+                any |= is_kept;
+            }
+            *is_used = any;
+        }
+        // Where the places of a line read, and where their weights lie behind the row's first.
+        let tables: Vec<Vec<(u32, u32)>> = by_segment
+            .iter()
+            .map(|taps| {
+                let of_channel = |i: usize| {
+                    let of_tap = move |&(offset, tap): &(u32, usize)| {
+                        ((i * tiling.channel_pitch) as u32 + offset, (i * map.weight_step + tap) as u32)
+                    };
+                    taps.iter().map(of_tap)
+                };
+                (0..depth.len()).flat_map(of_channel).collect()
+            })
+            .collect();
+        let n_entries = bits.iter().map(|&bit| usize::from(bit)).sum();
+        let (mut offsets, mut positions) = (Vec::with_capacity(n_entries), Vec::with_capacity(n_entries));
+        let mut lengths = Vec::with_capacity(rows.len() * by_segment.len());
+        let (of_words, _) = bits.as_chunks::<WORD>();
+        for (row, mut of_row) in rows.clone().zip(of_words.chunks_exact(row_words)) {
+            let begin = at(row, depth.start) as u32;
+            for (taps, table) in by_segment.iter().zip(&tables) {
+                let before = offsets.len();
+                let line;
+                (line, of_row) = of_row.split_at(words(taps));
+                for (word, &bytes) in line.iter().enumerate() {
+                    let mut left = u64::from_le_bytes(bytes);
+                    while left != 0 {
+                        let (offset, place) = table[word * WORD + left.trailing_zeros() as usize / 8];
+                        left &= left - 1;
+                        offsets.push(offset);
+                        positions.push(begin + place);
+                    }
+                }
+                lengths.push((offsets.len() - before) as u32);
+            }
+        }
+        Self { lengths, offsets, positions, first_channel: group * map.depth + depth.start, is_used }
     }
 }

@@ -361,13 +361,15 @@ impl ClassProgram {
             }
             by_segment[tiling.segment(tap.shift)].push((offset as u32, tap.tap));
         }
+        let by_segment: Vec<Segment> =
+            by_segment.iter().map(|taps| Segment::new(&tiling, map.weight_step, taps)).collect();
         let n_blocks = map.rows.div_ceil(ROW_BLOCK);
         let list = |block: usize| {
             let (rows, rest) = (block % n_blocks, block / n_blocks);
             let (chunk, group) = (rest % tiling.n_chunks, rest / tiling.n_chunks);
             let depth = chunk * tiling.depth_chunk..((chunk + 1) * tiling.depth_chunk).min(map.depth);
             let rows = rows * ROW_BLOCK..((rows + 1) * ROW_BLOCK).min(map.rows);
-            List::new(&tiling, map, group, &depth, &rows, &by_segment, kept)
+            List::new(map, group, &depth, &rows, &by_segment, kept)
         };
         let n_blocks_in_all = g.groups * tiling.n_chunks * n_blocks;
         let lists: Vec<List> = if kept.len() < ALONE {
@@ -410,18 +412,40 @@ struct List {
     is_used: Vec<bool>,
 }
 
+/// Taps whose entries stand together.
+struct Segment {
+    taps: Vec<usize>,
+    /// For a chunk's channels, and in a channel for the taps: where in the panel each reads, and where its weight lies behind
+    /// the row's first.
+    reads: Vec<(u32, u32)>,
+}
+
+impl Segment {
+    /// `taps`: where each reads in a channel's part of the panel, and its number.
+    fn new(tiling: &Tiling, weight_step: usize, taps: &[(u32, usize)]) -> Self {
+        let read = |i: usize| {
+            let of_tap = move |&(offset, tap): &(u32, usize)| {
+                ((i * tiling.channel_pitch) as u32 + offset, (i * weight_step + tap) as u32)
+            };
+            taps.iter().map(of_tap)
+        };
+        Self {
+            reads: (0..tiling.depth_chunk).flat_map(read).collect(),
+            taps: taps.iter().map(|&(_, tap)| tap).collect(),
+        }
+    }
+}
+
 /// Places that are looked at together.
 const WORD: usize = size_of::<u64>();
 
 impl List {
-    /// `by_segment`: where a tap reads in a channel's part of the panel, and its number.
     fn new(
-        tiling: &Tiling,
         map: &Map,
         group: usize,
         depth: &Range<usize>,
         rows: &Range<usize>,
-        by_segment: &[Vec<(u32, usize)>],
+        by_segment: &[Segment],
         kept: &[u8],
     ) -> Self {
         let g = &map.geometry;
@@ -430,18 +454,21 @@ impl List {
         // Of each row and segment a line in the order of its entries, channel by channel and in a channel tap by tap: a byte
         // of 0 or 1 each, so that a look at a word finds eight. An odd number of words keeps lines that are written side by
         // side apart in the cache.
-        let words = |taps: &Vec<(u32, usize)>| (depth.len() * taps.len()).div_ceil(WORD) | 1;
+        let words = |segment: &Segment| (depth.len() * segment.taps.len()).div_ceil(WORD) | 1;
         let row_words: usize = by_segment.iter().map(words).sum();
         // Of each weight that a channel has in these rows: where it lies, seen from the first row; where its byte is, for the
         // first channel, and how far from one channel to the next.
         let mut places: Vec<(u32, u32, u32)> = Vec::new();
         for r in 0..rows.len() {
             let mut line = r * row_words;
-            for taps in by_segment {
-                places.extend(taps.iter().enumerate().map(|(k, &(_, tap))| {
-                    ((r * map.weight_row + tap) as u32, (line * WORD + k) as u32, taps.len() as u32)
-                }));
-                line += words(taps);
+            for segment in by_segment {
+                let taps = &segment.taps;
+                places.extend(
+                    taps.iter().enumerate().map(|(k, &tap)| {
+                        ((r * map.weight_row + tap) as u32, (line * WORD + k) as u32, taps.len() as u32)
+                    }),
+                );
+                line += words(segment);
             }
         }
         let mut bits = vec![0u8; rows.len() * row_words * WORD];
@@ -456,33 +483,20 @@ impl List {
             }
             *is_used = any;
         }
-        // Where the places of a line read, and where their weights lie behind the row's first.
-        let tables: Vec<Vec<(u32, u32)>> = by_segment
-            .iter()
-            .map(|taps| {
-                let of_channel = |i: usize| {
-                    let of_tap = move |&(offset, tap): &(u32, usize)| {
-                        ((i * tiling.channel_pitch) as u32 + offset, (i * map.weight_step + tap) as u32)
-                    };
-                    taps.iter().map(of_tap)
-                };
-                (0..depth.len()).flat_map(of_channel).collect()
-            })
-            .collect();
         let n_entries = bits.iter().map(|&bit| usize::from(bit)).sum();
         let (mut offsets, mut positions) = (Vec::with_capacity(n_entries), Vec::with_capacity(n_entries));
         let mut lengths = Vec::with_capacity(rows.len() * by_segment.len());
         let (of_words, _) = bits.as_chunks::<WORD>();
         for (row, mut of_row) in rows.clone().zip(of_words.chunks_exact(row_words)) {
             let begin = at(row, depth.start) as u32;
-            for (taps, table) in by_segment.iter().zip(&tables) {
+            for segment in by_segment {
                 let before = offsets.len();
                 let line;
-                (line, of_row) = of_row.split_at(words(taps));
+                (line, of_row) = of_row.split_at(words(segment));
                 for (word, &bytes) in line.iter().enumerate() {
                     let mut left = u64::from_le_bytes(bytes);
                     while left != 0 {
-                        let (offset, place) = table[word * WORD + left.trailing_zeros() as usize / 8];
+                        let (offset, place) = segment.reads[word * WORD + left.trailing_zeros() as usize / 8];
                         left &= left - 1;
                         offsets.push(offset);
                         positions.push(begin + place);

@@ -116,6 +116,34 @@ pub(crate) mod tests {
         }
     }
 
+    /// A function that is compiled for a feature that nobody asked the machine for ends in an illegal instruction, on
+    /// machines that a test rarely sees: so what the sources enable is held against what [`detect`] asks for.
+    #[test]
+    fn every_feature_that_something_is_compiled_for_is_asked_for() {
+        let sources =
+            [("dispatch.rs", include_str!("dispatch.rs")), ("table.rs", include_str!("conv/kernel/table.rs"))];
+        let code = |file: &'static str| file.split("#[cfg(test)]\npub(crate) mod tests").next().unwrap();
+        let asked: Vec<&str> =
+            code(sources[0].1).split("has!(\"").skip(1).map(|s| s.split('"').next().unwrap()).collect();
+        let mut n_enabled = 0;
+        for (file, text) in sources {
+            let attributes = code(text).split("enable = \"").skip(1).map(|s| s.split('"').next().unwrap());
+            let tables = code(text).split("kernels!(").skip(1).map(|s| s.split(['[', ']']).nth(1).unwrap());
+            for list in attributes.chain(tables) {
+                let features: Vec<&str> =
+                    list.split(',').map(|s| s.trim().trim_matches('"')).filter(|s| !s.is_empty()).collect();
+                for feature in features {
+                    // NEON is part of aarch64.
+                    let is_known = asked.contains(&feature) || feature == "neon";
+                    assert!(is_known, "{file} enables `{feature}`, detection asks for {asked:?}");
+                    n_enabled += 1;
+                }
+            }
+        }
+        // Two of `multiversion`, and the tables of AVX2, AVX-512 and NEON.
+        assert_eq!(n_enabled, 2 + 6 + 2 + 4 + 1);
+    }
+
     #[test]
     fn every_version_gives_the_same_bits() {
         let a = std::array::from_fn::<f32, 37, _>(|i| 1.0 / (i as f32 + 1.0));

@@ -430,14 +430,16 @@ fn scalar(loss: &Tensor) -> Result<f64, Error> {
 /// Once in a process, where it is so.
 fn warn_of_slow_kernels() {
     static ONCE: Once = Once::new();
-    if !lth_kernels::IS_OPTIMISED {
-        ONCE.call_once(|| {
-            tracing::warn!(
-                "the kernels were compiled without optimisation and are many times slower: put `opt-level = 3` under \
-                 `[profile.dev.package.\"*\"]` in Cargo.toml, or use --release"
-            );
-        });
+    if let Some(warning) = slow_kernels(lth_kernels::IS_OPTIMISED) {
+        ONCE.call_once(|| tracing::warn!("{warning}"));
     }
+}
+
+fn slow_kernels(is_optimised: bool) -> Option<&'static str> {
+    (!is_optimised).then_some(
+        "the kernels were compiled without optimisation and are many times slower: put `opt-level = 3` under \
+         `[profile.dev.package.\"*\"]` in Cargo.toml, or use --release",
+    )
 }
 
 /// Whether any element is not 0 (NaN is not).
@@ -571,5 +573,17 @@ impl Run {
             hook.on(event, &mut fit).map_err(|source| Error::Hook { hook: hook.name().to_owned(), source })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_without_optimisation_are_said_with_the_lines_to_copy() {
+        assert_eq!(slow_kernels(true), None);
+        let warning = slow_kernels(false).unwrap();
+        assert!(warning.contains("[profile.dev.package.\"*\"]") && warning.contains("opt-level = 3"), "{warning}");
     }
 }

@@ -6,6 +6,7 @@ mod extremes;
 mod layers;
 mod memory;
 mod optim;
+mod optimised;
 mod pool;
 mod random_shapes;
 mod second;

@@ -15,11 +15,17 @@ use crate::{Error, Examples, Runner, identity};
 type Tensors = BTreeMap<String, Tensor>;
 
 impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
-    /// The masks that a fit starts under.
+    /// The masks that a fit starts under. `network` has the initial weights of its start, and has them again afterwards.
     ///
     /// # Errors
     /// What states, scores and selection say.
-    pub(crate) fn masks(&self, fit: &FitPlan, examples: &E, states: &States<'_>) -> Result<MaskSet, Error> {
+    pub(crate) fn masks(
+        &self,
+        fit: &FitPlan,
+        network: &N,
+        examples: &E,
+        states: &States<'_>,
+    ) -> Result<MaskSet, Error> {
         let rule = &self.plan.pruning;
         let seed = mask_seed(fit);
         match &fit.mask {
@@ -37,30 +43,36 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
                 let selection = Selection { scope: Scope::Global, ..rule.selection.clone() };
                 Ok(select(&scores, like.sparsity(), &selection)?)
             }
-            MaskFrom::Cut(cut) => self.cut(cut, fit, examples, states),
+            MaskFrom::Cut(cut) => self.cut(cut, fit, network, examples, states),
         }
     }
 
-    fn cut(&self, cut: &Cut, fit: &FitPlan, examples: &E, states: &States<'_>) -> Result<MaskSet, Error> {
+    fn cut(&self, cut: &Cut, fit: &FitPlan, network: &N, examples: &E, states: &States<'_>) -> Result<MaskSet, Error> {
         let rule = &self.plan.pruning;
         let seed = fit.address.seed;
         let criterion = by_name(cut.criterion.as_deref().unwrap_or(&rule.criterion), mask_seed(fit))?;
-        let scored = |dtype: DType| {
-            let network = self.network(initial_seed(&cut.scored, seed), dtype)?;
-            let initial = network.parameters().snapshot(|_, _| true)?;
-            self.begin(&network, &cut.scored, seed, dtype, states)?;
-            Ok::<_, Error>((network, initial))
+        // What is scored is often drawn as what is trained: then it need not be drawn again.
+        let other = match initial_seed(&cut.scored, seed) {
+            drawn if drawn == initial_seed(&fit.start, seed) => None,
+            drawn => Some(self.network(drawn, DType::F32)?),
         };
-        let (network, initial) = scored(DType::F32)?;
+        let network = other.as_ref().unwrap_or(network);
+        let initial = network.parameters().snapshot(|_, _| true)?;
+        self.begin(network, &cut.scored, seed, DType::F32, states)?;
         let requires = criterion.requires();
         let is_double = [Input::HessianGradient, Input::FlowGradient];
-        let double = is_double.iter().any(|input| requires.contains(*input)).then(|| scored(DType::F64)).transpose()?;
+        let double = || {
+            let network = self.network(initial_seed(&cut.scored, seed), DType::F64)?;
+            self.begin(&network, &cut.scored, seed, DType::F64, states)?;
+            Ok::<_, Error>(network)
+        };
+        let double = is_double.iter().any(|input| requires.contains(*input)).then(double).transpose()?;
         let (target, selection) =
             rule.target(cut.target, cut.selection.as_ref().unwrap_or(&rule.selection), network.parameters())?;
         let within = cut.within.as_ref().map(|other| states.masks(other)).transpose()?;
         let scoring = Scoring {
-            network: &network,
-            double: double.as_ref().map(|(network, _)| network),
+            network,
+            double: double.as_ref(),
             initial: &initial,
             examples,
             task: self.task,
@@ -68,7 +80,9 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             n_batches: self.score_batches,
             seed,
         };
-        scoring.masks(&*criterion, target.fraction(), &selection, within.as_ref())
+        let masks = scoring.masks(&*criterion, target.fraction(), &selection, within.as_ref())?;
+        network.parameters().restore(&initial)?;
+        Ok(masks)
     }
 }
 

@@ -25,7 +25,7 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
     ) -> Result<PathRecord, Error> {
         let begun = Instant::now();
         let [first, last] = &path.ends;
-        let states = States { plan: self.plan, root: dir.path(), records };
+        let states = States::new(self.plan, dir.path(), records);
         let mut network = self.network(last.seed, DType::F32)?;
         let (one, other) = (states.load(first, Kept::End)?, states.load(last, Kept::End)?);
         if one.masks == other.masks {

@@ -268,10 +268,10 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         observer: &mut dyn Observer,
     ) -> Result<Option<FitRecord>, Error> {
         let begun = Instant::now();
-        let states = States { plan: self.plan, root, records };
+        let states = States::new(self.plan, root, records);
         let network = self.network(initial_seed(&fit.start, fit.address.seed), DType::F32)?;
+        let masks = self.masks(fit, &network, examples, &states)?;
         self.begin(&network, &fit.start, fit.address.seed, DType::F32, &states)?;
-        let masks = self.masks(fit, examples, &states)?;
         let mut trainer = Trainer::new(network, Optimizer::new(self.plan.training.optimizer), fit.address.seed);
         trainer.set_masks(masks.to_tensors(&Device::Cpu)?)?;
         if let Some(after) = carries_optimizer(self.plan, fit) {

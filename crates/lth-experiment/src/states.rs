@@ -1,7 +1,8 @@
 //! The networks that fits leave as files, for other fits and for people: weights, masks, the optimiser's averages.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use lth_files::open_safetensors;
@@ -86,18 +87,33 @@ pub(crate) fn carries_optimizer<'a>(plan: &Plan, fit: &'a FitPlan) -> Option<&'a
 
 /// The files of fits that are done.
 pub(crate) struct States<'a> {
-    pub(crate) plan: &'a Plan,
-    pub(crate) root: &'a Path,
-    pub(crate) records: &'a [FitRecord],
+    plan: &'a Plan,
+    root: &'a Path,
+    records: &'a [FitRecord],
+    /// What was read last: a mask that is cut from a network lies within that network's own.
+    last: RefCell<Option<(PathBuf, Ticket)>>,
 }
 
-impl States<'_> {
+impl<'a> States<'a> {
+    /// Those of `records`, under `root`.
+    pub(crate) fn new(plan: &'a Plan, root: &'a Path, records: &'a [FitRecord]) -> Self {
+        Self { plan, root, records, last: RefCell::new(None) }
+    }
+
     /// The network of a fit at that moment.
     ///
     /// # Errors
     /// [`Error::Damaged`] if the file is not there or not what the record says; what its reader says.
     pub(crate) fn load(&self, address: &Address, kept: Kept) -> Result<Ticket, Error> {
-        Ok(Ticket::read(&self.path(address, kept)?, &Device::Cpu)?)
+        let path = self.path(address, kept)?;
+        if let Some((last, ticket)) = &*self.last.borrow()
+            && *last == path
+        {
+            return Ok(ticket.clone());
+        }
+        let ticket = Ticket::read(&path, &Device::Cpu)?;
+        *self.last.borrow_mut() = Some((path, ticket.clone()));
+        Ok(ticket)
     }
 
     /// The masks that a fit ended with.
@@ -137,7 +153,7 @@ impl States<'_> {
         Ok(trainer.restore(&state)?)
     }
 
-    fn path(&self, address: &Address, kept: Kept) -> Result<std::path::PathBuf, Error> {
+    fn path(&self, address: &Address, kept: Kept) -> Result<PathBuf, Error> {
         let missing =
             |reason: &str| Error::Damaged { path: self.root.join(address.folder()), reason: reason.to_owned() };
         let fit = self.plan.fit(address).ok_or_else(|| missing("it is no fit of the plan"))?;

@@ -16,9 +16,11 @@ use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
 use lth_files::{Dtype, RawTensor, SafeTensors, TensorBytes};
 use lth_mask::{Mask, MaskSet};
+use lth_train::tensor_bytes;
 
 use crate::Error;
-use crate::content::{Masked, masked};
+use crate::content::{Masked, masked, width};
+use crate::elements::{self, Width};
 
 const BITS: &str = "bits/";
 const KEPT: &str = "kept/";
@@ -64,12 +66,8 @@ impl TensorBytes for Piece<'_> {
             Self::Whole(tensor) => tensor.bytes(),
             Self::Bits(bits) => bits.bytes(),
             Self::Kept(kept) => {
-                let all = kept.all.bytes()?;
-                let size = kept.all.tensor.dtype().size_in_bytes();
-                let mut values = Vec::with_capacity(kept.shape[0] * size);
-                let elements = all.chunks_exact(size.max(1)).zip(kept.mask.iter());
-                elements.filter(|(_, keep)| *keep).for_each(|(element, _)| values.extend_from_slice(element));
-                Ok(Cow::Owned(values))
+                let all = tensor_bytes(kept.all.tensor)?;
+                Ok(Cow::Owned(elements::kept(&all, width(kept.all.tensor)?, kept.mask)))
             }
         }
     }
@@ -140,13 +138,9 @@ fn one(file: &SafeTensors<'_>, name: &str, shape: Vec<usize>) -> Result<(Tensor,
         return Err(format!("its kept values have shape {:?}, expected [{}]", kept.shape(), mask.kept()));
     }
     let bit_size = kept.dtype().bitsize();
-    if !bit_size.is_multiple_of(8) {
-        return Err(format!("its values are {:?}, which has no whole bytes", kept.dtype()));
-    }
-    let size = bit_size / 8;
-    let mut bytes = vec![0; mask.len() * size];
-    let places = bytes.chunks_exact_mut(size).zip(mask.iter()).filter(|(_, keep)| *keep);
-    places.zip(kept.data().chunks_exact(size)).for_each(|((place, _), value)| place.copy_from_slice(value));
+    let width = Width::of(bit_size / 8).filter(|_| bit_size.is_multiple_of(8));
+    let width = width.ok_or_else(|| format!("its values are {:?}, which has no whole bytes", kept.dtype()))?;
+    let bytes = elements::placed(kept.data(), width, &mask);
     let view = safetensors::tensor::TensorView::new(kept.dtype(), mask.shape().to_vec(), &bytes);
     let view = view.map_err(|error| error.to_string())?;
     let tensor = view.load(&Device::Cpu).map_err(|error| Error::from(error).to_string())?;

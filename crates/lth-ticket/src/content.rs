@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use lth_files::{Dtype, Sha256, TensorBytes};
 use lth_mask::{Mask, MaskSet};
 use lth_train::tensor_bytes;
+
+use crate::elements::{self, Width, clear_pruned};
 
 /// A tensor whose pruned weights are +0: which zero a program leaves where nothing is must not make two tickets of one.
 #[derive(Clone, Copy)]
@@ -28,11 +30,22 @@ impl TensorBytes for Masked<'_> {
     fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
         let mut bytes = tensor_bytes(self.tensor)?;
         if let Some(mask) = self.mask {
-            let elements = bytes.chunks_exact_mut(self.tensor.dtype().size_in_bytes().max(1));
-            elements.zip(mask.iter()).filter(|(_, keep)| !keep).for_each(|(element, _)| element.fill(0));
+            clear_pruned(&mut bytes, width(self.tensor)?, mask);
         }
         Ok(Cow::Owned(bytes))
     }
+}
+
+/// Bytes of an element.
+pub(crate) fn width(tensor: &Tensor) -> io::Result<Width> {
+    let dtype = tensor.dtype();
+    Width::of(dtype.size_in_bytes())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, format!("{dtype:?} has no whole bytes")))
+}
+
+/// Which elements are not 0, as a mask's words say it; −0 is 0.
+pub(crate) fn nonzero(tensor: &Tensor) -> io::Result<Vec<u64>> {
+    Ok(elements::nonzero(&tensor_bytes(tensor)?, width(tensor)?, tensor.dtype()))
 }
 
 /// All tensors with their masks.
@@ -60,14 +73,4 @@ pub(crate) fn sha256(tensors: &BTreeMap<String, Tensor>, masks: &MaskSet, is_mas
         hash.field(&mask.to_bytes());
     }
     Ok(hash.finish())
-}
-
-/// For each element of a tensor's bytes, whether it is not 0; −0 is.
-pub(crate) fn nonzero(bytes: &[u8], dtype: DType) -> impl Iterator<Item = bool> {
-    // The sign is the highest bit, and little-endian numbers end with it.
-    let sign = if dtype.is_float() { 0x7f } else { 0xff };
-    bytes.chunks_exact(dtype.size_in_bytes().max(1)).map(move |element| match element {
-        [rest @ .., last] => last & sign != 0 || rest.iter().any(|byte| *byte != 0),
-        [] => false,
-    })
 }

@@ -200,9 +200,10 @@ impl Ticket {
                 let (got, expected) = (mask.shape(), tensor.dims());
                 return Err(format!("mask for `{name}` has shape {got:?}, expected {expected:?}"));
             }
-            let bytes = lth_train::tensor_bytes(tensor).map_err(|error| format!("`{name}`: {error}"))?;
-            let wrong = nonzero(&bytes, tensor.dtype()).zip(mask.iter()).position(|(nonzero, keep)| nonzero && !keep);
-            if let Some(index) = wrong {
+            let nonzero = nonzero(tensor).map_err(|error| format!("`{name}`: {error}"))?;
+            let wrong = nonzero.iter().zip(mask.words()).map(|(nonzero, keep)| nonzero & !keep);
+            if let Some((word, bits)) = wrong.enumerate().find(|(_, bits)| *bits != 0) {
+                let index = 64 * word + bits.trailing_zeros() as usize;
                 let value = || tensor.flatten_all()?.get(index)?.to_dtype(DType::F64)?.to_scalar::<f64>();
                 let value = value().map_err(|error| format!("`{name}`: {}", Error::from(error)))?;
                 return Err(format!("`{name}` is {value} at pruned position {index}, expected 0"));

@@ -47,6 +47,7 @@ mod config;
 mod content;
 mod dynamic;
 mod early_bird;
+mod elements;
 mod error;
 mod exchange;
 mod file;

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use lth_mask::{Mask, MaskSet};
-use lth_train::tensor_bytes;
 
 use crate::Error;
 use crate::content::nonzero;
@@ -23,16 +22,17 @@ pub(crate) fn to_text(tensors: &BTreeMap<String, Tensor>, masks: &MaskSet) -> Re
     let mut all = KeptZeros::new();
     for (name, mask) in masks.iter() {
         let tensor = tensors.get(name).ok_or_else(|| format!("mask `{name}` has no tensor"))?;
-        let bytes = tensor_bytes(tensor).map_err(|error| format!("`{name}`: {error}"))?;
+        let nonzero = nonzero(tensor).map_err(|error| format!("`{name}`: {error}"))?;
         let mut runs: Vec<u64> = Vec::new();
-        for (index, (nonzero, keep)) in nonzero(&bytes, tensor.dtype()).zip(mask.iter()).enumerate() {
-            let index = index as u64;
-            if nonzero || !keep {
-                continue;
-            }
-            match matches!(runs[..], [.., start, length] if start + length == index) {
-                true => runs.last_mut().into_iter().for_each(|length| *length += 1),
-                false => runs.extend([index, 1]),
+        for (word, (nonzero, keep)) in nonzero.iter().zip(mask.words()).enumerate() {
+            let mut zeros = keep & !nonzero;
+            while zeros != 0 {
+                let index = 64 * word as u64 + u64::from(zeros.trailing_zeros());
+                zeros &= zeros - 1;
+                match matches!(runs[..], [.., start, length] if start + length == index) {
+                    true => runs.last_mut().into_iter().for_each(|length| *length += 1),
+                    false => runs.extend([index, 1]),
+                }
             }
         }
         all.insert(name.to_owned(), runs);
@@ -48,8 +48,9 @@ pub(crate) fn from_text(text: &str, tensors: &BTreeMap<String, Tensor>) -> Resul
 
 fn mask(name: &str, runs: &[u64], tensors: &BTreeMap<String, Tensor>) -> Result<Mask, String> {
     let tensor = tensors.get(name).ok_or_else(|| format!("mask `{name}` has no tensor"))?;
-    let bytes = tensor_bytes(tensor).map_err(|error| format!("`{name}`: {error}"))?;
-    let mut keep: Vec<bool> = nonzero(&bytes, tensor.dtype()).collect();
+    let nonzero = nonzero(tensor).map_err(|error| format!("`{name}`: {error}"))?;
+    let bit = |index: usize| nonzero[index / 64] >> (index % 64) & 1 == 1;
+    let mut keep: Vec<bool> = (0..tensor.elem_count()).map(bit).collect();
     let (pairs, rest) = runs.as_chunks::<2>();
     for [start, length] in pairs {
         let range =

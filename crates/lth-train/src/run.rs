@@ -153,7 +153,7 @@ impl<N: Network> Trainer<N> {
             if validates || is_epochs_end {
                 run.pause();
                 if validates {
-                    run.validate(self, task, (data.valid)(), hooks)?;
+                    run.validate(self, task, &data.valid, hooks)?;
                 } else if config.validate == Validate::Never {
                     run.record();
                 }
@@ -193,7 +193,7 @@ impl<N: Network> Trainer<N> {
             if is_recorded != run.at.iteration {
                 match config.validate {
                     Validate::Never => run.record(),
-                    _ => run.validate(self, task, (data.valid)(), hooks)?,
+                    _ => run.validate(self, task, &data.valid, hooks)?,
                 }
             }
             run.announce(self, Event::FitEnd, hooks)?;
@@ -495,11 +495,11 @@ impl Run {
         });
     }
 
-    fn validate<N: Network, B, E: Into<BoxError>>(
+    fn validate<N: Network, B, E: Into<BoxError>, I: Iterator<Item = Result<B, E>>>(
         &mut self,
         trainer: &mut Trainer<N>,
         task: &dyn Task<N, B>,
-        batches: impl Iterator<Item = Result<B, E>>,
+        batches: &dyn Fn() -> I,
         hooks: &mut [&mut dyn Hook],
     ) -> Result<(), Error> {
         self.announce(trainer, Event::BeforeValidation, hooks)?;
@@ -510,7 +510,7 @@ impl Run {
         if let Some(name) = first_not_finite(trainer.network.parameters())? {
             return not_finite(format!("parameter `{name}`"));
         }
-        let evaluation = evaluate(&trainer.network, task, batches)?;
+        let evaluation = evaluate(&trainer.network, task, batches())?;
         if !evaluation.loss.is_finite() {
             return not_finite("the validation loss".to_owned());
         }

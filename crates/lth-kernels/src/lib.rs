@@ -75,6 +75,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod activation;
+mod bits;
 mod composed;
 mod conv;
 mod dispatch;

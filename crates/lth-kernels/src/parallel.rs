@@ -10,7 +10,7 @@ use std::ops::Range;
 const ALONE: usize = 1 << 16;
 
 /// Elements of one piece of an element-wise loop: large against a hand-off, small against a cache.
-const PIECE: usize = 1 << 14;
+pub(crate) const PIECE: usize = 1 << 14;
 
 /// Runs `work`, a series of operators, on one of rayon's threads.
 ///
@@ -31,7 +31,7 @@ pub(crate) fn for_each(n: usize, work: usize, task: impl Fn(usize) + Sync + Send
     }
 }
 
-/// Runs `task` for ranges that cover 0 to `len`.
+/// Runs `task` for ranges that cover 0 to `len`, each of [`PIECE`] elements but the last.
 pub(crate) fn for_ranges(len: usize, task: impl Fn(Range<usize>) + Sync + Send) {
     for_each(len.div_ceil(PIECE), len, |i| task(i * PIECE..len.min((i + 1) * PIECE)));
 }

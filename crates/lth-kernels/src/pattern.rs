@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
+use crate::bits::{count, pack, unpack};
 use crate::composed;
 use crate::conv::compact::KeptChannels;
 use crate::conv::cost::{Kept, runs_in_blocks};
@@ -17,6 +18,7 @@ use crate::conv::{Direction, Float, Geometry, Number};
 use crate::dispatch::multiversion;
 use crate::error::Error;
 use crate::parallel::{Shared, for_ranges};
+use crate::real::with_values;
 
 /// The kept positions of a masked weight. Cheap to clone; built once per mask.
 #[derive(Clone, Debug)]
@@ -26,8 +28,12 @@ pub struct Pattern {
 
 #[derive(Debug)]
 struct Inner {
-    mask: Tensor,
-    bits: Vec<u8>,
+    dims: Vec<usize>,
+    /// A bit for each weight, 1 = keep.
+    words: Vec<u64>,
+    n_weights: usize,
+    /// A byte for each, for the kernels that look at them in every pass.
+    bytes: OnceLock<Vec<u8>>,
     n_kept: usize,
     /// Of a mask with outputs and inputs; found when a convolution first asks.
     kept_channels: OnceLock<KeptChannels>,
@@ -42,7 +48,7 @@ struct Inner {
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         let (one, other) = (&*self.inner, &*other.inner);
-        std::ptr::eq(one, other) || (one.mask.dims() == other.mask.dims() && one.bits == other.bits)
+        std::ptr::eq(one, other) || (one.dims == other.dims && one.words == other.words)
     }
 }
 
@@ -59,15 +65,14 @@ impl Pattern {
             let (expected, got) = ("u8", mask.dtype());
             return Err(Error::DType { op: "Pattern::new", tensor: "mask", expected, got }.into());
         }
-        let bits = mask.flatten_all()?.to_vec1::<u8>()?;
-        // As many as a byte counts at a time: vectors then.
-        let n_kept =
-            bits.chunks(255).map(|bits| bits.iter().fold(0u8, |n, &bit| n + u8::from(bit != 0))).map(usize::from).sum();
-        let mask = mask.contiguous()?.copy()?.detach();
+        let on_cpu = mask.to_device(&Device::Cpu)?;
+        let (words, n_kept) = with_values(&on_cpu, |bytes: &[u8]| Ok((pack(bytes), count(bytes))))?;
         Ok(Pattern {
             inner: Arc::new(Inner {
-                mask,
-                bits,
+                dims: mask.dims().to_vec(),
+                words,
+                n_weights: mask.elem_count(),
+                bytes: OnceLock::new(),
                 n_kept,
                 kept_channels: OnceLock::new(),
                 in_blocks: OnceLock::new(),
@@ -79,30 +84,39 @@ impl Pattern {
 
     /// The kept fraction, in [0, 1]; 1 for an empty mask.
     pub fn density(&self) -> f64 {
-        let n = self.inner.bits.len();
+        let n = self.inner.n_weights;
         if n == 0 { 1.0 } else { self.inner.n_kept as f64 / n as f64 }
     }
 
     /// Fails unless `weight` has the mask's shape.
     pub(crate) fn expect_fits(&self, op: &'static str, weight: &Tensor) -> Result<()> {
-        Ok(crate::error::expect_shape(op, "weight", weight, self.inner.mask.dims())?)
+        Ok(crate::error::expect_shape(op, "weight", weight, &self.inner.dims)?)
     }
 
     /// `weight` with exact zeros at the pruned positions.
     pub(crate) fn apply(&self, op: &'static str, weight: &Tensor) -> Result<Tensor> {
         self.expect_fits(op, weight)?;
-        composed::keep(weight, &self.inner.mask.to_device(weight.device())?)
+        let mask = Tensor::from_slice(&self.looked_at(), &*self.inner.dims, weight.device())?;
+        composed::keep(weight, &mask)
     }
 
     /// A byte for each weight, 0 = pruned.
     pub(crate) fn bits(&self) -> &[u8] {
-        &self.inner.bits
+        self.inner.bytes.get_or_init(|| unpack(&self.inner.words, self.inner.n_weights))
+    }
+
+    /// The same for a look now and then: not kept for it.
+    fn looked_at(&self) -> Cow<'_, [u8]> {
+        match self.inner.bytes.get() {
+            Some(bytes) => Cow::Borrowed(bytes),
+            None => Cow::Owned(unpack(&self.inner.words, self.inner.n_weights)),
+        }
     }
 
     /// The outputs and inputs of which anything is kept.
     pub(crate) fn kept_channels(&self) -> Option<&KeptChannels> {
-        let &[outputs, inputs, ..] = self.inner.mask.dims() else { return None };
-        Some(self.inner.kept_channels.get_or_init(|| KeptChannels::new(&self.inner.bits, outputs, inputs)))
+        let &[outputs, inputs, ..] = &*self.inner.dims else { return None };
+        Some(self.inner.kept_channels.get_or_init(|| KeptChannels::new(&self.looked_at(), outputs, inputs)))
     }
 
     /// What the choice of a kernel depends on.
@@ -113,15 +127,15 @@ impl Pattern {
     /// Whether every four outputs keep the same places.
     fn in_blocks(&self) -> bool {
         *self.inner.in_blocks.get_or_init(|| {
-            let per_output = self.inner.mask.dims().iter().skip(1).product::<usize>();
+            let per_output = self.inner.dims.iter().skip(1).product::<usize>();
             let block = per_output * BLOCK;
             let is_block = |bits: &[u8]| {
                 let first = &bits[..per_output];
                 bits.chunks_exact(per_output).all(|other| other.iter().zip(first).all(|(a, b)| (*a == 0) == (*b == 0)))
             };
             per_output > 0
-                && self.inner.bits.len().is_multiple_of(block)
-                && self.inner.bits.chunks_exact(block).all(is_block)
+                && self.inner.n_weights.is_multiple_of(block)
+                && self.looked_at().chunks_exact(block).all(is_block)
         })
     }
 
@@ -129,12 +143,12 @@ impl Pattern {
     /// network trains (looking costs a quarter of copying).
     pub(crate) fn masked<'a, T: Float>(&self, weight: &'a [T]) -> Cow<'a, [T]> {
         const PIECE: usize = 1 << 14;
-        let (values, bits) = (weight.par_chunks(PIECE), self.inner.bits.par_chunks(PIECE));
+        let (values, bits) = (weight.par_chunks(PIECE), self.bits().par_chunks(PIECE));
         if values.zip(bits).all(|(values, bits)| is_masked(values, bits)) {
             return Cow::Borrowed(weight);
         }
         let keep = |(&value, &bit): (&T, &u8)| if bit == 0 { T::default() } else { value };
-        Cow::Owned(weight.iter().zip(&self.inner.bits).map(keep).collect())
+        Cow::Owned(weight.iter().zip(self.bits()).map(keep).collect())
     }
 
     /// Writes exact zeros to the pruned positions.
@@ -142,7 +156,7 @@ impl Pattern {
         let (len, values) = (values.len(), Shared::new(values));
         for_ranges(len, |at| {
             // SAFETY: the ranges are disjoint.
-            clear_pruned(unsafe { values.part(at.clone()) }, &self.inner.bits[at]);
+            clear_pruned(unsafe { values.part(at.clone()) }, &self.bits()[at]);
         });
     }
 
@@ -161,7 +175,7 @@ impl Pattern {
         kind: ProgramKind,
     ) -> Arc<Program> {
         cached(&self.inner.programs, MAX_PROGRAMS, ProgramKey::new::<T>(geometry, direction, kind), || {
-            Program::new::<T>(geometry, direction, kind, &self.inner.bits, self.density())
+            Program::new::<T>(geometry, direction, kind, &self.looked_at(), self.density())
         })
     }
 
@@ -171,7 +185,7 @@ impl Pattern {
             &self.inner.flat_programs,
             MAX_PROGRAMS,
             ProgramKey::new::<T>(geometry, Direction::Forward, ProgramKind::Rows),
-            || FlatProgram::new::<T>(geometry, &self.inner.bits),
+            || FlatProgram::new::<T>(geometry, &self.looked_at()),
         )
     }
 }
@@ -224,8 +238,6 @@ pub(crate) fn cached<K: PartialEq, V>(cache: &Cache<K, V>, most: usize, key: K, 
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     #[test]

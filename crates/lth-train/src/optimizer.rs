@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-use lth_kernels::optim::{AdamStep, Decay, SgdStep, adam_step, sgd_step};
+use lth_kernels::optim::{AdamStep, Decay, KeptPlaces, SgdStep, adam_step, adam_step_kept, sgd_step, sgd_step_kept};
 use serde::{Deserialize, Serialize};
 
 use crate::parameters::check_shape;
@@ -122,6 +122,8 @@ pub struct Optimizer {
 struct Averages {
     first: Var,
     second: Option<Var>,
+    /// Where little is kept: the places of the values whose averages alone these are. All others are 0.
+    places: Option<KeptPlaces>,
     /// Steps that this parameter has taken.
     n_steps: u64,
 }
@@ -202,8 +204,12 @@ impl Optimizer {
                 check_shape("mask", name, mask, var)?;
             }
             let averages = match self.averages.entry(name.to_owned()) {
-                Entry::Occupied(averages) => averages.into_mut(),
-                Entry::Vacant(place) => place.insert(Averages::zeros(var, self.config)?),
+                Entry::Occupied(averages) => {
+                    let averages = averages.into_mut();
+                    averages.follow(var, mask)?;
+                    averages
+                }
+                Entry::Vacant(place) => place.insert(Averages::zeros(var, few_places(var, mask)?, self.config)?),
             };
             averages.n_steps += 1;
             let gradient = gradient.contiguous()?;
@@ -217,12 +223,18 @@ impl Optimizer {
                     let (weight_decay, decay) = (strength(weight_decay, decays), rule(decoupled));
                     let (lr, step) = (learning_rate, averages.n_steps);
                     let step = AdamStep { lr, beta1, beta2, eps, weight_decay, decay, step };
-                    adam_step(var, &gradient, &averages.first, second, mask, &step)?;
+                    match &averages.places {
+                        Some(places) => adam_step_kept(var, &gradient, &averages.first, second, places, &step)?,
+                        None => adam_step(var, &gradient, &averages.first, second, mask, &step)?,
+                    }
                 }
                 (OptimizerConfig::Sgd { momentum, weight_decay, decoupled, nesterov, decays }, None) => {
                     let (weight_decay, decay) = (strength(weight_decay, decays), rule(decoupled));
                     let step = SgdStep { lr: learning_rate, momentum, weight_decay, decay, nesterov };
-                    sgd_step(var, &gradient, &averages.first, mask, &step)?;
+                    match &averages.places {
+                        Some(places) => sgd_step_kept(var, &gradient, &averages.first, places, &step)?,
+                        None => sgd_step(var, &gradient, &averages.first, mask, &step)?,
+                    }
                 }
                 _ => return Err(Error::State(format!("averages of `{name}` are another optimiser's"))),
             }
@@ -237,9 +249,9 @@ impl Optimizer {
     pub fn tensors(&self) -> Result<BTreeMap<String, Tensor>, Error> {
         let mut tensors = BTreeMap::new();
         for (name, averages) in &self.averages {
-            tensors.insert(format!("{name}/{FIRST}"), averages.first.as_detached_tensor().copy()?);
+            tensors.insert(format!("{name}/{FIRST}"), averages.whole(&averages.first)?);
             if let Some(second) = &averages.second {
-                tensors.insert(format!("{name}/{SECOND}"), second.as_detached_tensor().copy()?);
+                tensors.insert(format!("{name}/{SECOND}"), averages.whole(second)?);
             }
             let n_steps = i64::try_from(averages.n_steps).unwrap_or(i64::MAX);
             tensors.insert(format!("{name}/{STEPS}"), Tensor::new(n_steps, &Device::Cpu)?);
@@ -267,7 +279,7 @@ impl Optimizer {
             let entry = match averages.entry(name.to_owned()) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 // States without counts of their own were made by parameters that moved at every step.
-                Entry::Vacant(place) => place.insert(Averages { n_steps, ..Averages::zeros(var, self.config)? }),
+                Entry::Vacant(place) => place.insert(Averages { n_steps, ..Averages::zeros(var, None, self.config)? }),
             };
             if which == STEPS {
                 let taken = tensor.to_dtype(DType::I64)?.to_scalar::<i64>()?;
@@ -288,12 +300,57 @@ impl Optimizer {
 }
 
 impl Averages {
-    fn zeros(var: &Var, config: OptimizerConfig) -> Result<Self, Error> {
-        let zeros = || Var::zeros(var.shape(), var.dtype(), var.device());
+    fn zeros(var: &Var, places: Option<KeptPlaces>, config: OptimizerConfig) -> Result<Self, Error> {
+        let shape = places.as_ref().map_or(var.shape().clone(), |places| places.n_kept().into());
+        let zeros = || Var::zeros(&shape, var.dtype(), var.device());
         let second = match config {
             OptimizerConfig::Adam { .. } => Some(zeros()?),
             OptimizerConfig::Sgd { .. } => None,
         };
-        Ok(Self { first: zeros()?, second, n_steps: 0 })
+        Ok(Self { first: zeros()?, second, places, n_steps: 0 })
+    }
+
+    /// Makes them those of what `mask` keeps, where that is little. What is kept again begins at 0: so it would if all
+    /// averages were there.
+    fn follow(&mut self, var: &Var, mask: Option<&Tensor>) -> Result<(), Error> {
+        if let (Some(places), Some(mask)) = (&self.places, mask)
+            && places.are_of(mask)?
+        {
+            return Ok(());
+        }
+        let wanted = few_places(var, mask)?;
+        if wanted.is_none() && self.places.is_none() {
+            return Ok(());
+        }
+        let arranged = |average: &Var| {
+            let whole = self.whole(average)?;
+            let arranged = wanted.as_ref().map_or(Ok(whole.clone()), |places| places.gather(&whole))?;
+            Ok::<_, Error>(Var::from_tensor(&arranged)?)
+        };
+        (self.first, self.second) = (arranged(&self.first)?, self.second.as_ref().map(arranged).transpose()?);
+        self.places = wanted;
+        Ok(())
+    }
+
+    /// A deep copy of one of them, of the parameter's shape.
+    fn whole(&self, average: &Var) -> Result<Tensor, Error> {
+        Ok(match &self.places {
+            Some(places) => places.scatter(average)?,
+            None => average.as_detached_tensor().copy()?,
+        })
+    }
+}
+
+/// The places that `mask` keeps, if they are less than half, and the averages of their values alone can be kept. From half
+/// on there is little to gain, and the step would take longer.
+fn few_places(var: &Var, mask: Option<&Tensor>) -> Result<Option<KeptPlaces>, Error> {
+    let is_on_cpu = |tensor: &Tensor| tensor.device().is_cpu();
+    match mask {
+        Some(mask) if is_on_cpu(mask) && is_on_cpu(var) && matches!(var.dtype(), DType::F32 | DType::F64) => {
+            let places = KeptPlaces::new(mask, var.elem_count() / 2)?;
+            // candle's tensors have elements.
+            Ok(places.filter(|places| places.n_kept() > 0))
+        }
+        _ => Ok(None),
     }
 }

@@ -74,7 +74,9 @@ fn n_lines<T>(len: usize) -> usize {
 fn as_numbers<T: Float>(lines: &mut Vec<Line>, len: usize) -> &mut [T] {
     let needed = n_lines::<T>(len);
     if lines.len() < needed {
-        lines.resize(needed, Line([0; 64]));
+        // What was in the smaller one is nobody's: it goes first, and is not copied.
+        drop(std::mem::take(lines));
+        *lines = vec![Line([0; 64]); needed];
     }
     // SAFETY: the lines are initialised, hold at least `len` numbers, are aligned to 64 bytes, and every bit pattern
     // is a valid float (`Float` is implemented for f32 and f64 alone).

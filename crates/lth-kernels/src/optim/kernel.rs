@@ -1,5 +1,6 @@
 //! Optimiser steps over slices: one pass over memory.
 
+use super::kept::{KeptPlaces, gather, scatter};
 use super::{AdamStep, Decay, SgdStep};
 use crate::dispatch::multiversion;
 use crate::parallel::{Shared, for_ranges};
@@ -63,22 +64,28 @@ multiversion! {
     }
 }
 
+impl<T: Real> Adam<T> {
+    fn new(step: &AdamStep) -> Self {
+        let AdamStep { lr, beta1, beta2, eps, weight_decay, decay, step } = *step;
+        let (shrink, pull) = shrink_and_pull(lr, weight_decay, decay);
+        let power = i32::try_from(step).unwrap_or(i32::MAX);
+        Self {
+            shrink: T::of(shrink),
+            pull: T::of(pull),
+            beta1: T::of(beta1),
+            rest1: T::of(1.0 - beta1),
+            beta2: T::of(beta2),
+            rest2: T::of(1.0 - beta2),
+            correct2: T::of(1.0 / (1.0 - beta2.powi(power))),
+            eps: T::of(eps),
+            rate: T::of(lr / (1.0 - beta1.powi(power))),
+        }
+    }
+}
+
 /// One step of Adam over `[p, m, v]`.
 pub(super) fn adam<T: Real>([p, m, v]: [&mut [T]; 3], grad: &[T], mask: Option<&[u8]>, step: &AdamStep) {
-    let AdamStep { lr, beta1, beta2, eps, weight_decay, decay, step } = *step;
-    let (shrink, pull) = shrink_and_pull(lr, weight_decay, decay);
-    let power = i32::try_from(step).unwrap_or(i32::MAX);
-    let k = Adam {
-        shrink: T::of(shrink),
-        pull: T::of(pull),
-        beta1: T::of(beta1),
-        rest1: T::of(1.0 - beta1),
-        beta2: T::of(beta2),
-        rest2: T::of(1.0 - beta2),
-        correct2: T::of(1.0 / (1.0 - beta2.powi(power))),
-        eps: T::of(eps),
-        rate: T::of(lr / (1.0 - beta1.powi(power))),
-    };
+    let k = Adam::new(step);
     let len = p.len();
     let (p, m, v) = (Shared::new(p), Shared::new(m), Shared::new(v));
     for_ranges(len, |at| {
@@ -87,6 +94,46 @@ pub(super) fn adam<T: Real>([p, m, v]: [&mut [T]; 3], grad: &[T], mask: Option<&
         match mask {
             Some(mask) => adam_range::<T, true>(p, m, v, &grad[at.clone()], &mask[at], k),
             None => adam_range::<T, false>(p, m, v, &grad[at], &[], k),
+        }
+    });
+}
+
+/// The same with averages of the kept values alone.
+pub(super) fn adam_kept<T: Real>([p, m, v]: [&mut [T]; 3], grad: &[T], places: &KeptPlaces, step: &AdamStep) {
+    let k = Adam::new(step);
+    for_kept(p, [m, v], grad, places, |p, [m, v], grad| adam_range::<T, false>(p, m, v, grad, &[], k));
+}
+
+/// Elements whose kept values are moved at a time: copies of them stay in the first cache.
+const BLOCK: usize = 1024;
+
+/// Runs `step` over the kept values of `p`, with their averages and their gradients; all others become exactly 0.
+fn for_kept<T: Real, const N: usize>(
+    p: &mut [T],
+    averages: [&mut [T]; N],
+    grad: &[T],
+    places: &KeptPlaces,
+    step: impl Fn(&mut [T], [&mut [T]; N], &[T]) + Sync + Send,
+) {
+    let len = p.len();
+    let (p, averages) = (Shared::new(p), averages.map(Shared::new));
+    for_ranges(len, |at| {
+        // SAFETY: the ranges are disjoint.
+        let p = unsafe { p.part(at.clone()) };
+        let mut first = places.range(at.start).start;
+        let (mut values, mut gradients) = ([T::ZERO; BLOCK], [T::ZERO; BLOCK]);
+        let words = places.words_of(at.start).chunks(BLOCK / 64);
+        for ((words, p), grad) in words.zip(p.chunks_mut(BLOCK)).zip(grad[at].chunks(BLOCK)) {
+            let n_kept: usize = words.iter().map(|word| word.count_ones() as usize).sum();
+            let (values, gradients) = (&mut values[..n_kept], &mut gradients[..n_kept]);
+            gather(words, p, values);
+            gather(words, grad, gradients);
+            // SAFETY: the averages of the kept values of disjoint ranges.
+            let of_block = averages.each_ref().map(|average| unsafe { average.part(first..first + n_kept) });
+            step(values, of_block, gradients);
+            p.fill(T::ZERO);
+            scatter(words, values, p);
+            first += n_kept;
         }
     });
 }
@@ -119,12 +166,17 @@ multiversion! {
     }
 }
 
+impl<T: Real> Sgd<T> {
+    fn new(step: &SgdStep) -> Self {
+        let SgdStep { lr, momentum, weight_decay, decay, nesterov } = *step;
+        let (shrink, pull) = shrink_and_pull(lr, weight_decay, decay);
+        Self { shrink: T::of(shrink), pull: T::of(pull), momentum: T::of(momentum), lr: T::of(lr), nesterov }
+    }
+}
+
 /// One step of SGD over `[p, buf]`.
 pub(super) fn sgd<T: Real>([p, buf]: [&mut [T]; 2], grad: &[T], mask: Option<&[u8]>, step: &SgdStep) {
-    let SgdStep { lr, momentum, weight_decay, decay, nesterov } = *step;
-    let (shrink, pull) = shrink_and_pull(lr, weight_decay, decay);
-    let (shrink, pull) = (T::of(shrink), T::of(pull));
-    let k = Sgd { shrink, pull, momentum: T::of(momentum), lr: T::of(lr), nesterov };
+    let k = Sgd::new(step);
     let len = p.len();
     let (p, buf) = (Shared::new(p), Shared::new(buf));
     for_ranges(len, |at| {
@@ -135,6 +187,12 @@ pub(super) fn sgd<T: Real>([p, buf]: [&mut [T]; 2], grad: &[T], mask: Option<&[u
             None => sgd_range::<T, false>(p, buf, &grad[at], &[], k),
         }
     });
+}
+
+/// The same with a buffer of the kept values alone.
+pub(super) fn sgd_kept<T: Real>([p, buf]: [&mut [T]; 2], grad: &[T], places: &KeptPlaces, step: &SgdStep) {
+    let k = Sgd::new(step);
+    for_kept(p, [buf], grad, places, |p, [buf], grad| sgd_range::<T, false>(p, buf, grad, &[], k));
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! One optimiser step for one tensor, in place.
 //!
 //! Masked positions of the parameter and of every moment are exactly 0 afterwards, whatever the
-//! gradient, momentum or weight decay would have made of them.
+//! gradient, momentum or weight decay would have made of them. Since averages are 0 there, those of the kept values alone
+//! say as much ([`KeptPlaces`], [`adam_step_kept`], [`sgd_step_kept`]): less memory, to the same bits.
 
+mod kept;
 mod kernel;
+
+pub use kept::KeptPlaces;
 
 use crate::composed;
 use crate::error::{Error, expect_dtype, expect_shape};
@@ -57,15 +61,16 @@ pub struct SgdStep {
     pub nesterov: bool,
 }
 
+/// Checks the variables that change, the first of which is the parameter; `average`: the shape of all others.
 fn check(
     op: &'static str,
     vars: &[(&'static str, &Var)],
     grad: &Tensor,
-    mask: Option<&Tensor>,
+    average: &[usize],
 ) -> std::result::Result<(), Error> {
     let p = vars[0].1;
     for (i, (name, var)) in vars.iter().enumerate() {
-        expect_shape(op, name, var, p.dims())?;
+        expect_shape(op, name, var, if i == 0 { p.dims() } else { average })?;
         expect_dtype(op, name, var, p.dtype())?;
         if !var.is_contiguous() {
             return Err(Error::NotContiguous { op, tensor: name });
@@ -77,10 +82,22 @@ fn check(
         }
     }
     expect_shape(op, "grad", grad, p.dims())?;
-    expect_dtype(op, "grad", grad, p.dtype())?;
-    if let Some(mask) = mask {
-        expect_shape(op, "mask", mask, p.dims())?;
-        expect_dtype(op, "mask", mask, DType::U8)?;
+    expect_dtype(op, "grad", grad, p.dtype())
+}
+
+fn check_mask(op: &'static str, p: &Var, mask: Option<&Tensor>) -> std::result::Result<(), Error> {
+    let Some(mask) = mask else { return Ok(()) };
+    expect_shape(op, "mask", mask, p.dims())?;
+    expect_dtype(op, "mask", mask, DType::U8)
+}
+
+/// Checks a step over kept values, whose averages are `[n_kept]`.
+fn check_kept(op: &'static str, vars: &[(&'static str, &Var)], grad: &Tensor, places: &KeptPlaces) -> Result<()> {
+    let p = vars[0].1;
+    expect_shape(op, "p", p, places.dims())?;
+    check(op, vars, grad, &[places.n_kept()])?;
+    if !has_kernels(p) {
+        candle_core::bail!("{op}: `p` is {:?} on {:?}, expected f32 or f64 on the CPU", p.dtype(), p.device());
     }
     Ok(())
 }
@@ -92,7 +109,8 @@ fn check(
 /// If a shape or type does not fit, a variable is given twice, or `step` is 0.
 pub fn adam_step(p: &Var, grad: &Tensor, m: &Var, v: &Var, mask: Option<&Tensor>, step: &AdamStep) -> Result<()> {
     let op = "adam_step";
-    check(op, &[("p", p), ("m", m), ("v", v)], grad, mask)?;
+    check(op, &[("p", p), ("m", m), ("v", v)], grad, p.dims())?;
+    check_mask(op, p, mask)?;
     if step.step == 0 {
         return Err(Error::Step { op }.into());
     }
@@ -109,13 +127,53 @@ pub fn adam_step(p: &Var, grad: &Tensor, m: &Var, v: &Var, mask: Option<&Tensor>
     }))
 }
 
+/// [`adam_step`] of a masked parameter whose averages are those of its kept values alone: `m` and `v` are `[n_kept]`. All
+/// other values of `p` become exactly 0. To the bit what `adam_step` makes of averages that are 0 where nothing is kept.
+///
+/// # Errors
+/// As [`adam_step`], and if `p` is not f32 or f64 on the CPU.
+pub fn adam_step_kept(p: &Var, grad: &Tensor, m: &Var, v: &Var, places: &KeptPlaces, step: &AdamStep) -> Result<()> {
+    let op = "adam_step_kept";
+    check_kept(op, &[("p", p), ("m", m), ("v", v)], grad, places)?;
+    if step.step == 0 {
+        return Err(Error::Step { op }.into());
+    }
+    with_real!(p.dtype(), T => operands::<T>(grad, None, &[p, m, v], |grad, _| {
+        with_mut(p, |p: &mut [T]| {
+            with_mut(m, |m| with_mut(v, |v| {
+                kernel::adam_kept([p, m, v], grad, places, step);
+                Ok(())
+            }))
+        })
+    }))
+}
+
+/// [`sgd_step`] of a masked parameter whose buffer, `[n_kept]`, is that of its kept values alone. All other values of `p`
+/// become exactly 0.
+///
+/// # Errors
+/// As [`sgd_step`], and if `p` is not f32 or f64 on the CPU.
+pub fn sgd_step_kept(p: &Var, grad: &Tensor, buf: &Var, places: &KeptPlaces, step: &SgdStep) -> Result<()> {
+    check_kept("sgd_step_kept", &[("p", p), ("buf", buf)], grad, places)?;
+    with_real!(p.dtype(), T => operands::<T>(grad, None, &[p, buf], |grad, _| {
+        with_mut(p, |p: &mut [T]| {
+            with_mut(buf, |buf| {
+                kernel::sgd_kept([p, buf], grad, places, step);
+                Ok(())
+            })
+        })
+    }))
+}
+
 /// Takes one step of SGD: `p` and `buf` (momentum) change in place. `mask`: u8, `p`'s shape,
 /// 0 = pruned; there `p` and `buf` become exactly 0.
 ///
 /// # Errors
 /// If a shape or type does not fit, or a variable is given twice.
 pub fn sgd_step(p: &Var, grad: &Tensor, buf: &Var, mask: Option<&Tensor>, step: &SgdStep) -> Result<()> {
-    check("sgd_step", &[("p", p), ("buf", buf)], grad, mask)?;
+    let op = "sgd_step";
+    check(op, &[("p", p), ("buf", buf)], grad, p.dims())?;
+    check_mask(op, p, mask)?;
     if !has_kernels(p) {
         return composed::sgd_step(p, grad, buf, mask, step);
     }

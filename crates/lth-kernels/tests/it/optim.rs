@@ -2,7 +2,7 @@
 
 use crate::common::{golden, noise32, values};
 use candle_core::{DType, Device, Result, Tensor, Var};
-use lth_kernels::optim::{AdamStep, Decay, SgdStep, adam_step, sgd_step};
+use lth_kernels::optim::{AdamStep, Decay, KeptPlaces, SgdStep, adam_step, adam_step_kept, sgd_step, sgd_step_kept};
 
 /// Runs five golden steps and compares the parameter after each, in f32 and f64.
 fn check(name: &str, step: impl Fn(&Var, &Tensor, &Var, &Var, u64) -> Result<()>) -> Result<()> {
@@ -127,5 +127,61 @@ fn averages_without_a_gradient_end_at_zero_and_not_in_denormals() -> Result<()> 
         // 0.5 · 0.9^n leaves f32 after some 820 steps and f64 after some 6,700.
         assert!(values(&m).iter().chain(&values(&buf)).all(|&x| x == 0.0), "{dtype:?}");
     }
+    Ok(())
+}
+
+/// Averages of the kept values alone against averages of all: the same bits, over the ends of words, blocks and pieces.
+#[test]
+fn averages_of_kept_values_alone_give_the_same_bits() -> Result<()> {
+    for dtype in [DType::F32, DType::F64] {
+        for (n, every) in [(1, 1), (63, 2), (64, 3), (1025, 5), (16_384, 7), (200_001, 10), (200_001, 40_000)] {
+            let bits: Vec<u8> =
+                (0..n).map(|i| if (i * i + i / 3) % every == 0 { 1 + (i % 255) as u8 } else { 0 }).collect();
+            let mask = Tensor::from_vec(bits.clone(), n, &Device::Cpu)?;
+            let places = KeptPlaces::new(&mask, n)?.expect("all may be kept");
+            assert_eq!(places.n_kept(), bits.iter().filter(|bit| **bit != 0).count());
+            assert!(places.are_of(&mask)?);
+            let grads = [noise32(1, &[n]).to_dtype(dtype)?, noise32(2, &[n]).to_dtype(dtype)?];
+            let start = noise32(3, &[n]).to_dtype(dtype)?;
+            let zeros = |n: usize| Var::zeros(n, dtype, &Device::Cpu);
+
+            let (p, m, v) = (Var::from_tensor(&start)?, zeros(n)?, zeros(n)?);
+            let (q, m_kept, v_kept) = (Var::from_tensor(&start)?, zeros(places.n_kept())?, zeros(places.n_kept())?);
+            for (grad, step) in grads.iter().zip(1..) {
+                adam_step(&p, grad, &m, &v, Some(&mask), &adam(0.05, 0.01, step))?;
+                adam_step_kept(&q, grad, &m_kept, &v_kept, &places, &adam(0.05, 0.01, step))?;
+            }
+            assert_eq!(values(&p), values(&q), "{n} {every}");
+            assert_eq!(values(&m), values(&places.scatter(&m_kept)?), "{n} {every}");
+            assert_eq!(values(&places.gather(&v)?), values(&v_kept), "{n} {every}");
+
+            let rule = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.01, decay: Decay::Coupled, nesterov: true };
+            for grad in &grads {
+                sgd_step(&p, grad, &m, Some(&mask), &rule)?;
+                sgd_step_kept(&q, grad, &m_kept, &places, &rule)?;
+            }
+            assert_eq!(values(&p), values(&q), "{n} {every}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn places_are_those_of_one_mask() -> Result<()> {
+    let n = 100_000;
+    let mask = |changed: usize| {
+        Tensor::from_vec((0..n).map(|i| u8::from(i % 3 == 0 || i == changed)).collect::<Vec<_>>(), n, &Device::Cpu)
+    };
+    let places = KeptPlaces::new(&mask(n)?, n / 2)?.expect("a third is kept");
+    assert!(places.are_of(&mask(0)?)?);
+    for changed in [1, 63 * 64 + 1, n - 2, n - 3] {
+        assert!(!places.are_of(&mask(changed)?)?, "{changed}");
+    }
+    assert!(!places.are_of(&mask(n)?.reshape((n / 2, 2))?)?);
+    assert_eq!(KeptPlaces::new(&mask(n)?, n / 3)?, None);
+    assert!(KeptPlaces::new(&mask(n)?.to_dtype(DType::F32)?, n).is_err());
+    let (p, other) = (Var::zeros(n, DType::F32, &Device::Cpu)?, Var::zeros(n, DType::F32, &Device::Cpu)?);
+    let error = adam_step_kept(&p, &p, &other, &other, &places, &adam(0.1, 0.0, 1)).unwrap_err().to_string();
+    assert!(error.contains("`m`") && error.contains("33334"), "{error}");
     Ok(())
 }

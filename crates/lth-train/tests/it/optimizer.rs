@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var, safetensors};
+use lth_kernels::optim::{AdamStep, Decay, SgdStep, adam_step, sgd_step};
 use lth_train::{Decays, Optimizer, OptimizerConfig, Parameter, Parameters, Role};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -170,6 +171,69 @@ fn a_weight_thawed_late_takes_a_first_step_of_one_learning_rate() -> Outcome {
         step(&mut optimizer)?;
         let moved = late.to_vec1::<f64>()?[0];
         assert!((moved + 0.5 * f64::from(n)).abs() < 1e-9, "after {n} steps of 0.5 it is {moved}");
+    }
+    Ok(())
+}
+
+/// Averages of kept values alone, under masks that come, go, fall and grow again, in a state and out of it: to the bit what
+/// averages of all values give, which are 0 where nothing is kept.
+#[test]
+fn averages_follow_the_mask() -> Outcome {
+    const N: usize = 20_000;
+    let wave = |k: f64| -> candle_core::Result<Tensor> {
+        Tensor::from_iter((0..N).map(|i| (i as f64 * k).sin() as f32), &Device::Cpu)?.reshape((100, 200))
+    };
+    // Of every ten weights those from the first number on, as many as the second says.
+    let mask = |first: usize, n_kept: usize| {
+        let bits = (0..N).map(|i| u8::from((i + 10 - first) % 10 < n_kept));
+        Tensor::from_iter(bits, &Device::Cpu)?.reshape((100, 200))
+    };
+    let masks =
+        [None, Some(mask(0, 3)?), Some(mask(0, 3)?), Some(mask(2, 3)?), Some(mask(1, 8)?), Some(mask(9, 1)?), None];
+    for config in [OptimizerConfig::torch_adam().with_weight_decay(0.01), OptimizerConfig::nesterov()] {
+        let var = Var::from_tensor(&wave(0.1)?)?;
+        let mut parameters = Parameters::new();
+        parameters.insert("p", Parameter::new(var.clone(), Role::Weight));
+        let mut optimizer = Optimizer::new(config);
+        let zeros = || Var::from_tensor(&var.zeros_like()?);
+        let (all, first, second) = (Var::from_tensor(&wave(0.1)?)?, zeros()?, zeros()?);
+        for (mask, number) in masks.iter().zip(1u8..) {
+            let gradient = wave(f64::from(number))?;
+            let gradients = (var.as_tensor() * &gradient)?.sum_all()?.backward()?;
+            let by_name = mask.iter().map(|mask| ("p".to_owned(), mask.clone())).collect();
+            optimizer.step(0.01, &parameters, &gradients, &by_name)?;
+            match config {
+                OptimizerConfig::Adam { beta1, beta2, eps, weight_decay, .. } => {
+                    let (decay, step) = (Decay::Coupled, u64::from(number));
+                    let step = AdamStep { lr: 0.01, beta1, beta2, eps, weight_decay, decay, step };
+                    adam_step(&all, &gradient, &first, &second, mask.as_ref(), &step)?;
+                }
+                OptimizerConfig::Sgd { momentum, weight_decay, nesterov, .. } => {
+                    let step = SgdStep { lr: 0.01, momentum, weight_decay, decay: Decay::Coupled, nesterov };
+                    sgd_step(&all, &gradient, &first, mask.as_ref(), &step)?;
+                }
+                _ => unreachable!("the two above"),
+            }
+            let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
+            let check = |what: &str, got: &Tensor, expected: &Tensor| -> Outcome {
+                let (got, expected) = (values(got)?, values(expected)?);
+                let other = got.iter().zip(&expected).position(|(got, expected)| got.to_bits() != expected.to_bits());
+                assert!(other.is_none(), "step {number}, {what}: another value at {other:?}");
+                Ok(())
+            };
+            check("value", &var, &all)?;
+            let tensors = optimizer.tensors()?;
+            check("first average", &tensors["p/first"], &first)?;
+            if let Some(found) = tensors.get("p/second") {
+                check("second average", found, &second)?;
+            }
+            // Now and then it goes on from its state.
+            if number % 4 == 1 {
+                let mut next = Optimizer::new(config);
+                next.restore(u64::from(number), &tensors, &parameters)?;
+                optimizer = next;
+            }
+        }
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod peak;
 mod report;
 mod toolkit;
 mod torch;
+mod write;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -47,6 +48,23 @@ pub(crate) fn run(options: &Options) -> Result {
         fit::run(options, &console).training()?;
         return console.finish();
     }
+    let report = match &options.from {
+        Some(path) => serde_json::from_slice(&std::fs::read(path).data()?).data()?,
+        None => measured(options, &console)?,
+    };
+    let json = serde_json::to_string_pretty(&report).data()?;
+    if let Some(path) = &options.out {
+        lth_files::write_atomic(path, |out| writeln!(out, "{json}")).data()?;
+    }
+    if let Some(path) = &options.write {
+        write::write(&report, path)?;
+    }
+    console.line(report.text().trim_end());
+    console.json(&json);
+    console.finish()
+}
+
+fn measured(options: &Options, console: &Console) -> Result<Report> {
     if options.torch.is_none() {
         console.note("without --torch PYTHON there is no comparison with PyTorch");
     }
@@ -57,7 +75,7 @@ pub(crate) fn run(options: &Options) -> Result {
     let mut rows = Vec::new();
     for figure in Figure::NETWORK {
         if options.has(figure) {
-            rows.extend(measure(figure, options, &mut torch, &console).training()?);
+            rows.extend(measure(figure, options, &mut torch, console).training()?);
         }
     }
     drop(torch);
@@ -71,15 +89,7 @@ pub(crate) fn run(options: &Options) -> Result {
         bar.finish_and_clear();
     }
     let toolkit = if options.has(Figure::Toolkit) { toolkit::measure(options).training()? } else { Vec::new() };
-    let report =
-        Report { machine: machine(), threads: options.threads, rounds: options.rounds, versions, rows, toolkit };
-    let json = serde_json::to_string_pretty(&report).data()?;
-    if let Some(path) = &options.out {
-        lth_files::write_atomic(path, |out| writeln!(out, "{json}")).data()?;
-    }
-    console.line(report.text().trim_end());
-    console.json(&json);
-    console.finish()
+    Ok(Report { machine: machine(), threads: options.threads, rounds: options.rounds, versions, rows, toolkit })
 }
 
 /// The processor, its cores, and the instructions that the kernels use.

@@ -17,6 +17,7 @@ Examples:
   cargo xtask bench                                      ours, dense and sparse, and candle's operators
   cargo xtask bench --torch .venv/bin/python             PyTorch and SparseProp in turns with ours
   cargo xtask bench --only train_all --sparsity 0.9 --rounds 5
+  cargo xtask bench --torch .venv/bin/python --write docs/benchmarks.md
   cargo xtask bench --explain --sparsity 0.9             which kernel each layer runs on, and how long it takes")]
 pub(crate) struct Options {
     /// Rounds: turns of every engine
@@ -60,6 +61,12 @@ pub(crate) struct Options {
     /// Also write the JSON to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// Put the tables into this Markdown file, between its marks for this machine's instruction set
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+    /// Take the figures that an earlier run wrote with --out, and measure nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["torch", "explain", "fit_cost_model"])]
+    pub(crate) from: Option<PathBuf>,
     /// Run one engine briefly and print its peak memory
     #[arg(long, value_enum, hide = true)]
     pub(crate) peak_of: Option<PeakOf>,

@@ -56,24 +56,34 @@ pub(crate) fn spread(times: &[f64]) -> (f64, f64, f64) {
 impl Report {
     /// A heading and a table for each figure, as a terminal shows them.
     pub(crate) fn text(&self) -> String {
+        let tables = self.tables().map(|(title, table)| format!("\n{title}\n\n{}", table.plain()));
+        format!("{}\n{}\n{}", self.machine, self.how(), tables.collect::<String>())
+    }
+
+    /// The same in Markdown.
+    pub(crate) fn markdown(&self) -> String {
+        let tables = self.tables().map(|(title, table)| format!("\n**{title}**\n\n{}", table.markdown()));
+        format!("{}; {}.\n{}", self.machine, self.how(), tables.collect::<String>())
+    }
+
+    /// The last word of [`Report::machine`].
+    pub(crate) fn instruction_set(&self) -> &str {
+        self.machine.rsplit(' ').next().unwrap_or_default()
+    }
+
+    fn how(&self) -> String {
         let versions: Vec<_> = self.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
-        let mut text = format!(
-            "{}\n{} threads each, medians of {} interleaved rounds; {}\n",
-            self.machine,
-            self.threads,
-            self.rounds,
-            versions.join(", ")
-        );
-        for figure in Figure::NETWORK {
+        let (threads, rounds) = (self.threads, self.rounds);
+        format!("{threads} threads each, medians of {rounds} interleaved rounds; {}", versions.join(", "))
+    }
+
+    fn tables(&self) -> impl Iterator<Item = (&'static str, Table)> {
+        let of = |figure: Figure| {
             let rows: Vec<&Row> = self.rows.iter().filter(|row| row.figure == figure).collect();
-            if !rows.is_empty() {
-                text.push_str(&format!("\n{}\n\n{}", figure.title(), table(&rows).plain()));
-            }
-        }
-        if !self.toolkit.is_empty() {
-            text.push_str(&format!("\n{}\n\n{}", Figure::Toolkit.title(), self.toolkit_table().plain()));
-        }
-        text
+            (!rows.is_empty()).then(|| (figure.title(), table(&rows)))
+        };
+        let toolkit = (!self.toolkit.is_empty()).then(|| (Figure::Toolkit.title(), self.toolkit_table()));
+        Figure::NETWORK.into_iter().filter_map(of).chain(toolkit)
     }
 
     fn toolkit_table(&self) -> Table {

@@ -1,5 +1,5 @@
 //! Every convolution of a ResNet-18 (batch 64, 64×64 pictures), dense and at three densities, under a mask that changes at
-//! every step, and at batch 1.
+//! every step, and at batch 1; and one of its layers by the size of the batch.
 
 use candle_core::{Device, Result, Tensor, Var};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -91,5 +91,35 @@ fn layers(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, layers);
+/// A training step of one layer by the size of the batch: criterion divides by the pictures.
+fn batches(c: &mut Criterion) {
+    lth_kernels::keep_freed_memory();
+    let (channels, side) = (128, 28);
+    let shape = [channels, channels, 3, 3];
+    let weight = Var::from_tensor(&filled(&shape).expect("a shape")).expect("a variable");
+    for percent in [100, 20] {
+        let pattern =
+            (percent < 100).then(|| mask(&shape, percent).and_then(|mask| Pattern::new(&mask)).expect("a mask"));
+        let mut group = c.benchmark_group(format!("batches, 128 channels, 28×28, {percent} %"));
+        for batch in [1, 8, 17, 32, 64] {
+            let layout = Layout::for_batch(batch, &Device::Cpu);
+            let dims = match layout {
+                Layout::Nchw => [batch, channels, side, side],
+                Layout::Chwn => [channels, side, side, batch],
+            };
+            let x = Var::from_tensor(&filled(&dims).expect("a shape")).expect("a variable");
+            let params = Conv2dParams { padding: (1, 1), layout, ..Default::default() };
+            group.sample_size(10).throughput(Throughput::Elements(batch as u64));
+            group.bench_function(format!("forward and both gradients, batch {batch}"), |b| {
+                b.iter(|| {
+                    let y = conv2d(&x, &weight, pattern.as_ref(), &params).expect("runs");
+                    black_box(y.sum_all().and_then(|y| y.backward()).expect("runs"))
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, layers, batches);
 criterion_main!(benches);

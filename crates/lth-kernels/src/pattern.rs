@@ -14,6 +14,7 @@ use crate::conv::flat::FlatProgram;
 use crate::conv::kernel::table::ProgramKind;
 use crate::conv::kernel::tile::BLOCK;
 use crate::conv::program::{Program, ProgramKey};
+use crate::conv::single::adjoint_weight;
 use crate::conv::{Direction, Float, Geometry, Number};
 use crate::dispatch::multiversion;
 use crate::error::Error;
@@ -42,6 +43,8 @@ struct Inner {
     /// The lists for the shapes that were used last.
     programs: Cache<ProgramKey, Program>,
     flat_programs: Cache<ProgramKey, FlatProgram>,
+    /// Of a convolution's mask, that of the convolution that its input gradient is.
+    adjoint: Cache<(), Pattern>,
 }
 
 /// Of the same mask.
@@ -66,20 +69,25 @@ impl Pattern {
             return Err(Error::DType { op: "Pattern::new", tensor: "mask", expected, got }.into());
         }
         let on_cpu = mask.to_device(&Device::Cpu)?;
-        let (words, n_kept) = with_values(&on_cpu, |bytes: &[u8]| Ok((pack(bytes), count(bytes))))?;
-        Ok(Pattern {
+        with_values(&on_cpu, |bytes: &[u8]| Ok(Self::of_bytes(mask.dims().to_vec(), bytes)))
+    }
+
+    /// Of a byte for each weight, 0 = pruned.
+    fn of_bytes(dims: Vec<usize>, bytes: &[u8]) -> Pattern {
+        Pattern {
             inner: Arc::new(Inner {
-                dims: mask.dims().to_vec(),
-                words,
-                n_weights: mask.elem_count(),
+                dims,
+                words: pack(bytes),
+                n_weights: bytes.len(),
                 bytes: OnceLock::new(),
-                n_kept,
+                n_kept: count(bytes),
                 kept_channels: OnceLock::new(),
                 in_blocks: OnceLock::new(),
                 programs: Mutex::default(),
                 flat_programs: Mutex::default(),
+                adjoint: Mutex::default(),
             }),
-        })
+        }
     }
 
     /// The kept fraction, in [0, 1]; 1 for an empty mask.
@@ -176,6 +184,15 @@ impl Pattern {
     ) -> Arc<Program> {
         cached(&self.inner.programs, MAX_PROGRAMS, ProgramKey::new::<T>(geometry, direction, kind), || {
             Program::new::<T>(geometry, direction, kind, &self.looked_at(), self.density())
+        })
+    }
+
+    /// The pattern of `[O, I, H, W]` for the convolution that its input gradient is, made at the first call.
+    pub(crate) fn adjoint(&self, geometry: &Geometry) -> Arc<Pattern> {
+        let &Geometry { in_channels, out_channels, kernel: [height, width], .. } = geometry;
+        cached(&self.inner.adjoint, 1, (), || {
+            let bytes = adjoint_weight([out_channels, in_channels, height * width], &self.looked_at());
+            Self::of_bytes(vec![in_channels, out_channels, height, width], &bytes)
         })
     }
 

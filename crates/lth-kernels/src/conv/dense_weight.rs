@@ -11,6 +11,7 @@ use super::mend;
 use super::scratch::{Shared, for_each_task, with_buffers};
 use crate::conv::kernel::table::{Kernels, MAX_ROWS, Number};
 use crate::conv::kernel::tile::{DenseTile, Run};
+use crate::layout::Layout;
 use crate::parallel::all_written;
 use crate::pattern::clear_pruned;
 
@@ -41,7 +42,7 @@ pub(crate) fn weight_gradient<T: Number>(
         // SAFETY: every element was written just now.
         let grad = unsafe { all_written(grad) };
         if !mend::are_finite(grad) {
-            mend::weight_gradient(geometry, (input, output_grad), grad);
+            mend::weight_gradient(geometry, (input, output_grad), grad, Layout::Chwn);
         }
     }
 }

@@ -102,10 +102,15 @@ pub(crate) fn map<T: Number>(
     });
 }
 
-/// The gradient of kept weights, `input` and `output_grad` in `[C, H, W, N]`; that of the others is 0 already.
-pub(crate) fn weight_gradient<T: Number>(g: &Geometry, (input, output_grad): (&[T], &[T]), grad: &mut [T]) {
+/// The gradient of kept weights, `input` and `output_grad` in `layout`; that of the others is 0 already.
+pub(crate) fn weight_gradient<T: Number>(
+    g: &Geometry,
+    (input, output_grad): (&[T], &[T]),
+    grad: &mut [T],
+    layout: Layout,
+) {
     let map = g.map(Direction::Forward);
-    let places = |channels: usize, area: [usize; 2]| Places { layout: Layout::Chwn, channels, area, batch: g.batch };
+    let places = |channels: usize, area: [usize; 2]| Places { layout, channels, area, batch: g.batch };
     let (from, to) = (places(g.in_channels, g.input), places(g.out_channels, g.output));
     anew(grad, |at| {
         let (tap, rest) = (at % g.n_taps(), at / g.n_taps());

@@ -24,6 +24,7 @@ pub(crate) mod op;
 mod packed;
 pub(crate) mod program;
 mod scratch;
+pub(crate) mod single;
 mod sparse;
 mod unfold;
 

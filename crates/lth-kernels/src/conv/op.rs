@@ -10,7 +10,7 @@ use super::cost::{self, Kept, Kernel, Pass};
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{Number, ProgramKind};
 use super::scratch::with_buffers;
-use super::{compact, dense, dense_weight, mend, sparse, unfold};
+use super::{compact, dense, dense_weight, mend, single, sparse, unfold};
 use crate::layout::{Layout as Order, to_layout, transposed};
 use crate::parallel::all_written;
 use crate::pattern::Pattern;
@@ -106,6 +106,10 @@ fn gradients(
     w: &Tensor,
     grad: &Tensor,
 ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    if layout == Order::Nchw && single::takes(geometry) {
+        let (x, w, grad) = (x.contiguous()?, w.contiguous()?, grad.contiguous()?);
+        return with_real!(w.dtype(), T => gradients_by_picture::<T>(geometry, pattern, &x, &w, &grad));
+    }
     let chwn = |t: &Tensor| to_layout(&t.detach(), layout, Order::Chwn)?.contiguous();
     let grad = chwn(grad)?;
     if let Some(pattern) = pattern
@@ -165,6 +169,46 @@ fn sparse_gradients<T: Number + WithDType>(
         })
     })?;
     Ok((tensor(of_x, x.dims())?, tensor(of_w, w.dims())?))
+}
+
+/// The gradients that are asked for, all in `[N, C, H, W]`.
+fn gradients_by_picture<T: Number + WithDType>(
+    g: &Geometry,
+    pattern: Option<&Pattern>,
+    x: &Tensor,
+    w: &Tensor,
+    grad: &Tensor,
+) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    let of_x = || {
+        let adjoint = single::adjoint(g);
+        let pattern = pattern.map(|pattern| pattern.adjoint(g));
+        let forward = Unfolded { geometry: &adjoint, pattern: pattern.as_deref() };
+        let of_x = with_values(w, |w: &[T]| {
+            let w = single::adjoint_weight([g.out_channels, g.in_channels, g.n_taps()], w);
+            with_values(grad, |grad: &[T]| {
+                // SAFETY: all pictures are written, and `Unfolded` writes all of each.
+                Ok(unsafe {
+                    written(x.elem_count(), |out: &mut [MaybeUninit<T>]| {
+                        let pictures = out.chunks_mut(g.in_channels * g.n_inputs());
+                        for (out, grad) in pictures.zip(grad.chunks(g.out_channels * g.n_outputs())) {
+                            forward.compute(grad, &w, out);
+                        }
+                    })
+                })
+            })
+        })?;
+        tensor(of_x, x.dims())
+    };
+    let of_w = || {
+        let of_w = with_values(x, |x: &[T]| {
+            with_values(grad, |grad: &[T]| {
+                // SAFETY: `weight_gradient` writes all of it.
+                Ok(unsafe { written(w.elem_count(), |out| single::weight_gradient(g, (x, grad), pattern, out)) })
+            })
+        })?;
+        tensor(of_w, w.dims())
+    };
+    Ok((x.track_op().then(of_x).transpose()?, w.track_op().then(of_w).transpose()?))
 }
 
 impl CustomOp2 for Product {

@@ -17,6 +17,7 @@ use super::kernel::tile::{Pitch, SparseTile};
 use super::mend;
 use super::program::{ClassProgram, PANEL_BYTES, Program};
 use super::scratch::{Shared, copy, for_each_task, with_buffers};
+use crate::layout::Layout;
 use crate::parallel::all_written;
 
 /// Bytes of sums or of factors that one task may go through before it comes to the next tile.
@@ -72,7 +73,7 @@ fn mend_weight_gradient<T: Number>(
     let g = &program.map.geometry;
     if !is_finite {
         // SAFETY: every element was written.
-        mend::weight_gradient(g, (input, output_grad), unsafe { all_written(grad) });
+        mend::weight_gradient(g, (input, output_grad), unsafe { all_written(grad) }, Layout::Chwn);
     }
 }
 

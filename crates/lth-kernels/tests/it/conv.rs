@@ -81,6 +81,10 @@ fn gradients_are_the_differences() {
         ([6, 2, 4, 3], [4, 1, 3, 3], params((1, 1), (1, 1), (1, 1), 2)),
         ([1, 1, 9, 6], [2, 1, 3, 2], params((3, 3), (2, 0), (2, 2), 1)),
         ([17, 1, 2, 2], [2, 1, 3, 3], params((1, 1), (1, 1), (1, 1), 1)),
+        // Few pictures of many positions.
+        ([1, 2, 9, 10], [3, 2, 3, 2], params((1, 1), (1, 0), (1, 1), 1)),
+        ([3, 1, 10, 12], [2, 1, 3, 3], params((1, 1), (1, 2), (1, 2), 1)),
+        ([2, 2, 8, 8], [3, 2, 1, 1], params((1, 1), (0, 0), (1, 1), 1)),
     ] {
         for layout in LAYOUTS {
             for density in [None, Some(0.4), Some(0.0), Some(1.0)] {
@@ -103,9 +107,9 @@ proptest! {
     fn random_shapes_are_the_definition(
         batch in prop_oneof![1usize..8, 15usize..40],
         (groups, per_group, out_per_group) in (1usize..4, 1usize..7, 1usize..9),
-        size in (1usize..12, 1usize..12),
+        size in (1usize..16, 1usize..16),
         kernel in (1usize..5, 1usize..5),
-        stride in (1usize..4, 1usize..4),
+        stride in prop_oneof![Just((1, 1)), (1usize..4, 1usize..4)],
         padding in (0usize..3, 0usize..3),
         dilation in (1usize..3, 1usize..3),
         density in prop_oneof![Just(0.0), Just(0.1), Just(0.5), Just(1.0)],
@@ -238,6 +242,8 @@ fn what_is_not_finite_reaches_what_a_kept_weight_carries_it_to_and_nothing_else(
         (params((2, 2), (3, 3), (1, 1), 1), [4, 3, 7, 7], [9, 8]),
         (params((1, 1), (2, 0), (2, 1), 2), [4, 3, 3, 1], [6, 5]),
         (params((1, 1), (0, 0), (1, 1), 1), [8, 6, 3, 3], [7, 6]),
+        // Few pictures of many positions.
+        (params((1, 1), (1, 1), (1, 1), 1), [8, 6, 3, 3], [9, 8]),
         (params((2, 2), (0, 0), (1, 1), 1), [4, 5, 2, 3], [5, 9]),
     ] {
         let inputs = filters[1] * p.groups;

@@ -277,6 +277,8 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
         if let Some(after) = carries_optimizer(self.plan, fit) {
             states.load_optimizer(after, &mut trainer)?;
         }
+        // What it read last is not held while there is training.
+        drop(states);
         let wanted = wanted(self.plan, fit);
         let n_iterations = self.length(fit).iterations(n_batches(examples));
         let mut files = Files { runner: self, fit, n_iterations, records, written: BTreeMap::new() };

@@ -19,6 +19,8 @@ use crate::transpose::transpose;
 const POSITIONS: usize = 64;
 /// Pictures that leave vectors over them emptier than unfolding costs.
 const PICTURES: usize = 3;
+/// Numbers of an unfolded picture beyond which it takes more memory than it is worth: 16 MB of f32.
+const UNFOLDED: usize = 1 << 22;
 
 /// Whether the gradients are computed here.
 pub(super) fn takes(g: &Geometry) -> bool {
@@ -29,6 +31,7 @@ pub(super) fn takes(g: &Geometry) -> bool {
         && g.n_outputs() >= POSITIONS
         && g.n_inputs() >= POSITIONS
         && g.n_taps() > 0
+        && g.n_taps() * (g.in_channels * g.n_outputs()).max(g.out_channels * g.n_inputs()) <= UNFOLDED
         && reaches(0)
         && reaches(1)
 }

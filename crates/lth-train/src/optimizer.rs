@@ -323,8 +323,11 @@ impl Averages {
             return Ok(());
         }
         let arranged = |average: &Var| {
-            let whole = self.whole(average)?;
-            let arranged = wanted.as_ref().map_or(Ok(whole.clone()), |places| places.gather(&whole))?;
+            let arranged = match (&self.places, &wanted) {
+                (Some(places), Some(wanted)) => places.moved(average, wanted)?,
+                (None, Some(wanted)) => wanted.gather(average)?,
+                (_, None) => self.whole(average)?,
+            };
             Ok::<_, Error>(Var::from_tensor(&arranged)?)
         };
         (self.first, self.second) = (arranged(&self.first)?, self.second.as_ref().map(arranged).transpose()?);

@@ -1,6 +1,7 @@
 //! The convolution as candle operators: forward, and the two gradients where they are asked for.
 //!
-//! The gradients run in `[C, H, W, N]`; a small batch in `[N, C, H, W]` is brought there first.
+//! The gradients run in `[C, H, W, N]`; a small batch in `[N, C, H, W]` is brought there first, but for a few pictures of many
+//! positions, which run one by one.
 
 use std::mem::MaybeUninit;
 

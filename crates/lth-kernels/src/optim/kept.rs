@@ -117,6 +117,41 @@ impl KeptPlaces {
         }))
     }
 
+    /// What `values`, those of these places, are at the places of `to`, a mask of the same shape: 0 where there was none.
+    /// To the bit `to.gather(&self.scatter(values)?)`, without the tensor of the whole shape.
+    ///
+    /// # Errors
+    /// If the masks differ in shape, `values` is not `[n_kept]`, or is not f32 or f64 on the CPU.
+    pub fn moved(&self, values: &Tensor, to: &KeptPlaces) -> Result<Tensor> {
+        let op = "KeptPlaces::moved";
+        self.expect(op, values, &[self.n_kept()])?;
+        if self.dims != to.dims {
+            candle_core::bail!("{op}: a mask of shape {:?}, expected {:?}", to.dims, self.dims);
+        }
+        with_real!(values.dtype(), T => with_values(values, |values: &[T]| {
+            let mut moved = vec![T::ZERO; to.n_kept()];
+            let shared = Shared::new(&mut moved);
+            for_ranges(self.dims.iter().product(), |at| {
+                // SAFETY: the kept values of disjoint ranges.
+                let moved = unsafe { shared.part(to.range(at.start)) };
+                let (mut from, mut n) = (&values[self.range(at.start)], 0);
+                for (old, new) in self.words_of(at.start).iter().zip(to.words_of(at.start)) {
+                    let mut left = *new;
+                    while left != 0 {
+                        let bit = left & left.wrapping_neg();
+                        if old & bit != 0 {
+                            moved[n] = from[(old & (bit - 1)).count_ones() as usize];
+                        }
+                        left &= left - 1;
+                        n += 1;
+                    }
+                    from = &from[old.count_ones() as usize..];
+                }
+            });
+            tensor(moved, &[to.n_kept()])
+        }))
+    }
+
     fn expect(&self, op: &'static str, values: &Tensor, dims: &[usize]) -> Result<()> {
         expect_shape(op, "values", values, dims)?;
         if !has_kernels(values) {

@@ -180,6 +180,16 @@ fn places_are_those_of_one_mask() -> Result<()> {
     assert!(!places.are_of(&mask(n)?.reshape((n / 2, 2))?)?);
     assert_eq!(KeptPlaces::new(&mask(n)?, n / 3)?, None);
     assert!(KeptPlaces::new(&mask(n)?.to_dtype(DType::F32)?, n).is_err());
+    let other = KeptPlaces::new(
+        &Tensor::from_vec((0..n).map(|i| u8::from(i % 7 < 3)).collect::<Vec<_>>(), n, &Device::Cpu)?,
+        n,
+    )?;
+    let other = other.expect("all may be kept");
+    let kept = noise32(5, &[places.n_kept()]);
+    let moved = places.moved(&kept, &other)?;
+    assert_eq!(values(&moved), values(&other.gather(&places.scatter(&kept)?)?));
+    assert!(values(&moved).iter().any(|value| *value != 0.0));
+    assert!(places.moved(&moved, &other).is_err());
     let (p, other) = (Var::zeros(n, DType::F32, &Device::Cpu)?, Var::zeros(n, DType::F32, &Device::Cpu)?);
     let error = adam_step_kept(&p, &p, &other, &other, &places, &adam(0.1, 0.0, 1)).unwrap_err().to_string();
     assert!(error.contains("`m`") && error.contains("33334"), "{error}");

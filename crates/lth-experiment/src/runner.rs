@@ -15,6 +15,7 @@ use lth_ticket::{
 };
 use lth_train::{
     BoxError, Checkpoint, Clip, Data, End, FitConfig, Hook, Network, Optimizer, Task, Trainer, Validate, evaluate,
+    tensor_bytes,
 };
 
 use crate::branch::branched;
@@ -322,11 +323,17 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             let now = trainer.network().parameters().snapshot(|_, _| true)?;
             let tested = Instant::now();
             at_end = Some(self.evaluated(trainer.network(), examples)?);
-            if let Some((_, best)) = keeper.best.take() {
-                trainer.network().parameters().restore(&best)?;
-                at_best = Some(self.evaluated(trainer.network(), examples)?);
-                trainer.network().parameters().restore(&now)?;
-            }
+            at_best = match keeper.best.take() {
+                // Of the same weights the same figures.
+                Some((_, best)) if are_equal(&best, &now)? => at_end.clone(),
+                Some((_, best)) => {
+                    trainer.network().parameters().restore(&best)?;
+                    let tested = self.evaluated(trainer.network(), examples)?;
+                    trainer.network().parameters().restore(&now)?;
+                    Some(tested)
+                }
+                None => None,
+            };
             testing = Some(tested.elapsed().as_secs_f64());
             let problem = at_end.iter().chain(&at_best).find_map(not_finite);
             if let Some(reason) = problem {
@@ -508,6 +515,18 @@ impl<N: Network, E: Examples, T: Task<N, E::Batch>> Runner<'_, N, E, T> {
             right: evaluation.right.map(|right| right.into_iter().collect()),
         })
     }
+}
+
+/// Whether two snapshots of a network have the same bits.
+fn are_equal(one: &BTreeMap<String, Tensor>, other: &BTreeMap<String, Tensor>) -> Result<bool, Error> {
+    for (name, tensor) in one {
+        let Some(other) = other.get(name) else { return Ok(false) };
+        let bytes = |tensor: &Tensor| tensor_bytes(tensor).map_err(candle_core::Error::from);
+        if bytes(tensor)? != bytes(other)? {
+            return Ok(false);
+        }
+    }
+    Ok(one.len() == other.len())
 }
 
 /// What of these figures is infinite or NaN.

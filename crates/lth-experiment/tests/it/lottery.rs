@@ -97,6 +97,32 @@ fn an_interrupted_run_ends_as_one_that_was_not() -> Result {
     Ok(())
 }
 
+/// Those of the end where that is the end, whose weights are not tested twice.
+#[test]
+fn figures_at_the_least_validation_loss_are_of_its_weights() -> Result {
+    let mut seen = [0, 0];
+    // In so short a training losses fall to the end, in the longer one they have risen again.
+    for n_epochs in [1, 30] {
+        let folder = tempfile::tempdir()?;
+        let mut experiment = small()?;
+        experiment.imp.training.length = Step::epoch(n_epochs);
+        experiment.imp.training.validate_every = std::num::NonZeroU32::new(10);
+        experiment.imp.n_levels = 1;
+        let (outcome, _) = run(&experiment, folder.path())?;
+        for record in &outcome.records {
+            let loss = |at: &lth_runs::experiment::Measurement| at.valid_loss.unwrap_or(f64::INFINITY);
+            let least = record.history.iter().map(loss).fold(f64::INFINITY, f64::min);
+            let first = record.history.iter().position(|at| loss(at) == least).expect("validated");
+            let is_end = first + 1 == record.history.len();
+            assert!(record.at_best.is_some());
+            assert_eq!(record.at_best == record.at_end, is_end, "{}", record.address);
+            seen[usize::from(is_end)] += 1;
+        }
+    }
+    assert!(seen.iter().all(|n| *n > 0), "{seen:?}");
+    Ok(())
+}
+
 #[test]
 fn a_fit_goes_on_from_inside_whatever_prunes_it() -> Result {
     let (whole, cut) = (tempfile::tempdir()?, tempfile::tempdir()?);

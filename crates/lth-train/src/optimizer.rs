@@ -344,14 +344,14 @@ impl Averages {
     }
 }
 
-/// The places that `mask` keeps, if they are less than half, and the averages of their values alone can be kept. From half
-/// on there is little to gain, and the step would take longer.
+/// The places that `mask` keeps, if they are half or less, and the averages of their values alone can be kept. Beyond half
+/// there is little to gain, and the step would take longer.
 fn few_places(var: &Var, mask: Option<&Tensor>) -> Result<Option<KeptPlaces>, Error> {
     let is_on_cpu = |tensor: &Tensor| tensor.device().is_cpu();
     match mask {
         Some(mask) if is_on_cpu(mask) && is_on_cpu(var) && matches!(var.dtype(), DType::F32 | DType::F64) => {
             let places = KeptPlaces::new(mask, var.elem_count() / 2)?;
-            // candle's tensors have elements.
+            // A tensor of no elements is not made: what is wholly pruned keeps whole averages.
             Ok(places.filter(|places| places.n_kept() > 0))
         }
         _ => Ok(None),

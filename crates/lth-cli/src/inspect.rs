@@ -7,8 +7,8 @@ use anyhow::Context;
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
 use lth_files::on_one_line;
-use lth_mask::{MaskSet, Stats};
-use lth_nn::Weights;
+use lth_mask::{Mask, MaskSet, Stats};
+use lth_nn::{WeightFiles, Weights};
 use lth_ticket::{NetworkInfo, Ticket, TicketHeader};
 use serde::Serialize;
 
@@ -98,19 +98,20 @@ pub(crate) fn run(options: &Options) -> Result {
 }
 
 fn inspect(path: &Path) -> anyhow::Result<Report> {
-    let read = Weights::read(path)?;
-    if read.metadata.contains_key("lth-mask") {
+    let files = WeightFiles::open(path)?;
+    if files.metadata.contains_key("lth-mask") {
         return inspect_masks(path);
     }
     // The two fields that only a ticket has; one of them alone is a damaged ticket, which `Ticket::read` says.
-    if read.metadata.contains_key("content_sha256") || read.metadata.contains_key("stage") {
-        drop(read);
+    if files.metadata.contains_key("content_sha256") || files.metadata.contains_key("stage") {
+        drop(files);
         return inspect_ticket(path);
     }
-    let wrapper = read.wrapper();
-    let Weights { tensors, metadata, ignored, folded } = read;
+    let report = of_weights(path, FileKind::Checkpoint, &files)?;
+    let wrapper = files.wrapper();
+    let WeightFiles { metadata, ignored, folded, .. } = files;
     let skipped = ignored.into_iter().map(|entry| format!("{}: {}", entry.name, entry.reason)).collect();
-    Ok(Report { metadata, skipped, folded, wrapper, ..of_tensors(path, FileKind::Checkpoint, &tensors)? })
+    Ok(Report { metadata, skipped, folded, wrapper, ..report })
 }
 
 fn inspect_ticket(path: &Path) -> anyhow::Result<Report> {
@@ -122,7 +123,8 @@ fn inspect_ticket(path: &Path) -> anyhow::Result<Report> {
         sparsity: ticket.masks.sparsity(),
     });
     let content_sha256 = Some(ticket.content_sha256()?);
-    let report = of_tensors(path, FileKind::Ticket, &ticket.tensors)?;
+    let tensors = Weights { tensors: ticket.tensors, ..Weights::default() };
+    let report = of_weights(path, FileKind::Ticket, &tensors.into())?;
     Ok(Report { header: Some(ticket.header), content_sha256, masks, ..report })
 }
 
@@ -137,10 +139,14 @@ fn inspect_masks(path: &Path) -> anyhow::Result<Report> {
     })
 }
 
-fn of_tensors(path: &Path, kind: FileKind, tensors: &BTreeMap<String, Tensor>) -> anyhow::Result<Report> {
-    let stats = weights(tensors)?.stats();
-    let n_values = tensors.values().map(|tensor| tensor.elem_count() as u64).sum();
-    Ok(Report { n_tensors: tensors.len(), n_values, ..of_stats(path, kind, stats) })
+/// One tensor at a time is in memory, and what of the layers' weights is not 0: every tensor of floating-point numbers with
+/// at least two dimensions.
+fn of_weights(path: &Path, kind: FileKind, files: &WeightFiles) -> anyhow::Result<Report> {
+    let layers = files.tensors().iter().filter(|(_, tensor)| tensor.shape.len() >= 2 && tensor.dtype.is_float());
+    let masks = layers.map(|(name, _)| Ok((name.clone(), nonzero(&files.read(name)?)?)));
+    let stats = masks.collect::<anyhow::Result<MaskSet>>()?.stats();
+    let n_values = files.tensors().values().map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum();
+    Ok(Report { n_tensors: files.tensors().len(), n_values, ..of_stats(path, kind, stats) })
 }
 
 fn of_stats(path: &Path, kind: FileKind, layers: Stats) -> Report {
@@ -164,23 +170,17 @@ fn of_stats(path: &Path, kind: FileKind, layers: Stats) -> Report {
     }
 }
 
-/// Masks that keep what is not 0 in the layers' weights: every tensor of floating-point numbers with at least two
-/// dimensions.
-pub(crate) fn weights(tensors: &BTreeMap<String, Tensor>) -> anyhow::Result<MaskSet> {
-    let layers = tensors.iter().filter(|(_, tensor)| tensor.rank() >= 2 && tensor.dtype().is_float());
-    let floats: BTreeMap<String, Tensor> = layers
-        .map(|(name, tensor)| {
-            // Wider numbers become a 0 or 1 before they are narrowed: 1e-300 is not 0.
-            let narrow = matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16);
-            let tensor = if narrow { tensor.clone() } else { tensor.ne(0f64)?.to_dtype(DType::F32)? };
-            Ok((name.clone(), tensor))
-        })
-        .collect::<candle_core::Result<_>>()?;
-    Ok(MaskSet::from_nonzero(&floats)?)
+/// The mask that keeps what is not 0.
+pub(crate) fn nonzero(tensor: &Tensor) -> anyhow::Result<Mask> {
+    // Wider numbers become a 0 or 1 before they are narrowed: 1e-300 is not 0.
+    match tensor.dtype() {
+        DType::F32 | DType::F16 | DType::BF16 => Ok(Mask::from_nonzero(tensor)?),
+        _ => Ok(Mask::from_nonzero(&tensor.ne(0f64)?.to_dtype(DType::F32)?)?),
+    }
 }
 
 /// Layers of which every weight is 0.
-pub(crate) fn all_zero(layers: &Stats) -> Vec<String> {
+fn all_zero(layers: &Stats) -> Vec<String> {
     let empty = layers.layers.iter().filter(|layer| layer.weights > 0 && layer.zeros == layer.weights);
     empty.map(|layer| layer.name.clone()).collect()
 }
@@ -317,8 +317,7 @@ mod tests {
     #[test]
     fn tiny_double_precision_weights_are_not_zero() -> anyhow::Result<()> {
         let tensor = Tensor::new(&[[1e-300f64, 0.]], &Device::Cpu)?;
-        let masks = weights(&[("w".to_owned(), tensor)].into())?;
-        assert_eq!(masks.zeros(), 1);
+        assert_eq!(nonzero(&tensor)?.zeros(), 1);
         Ok(())
     }
 
@@ -326,7 +325,8 @@ mod tests {
     fn masks_are_known_by_their_content() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("anything");
-        weights(&checkpoint().tensors)?.save(&path)?;
+        let mask = nonzero(&checkpoint().tensors["fc.weight"])?;
+        MaskSet::from_iter([("fc.weight".to_owned(), mask)]).save(&path)?;
         let report = inspect(&path)?;
         assert_eq!((report.kind, report.weights, report.zeros), (FileKind::Masks, 6, 3));
         Ok(())

@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Tensor};
-use lth_mask::{Granularity, MaskSet};
+use lth_mask::Granularity;
+use lth_nn::TensorInfo;
 use serde::Serialize;
 
 /// A checkpoint's tensors of floating-point numbers with at least two dimensions, told apart.
 #[derive(Debug, Default)]
 pub(crate) struct Layers {
-    /// The weights of layers.
-    pub(crate) weights: BTreeMap<String, Tensor>,
+    /// The shapes of layers' weights.
+    pub(crate) weights: BTreeMap<String, Vec<usize>>,
     /// Those whose inputs come first.
     pub(crate) transposed: Vec<String>,
     /// Those of fused experts.
@@ -29,7 +29,7 @@ pub(crate) struct LeftOut {
 }
 
 /// Zeros of all floating-point numbers of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Totals {
     pub(crate) values: usize,
     pub(crate) zeros: usize,
@@ -51,15 +51,15 @@ enum Lie {
 }
 
 impl Layers {
-    pub(crate) fn of(tensors: &BTreeMap<String, Tensor>, granularity: &Granularity) -> Self {
+    pub(crate) fn of(tensors: &BTreeMap<String, TensorInfo>, granularity: &Granularity) -> Self {
         let mut layers = Self::default();
         let orientation_matters = !matches!(granularity, Granularity::Weight | Granularity::Layer);
-        for (name, tensor) in tensors.iter().filter(|(_, tensor)| tensor.rank() >= 2 && tensor.dtype().is_float()) {
-            let mut leave = |reason| {
-                layers.left_out.push(LeftOut { name: name.clone(), shape: tensor.dims().to_vec(), reason });
-            };
-            if !is_weight(name, tensor.rank()) {
-                leave(match tensor.rank() {
+        for (name, TensorInfo { shape, .. }) in
+            tensors.iter().filter(|(_, tensor)| tensor.shape.len() >= 2 && tensor.dtype.is_float())
+        {
+            let mut leave = |reason| layers.left_out.push(LeftOut { name: name.clone(), shape: shape.clone(), reason });
+            if !is_weight(name, shape.len()) {
+                leave(match shape.len() {
                     2..=4 => "its name is not that of a layer's weight",
                     _ => "it has more than four dimensions",
                 });
@@ -80,7 +80,7 @@ impl Layers {
                 Lie::Unknown { experts: true } => layers.experts.push(name.clone()),
                 Lie::Unknown { experts: false } => {}
             }
-            layers.weights.insert(name.clone(), tensor.clone());
+            layers.weights.insert(name.clone(), shape.clone());
         }
         layers
     }
@@ -89,28 +89,21 @@ impl Layers {
     pub(crate) fn keep_dense(&mut self, dense: impl Fn(&str) -> bool) {
         let (out, weights) = std::mem::take(&mut self.weights).into_iter().partition(|(name, _)| dense(name));
         self.weights = weights;
-        let out: BTreeMap<String, Tensor> = out;
-        let out =
-            out.into_iter().map(|(name, tensor)| LeftOut { shape: tensor.dims().to_vec(), name, reason: "kept dense" });
-        self.left_out.extend(out);
+        let out: BTreeMap<String, Vec<usize>> = out;
+        self.left_out.extend(out.into_iter().map(|(name, shape)| LeftOut { name, shape, reason: "kept dense" }));
         self.left_out.sort_by(|a, b| a.name.cmp(&b.name));
         self.transposed.retain(|name| self.weights.contains_key(name));
         self.experts.retain(|name| self.weights.contains_key(name));
     }
 }
 
-/// Zeros among all floating-point numbers: what a file has reached, whatever was pruned.
-pub(crate) fn totals(tensors: &BTreeMap<String, Tensor>) -> anyhow::Result<Totals> {
-    let (mut values, mut zeros) = (0, 0);
-    for (name, tensor) in tensors.iter().filter(|(_, tensor)| tensor.dtype().is_float()) {
-        let narrow = matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16);
-        let tensor = if narrow { tensor.clone() } else { tensor.ne(0f64)?.to_dtype(DType::F32)? };
-        let nonzero = MaskSet::from_nonzero([(name, &tensor)])?;
-        values += nonzero.weights();
-        zeros += nonzero.zeros();
+impl Totals {
+    /// Adds a tensor of floating-point numbers: what a file has reached, whatever was pruned.
+    pub(crate) fn add(&mut self, values: usize, zeros: usize) {
+        self.values += values;
+        self.zeros += zeros;
+        self.sparsity = if self.values == 0 { 0.0 } else { self.zeros as f64 / self.values as f64 };
     }
-    let sparsity = if values == 0 { 0.0 } else { zeros as f64 / values as f64 };
-    Ok(Totals { values, zeros, sparsity })
 }
 
 /// The last part of a name and what is before it.
@@ -143,8 +136,8 @@ fn is_expert(name: &str) -> bool {
     TENSORS.contains(&last) && before.split('.').any(says)
 }
 
-fn lie(name: &str, tensors: &BTreeMap<String, Tensor>) -> Lie {
-    let dims = |name: &str| tensors.get(name).map(Tensor::dims);
+fn lie(name: &str, tensors: &BTreeMap<String, TensorInfo>) -> Lie {
+    let dims = |name: &str| tensors.get(name).map(|tensor| tensor.shape.as_slice());
     let (before, last_part) = last(name);
     match dims(name) {
         Some([_, _, _]) if is_expert(name) => {
@@ -169,14 +162,14 @@ fn is_gpt2(layer: &str) -> bool {
 }
 
 /// Query, key and value are three times as many as the inputs, the hidden layer four times.
-fn gpt2(tensors: &BTreeMap<String, Tensor>) -> Lie {
+fn gpt2(tensors: &BTreeMap<String, TensorInfo>) -> Lie {
     let inputs_first = tensors.iter().find_map(|(name, tensor)| {
         let times = match last(name.strip_suffix(".weight")?).1 {
             "c_attn" => 3,
             "c_fc" => 4,
             _ => return None,
         };
-        match *tensor.dims() {
+        match *tensor.shape {
             [a, b] if b == times * a => Some(true),
             [a, b] if a == times * b => Some(false),
             _ => None,
@@ -191,19 +184,19 @@ fn gpt2(tensors: &BTreeMap<String, Tensor>) -> Lie {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::DType;
 
     use super::*;
 
-    fn layers(tensors: &[(&str, &[usize])], granularity: &Granularity) -> candle_core::Result<Layers> {
-        let ones =
-            |&(name, shape): &(&str, &[usize])| Ok((name.to_owned(), Tensor::ones(shape, DType::F32, &Device::Cpu)?));
-        let tensors = tensors.iter().map(ones).collect::<candle_core::Result<_>>()?;
-        Ok(Layers::of(&tensors, granularity))
+    fn layers(tensors: &[(&str, &[usize])], granularity: &Granularity) -> Layers {
+        let info = |&(name, shape): &(&str, &[usize])| {
+            (name.to_owned(), TensorInfo { dtype: DType::F32, shape: shape.to_vec() })
+        };
+        Layers::of(&tensors.iter().map(info).collect(), granularity)
     }
 
     #[test]
-    fn merged_attention_and_recurrent_weights_are_weights() -> anyhow::Result<()> {
+    fn merged_attention_and_recurrent_weights_are_weights() {
         let found = layers(
             &[
                 ("attn.in_proj_weight", &[12, 4]),
@@ -215,7 +208,7 @@ mod tests {
                 ("video.weight", &[2, 2, 2, 2, 2]),
             ],
             &Granularity::Row,
-        )?;
+        );
         let names: Vec<&str> = found.weights.keys().map(String::as_str).collect();
         assert_eq!(
             names,
@@ -223,11 +216,10 @@ mod tests {
         );
         let left: Vec<_> = found.left_out.iter().map(|left| left.name.as_str()).collect();
         assert_eq!(left, ["pos_embed", "video.weight"]);
-        Ok(())
     }
 
     #[test]
-    fn gpt2_s_weights_lie_as_their_shapes_say() -> anyhow::Result<()> {
+    fn gpt2_s_weights_lie_as_their_shapes_say() {
         let names = ["h.0.attn.c_attn.weight", "h.0.attn.c_proj.weight", "h.0.mlp.c_fc.weight"];
         let conv1d: [&[usize]; 3] = [&[4, 12], &[4, 4], &[4, 16]];
         let linear: [&[usize]; 3] = [&[12, 4], &[4, 4], &[16, 4]];
@@ -235,23 +227,21 @@ mod tests {
             let tensors: Vec<_> = names.into_iter().zip(shapes).chain([("wte.weight", &[9, 4][..])]).collect();
             layers(&tensors, &Granularity::Row)
         };
-        assert_eq!(of(conv1d)?.transposed, names);
-        assert!(of(linear)?.transposed.is_empty());
+        assert_eq!(of(conv1d).transposed, names);
+        assert!(of(linear).transposed.is_empty());
         let unknown = |granularity| layers(&[(names[1], &[4, 4])], granularity);
-        assert_eq!(unknown(&Granularity::Row)?.left_out.len(), 1);
-        assert_eq!(unknown(&Granularity::Weight)?.weights.len(), 1);
-        Ok(())
+        assert_eq!(unknown(&Granularity::Row).left_out.len(), 1);
+        assert_eq!(unknown(&Granularity::Weight).weights.len(), 1);
     }
 
     #[test]
-    fn fused_experts_are_told_from_convolutions() -> anyhow::Result<()> {
+    fn fused_experts_are_told_from_convolutions() {
         let (up, down) = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj");
-        let found = layers(&[(up, &[3, 8, 6]), (down, &[3, 6, 4]), ("conv.weight", &[4, 3, 5])], &Granularity::Row)?;
+        let found = layers(&[(up, &[3, 8, 6]), (down, &[3, 6, 4]), ("conv.weight", &[4, 3, 5])], &Granularity::Row);
         assert_eq!((found.experts.len(), found.transposed.len(), found.weights.len()), (2, 0, 3));
-        let found = layers(&[(up, &[3, 6, 8]), (down, &[3, 4, 6])], &Granularity::Row)?;
+        let found = layers(&[(up, &[3, 6, 8]), (down, &[3, 4, 6])], &Granularity::Row);
         assert_eq!((found.experts.len(), found.transposed.len()), (2, 2));
-        let found = layers(&[(down, &[3, 4, 6])], &Granularity::Row)?;
+        let found = layers(&[(down, &[3, 4, 6])], &Granularity::Row);
         assert_eq!((found.weights.len(), found.left_out.len()), (0, 1));
-        Ok(())
     }
 }

@@ -1,21 +1,27 @@
 //! `lth prune`: a checkpoint in, the masked checkpoint and its masks out.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use clap::{Args, ValueEnum};
-use lth_criteria::{Criterion, Input, NamedInputs, score_all};
-use lth_files::on_one_line;
-use lth_mask::{Granularity, MaskSet, Scope, Selection, Stats, ThresholdRule, matches, select_within};
-use lth_nn::Weights;
+use lth_criteria::{Criterion, Input, Inputs};
+use lth_files::{Dtype, TensorBytes, on_one_line, save_safetensors};
+use lth_mask::{
+    Granularity, Mask, MaskSet, Scope, Selection, Stats, Streamed, ThresholdRule, matches, select_streamed,
+};
+use lth_nn::{TensorInfo, WeightFiles, Weights};
 use lth_ticket::Ticket;
+use lth_train::tensor_bytes;
 use serde::Serialize;
 
 use crate::console::Console;
 use crate::failure::{Blame, Failure, Result};
 use crate::inspect;
-use crate::layers::{Layers, LeftOut, Totals, totals};
+use crate::layers::{Layers, LeftOut, Totals};
 use crate::share::Share;
 use crate::system;
 
@@ -28,6 +34,9 @@ use crate::system;
 /// named, and the sparsity of the whole file is said beside that of what was pruned. What is already 0 counts as pruned
 /// and stays so. Weights that `torch.nn.utils.prune` left as NAME_orig and NAME_mask are read, and written, as
 /// NAME.
+///
+/// One tensor at a time is in memory, and the masks; of safetensors a model may be larger than memory, in one file or in
+/// several with an index.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -157,14 +166,16 @@ pub(crate) fn run(options: &Options) -> Result {
     }
     let criterion = criterion(options)?;
     let masks_output = masks_output(options)?;
-    let mut weights = Weights::read(&options.input).data()?;
-    if weights.metadata.get("form").is_some_and(|form| form == "compact") {
+    let mut files = WeightFiles::open(&options.input).data()?;
+    if files.metadata.get("form").is_some_and(|form| form == "compact") {
         // Kept values and bits are no weights yet.
-        weights.tensors = Ticket::read(&options.input, &Device::Cpu).data()?.tensors;
+        let Ticket { tensors, .. } = Ticket::read(&options.input, &Device::Cpu).data()?;
+        let metadata = files.metadata;
+        files = Weights { tensors, metadata, ..Weights::default() }.into();
     }
-    let initial = options.initial.as_deref().map(|path| Weights::read(path).data()).transpose()?;
+    let initial = options.initial.as_deref().map(|path| WeightFiles::open(path).data()).transpose()?;
 
-    let mut layers = Layers::of(&weights.tensors, &options.granularity);
+    let mut layers = Layers::of(files.tensors(), &options.granularity);
     let prunable = &layers.weights;
     if let Some(pattern) = options.keep_dense.iter().find(|pattern| !prunable.keys().any(|name| matches(pattern, name)))
     {
@@ -185,24 +196,27 @@ pub(crate) fn run(options: &Options) -> Result {
         experts,
         ..Selection::default()
     };
-    let all_zero = inspect::all_zero(&inspect::weights(&chosen).data()?.stats());
-    for remark in inspect::remarks(&weights.folded, weights.wrapper().as_deref(), &all_zero) {
+    let (masks, all_zero) =
+        select(&*criterion, &files, initial.as_ref(), &chosen, options.sparsity.0, &selection)?;
+    for remark in inspect::remarks(&files.folded, files.wrapper().as_deref(), &all_zero) {
         console.note(remark);
     }
-    let masks = masks(&*criterion, &chosen, initial.as_ref().map(|w| &w.tensors), options.sparsity.0, &selection)?;
-    masks.apply(&mut weights.tensors).data()?;
-    for entry in &weights.ignored {
+    for entry in &files.ignored {
         console.note(format!("left out `{}`: {}", entry.name, entry.reason));
     }
     // A ticket's header describes the weights that went in, not those that come out.
-    if weights.metadata.contains_key("content_sha256") {
-        weights.metadata.clear();
+    let mut metadata = files.metadata.clone();
+    if metadata.contains_key("content_sha256") {
+        metadata.clear();
     }
-    weights.metadata.insert("format".to_owned(), "pt".to_owned());
+    metadata.insert("format".to_owned(), "pt".to_owned());
     masks.save(&masks_output).data()?;
-    weights.write(&options.output).data()?;
+    let file = Mutex::default();
+    let masked = |(name, info)| (String::clone(name), Masked { files: &files, masks: &masks, name, info, file: &file });
+    let tensors = files.tensors().iter().map(masked).collect();
+    save_safetensors(&options.output, &tensors, &metadata).data()?;
 
-    let file = totals(&weights.tensors).data()?;
+    let file = file.into_inner().unwrap_or_else(PoisonError::into_inner);
     let layers = masks.stats();
     if options.json {
         let report = Report {
@@ -215,7 +229,7 @@ pub(crate) fn run(options: &Options) -> Result {
             selection: &selection,
             sparsity: masks.sparsity(),
             layers,
-            folded: &weights.folded,
+            folded: &files.folded,
             all_zero,
         };
         console.json(&serde_json::to_string_pretty(&report).data()?);
@@ -288,32 +302,81 @@ fn masks_path(output: &Path) -> PathBuf {
     output.with_extension("masks.safetensors")
 }
 
-fn masks(
+/// A tensor of the file that is written.
+struct Masked<'a> {
+    files: &'a WeightFiles,
+    masks: &'a MaskSet,
+    name: &'a str,
+    info: &'a TensorInfo,
+    file: &'a Mutex<Totals>,
+}
+
+impl TensorBytes for Masked<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::from(self.info.dtype)
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.info.shape
+    }
+
+    fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
+        let tensor = self.files.read(self.name).map_err(io::Error::other)?;
+        if let Some(mask) = self.masks.get(self.name) {
+            // What a file gave is this tensor's alone; what is in memory may be shared, and is masked to the same.
+            mask.apply_in_place(&tensor).map_err(io::Error::other)?;
+        }
+        if self.info.dtype.is_float() {
+            let nonzero = inspect::nonzero(&tensor).map_err(io::Error::other)?;
+            self.file.lock().unwrap_or_else(PoisonError::into_inner).add(nonzero.len(), nonzero.zeros());
+        }
+        tensor_bytes(&tensor).map(Cow::Owned)
+    }
+}
+
+/// The masks of the tensors of these shapes, and those that were 0 throughout before.
+fn select(
     criterion: &dyn Criterion,
-    weights: &BTreeMap<String, Tensor>,
-    initial: Option<&BTreeMap<String, Tensor>>,
+    files: &WeightFiles,
+    initial: Option<&WeightFiles>,
+    shapes: &BTreeMap<String, Vec<usize>>,
     sparsity: f64,
     selection: &Selection,
-) -> Result<MaskSet> {
-    let inputs = NamedInputs { initial, previous: initial, ..NamedInputs::of(weights) };
-    let scores = score_all(criterion, &inputs).data()?;
-    let before = inspect::weights(weights).data()?;
-    select_within(&scores, sparsity, selection, &before).map_err(|error| {
-        let misfit = match &error {
-            lth_mask::Error::Named { source, .. } => matches!(**source, lth_mask::Error::Granularity { .. }),
-            _ => false,
+) -> Result<(MaskSet, Vec<String>)> {
+    let all_zero = Mutex::new(BTreeSet::new());
+    let load = |name: &str| -> anyhow::Result<Streamed> {
+        let weight = files.read(name)?;
+        let initial = match initial {
+            Some(initial) if initial.tensors().contains_key(name) => Some(initial.read(name)?),
+            _ => None,
         };
-        if misfit {
-            Failure::usage(format!("{error}; leave such tensors out with --keep-dense"))
-        } else {
-            Failure::new(crate::failure::Kind::Usage, error)
+        let before: Mask = inspect::nonzero(&weight)?;
+        if before.kept() == 0 && !before.is_empty() {
+            all_zero.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         }
-    })
+        let inputs = Inputs { initial: initial.as_ref(), previous: initial.as_ref(), ..Inputs::of(&weight) };
+        Ok(Streamed { scores: criterion.score(name, &inputs)?, previous: Some(before) })
+    };
+    let masks = select_streamed(shapes, load, sparsity, selection).map_err(|error| {
+        let cause = match &error {
+            lth_mask::Error::Named { source, .. } => source,
+            error => error,
+        };
+        match cause {
+            lth_mask::Error::Scores(_) => Failure::new(crate::failure::Kind::Data, error),
+            lth_mask::Error::Granularity { .. } => {
+                Failure::usage(format!("{error}; leave such tensors out with --keep-dense"))
+            }
+            _ => Failure::new(crate::failure::Kind::Usage, error),
+        }
+    })?;
+    let all_zero = all_zero.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((masks, all_zero.into_iter().collect()))
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::DType;
+    use candle_core::{DType, Tensor};
     use clap::Parser;
 
     use super::*;
@@ -385,8 +448,9 @@ mod tests {
         let masks = MaskSet::load(folder.path().join("out.masks.safetensors"))?;
         assert_eq!((masks.weights(), masks.zeros()), (400, 360));
         let written = Weights::read(&folder.path().join("out.safetensors"))?;
-        assert_eq!(totals(&written.tensors)?, Totals { values: 500, zeros: 360, sparsity: 0.72 });
-        let layers = Layers::of(&written.tensors, &Granularity::Weight);
+        let zeros = |tensor: &Tensor| Ok::<_, anyhow::Error>(inspect::nonzero(tensor)?.zeros());
+        assert_eq!(written.tensors.values().map(zeros).sum::<anyhow::Result<usize>>()?, 360);
+        let layers = Layers::of(WeightFiles::from(written).tensors(), &Granularity::Weight);
         let left: Vec<_> = layers.left_out.iter().map(|left| left.name.as_str()).collect();
         assert_eq!(left, ["pos_embed"]);
         Ok(())

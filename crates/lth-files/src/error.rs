@@ -18,6 +18,14 @@ pub enum Error {
         /// The operating system's answer.
         r#source: std::io::Error,
     },
+    /// A file's content is not what it should be.
+    #[error("{}", on_one_line(&format!("{}: not a readable safetensors file ({reason})", path.display())))]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Another process holds the folder.
     #[error("another process is writing into {}", on_one_line(&path.display().to_string()))]
     Busy {

@@ -3,8 +3,8 @@
 //! A run of hours must not be lost to a full disk, a kill at the wrong moment or two processes in one folder. What this
 //! project writes goes through here: a file appears whole or not at all ([`write_atomic`]), content that is there already
 //! takes no more room ([`link_or_copy`]), a folder is held by one process ([`FolderLock`]), safetensors are written in one
-//! order, so that equal content is equal bytes ([`save_safetensors`]), and read without trust ([`open_safetensors`]), and
-//! content is named by its SHA-256 ([`sha256`]). It knows nothing of networks, and candle is not in its tree.
+//! order, so that equal content is equal bytes ([`save_safetensors`]), and read without trust, at once
+//! ([`open_safetensors`]) or tensor by tensor ([`SafetensorsReader`]), and content is named by its SHA-256 ([`sha256`]). It knows nothing of networks, and candle is not in its tree.
 //!
 //! ```
 //! use std::io::Write;
@@ -26,6 +26,7 @@ mod atomic;
 mod error;
 mod lock;
 mod safetensors_file;
+mod safetensors_reader;
 mod sha256;
 mod text;
 
@@ -35,7 +36,9 @@ pub use lock::FolderLock;
 pub use safetensors_file::{
     MAX_HEADER_BYTES, RawTensor, TensorBytes, open_safetensors, save_safetensors, write_safetensors,
 };
+pub use safetensors_reader::SafetensorsReader;
 pub use sha256::{Sha256, sha256, sha256_file};
 pub use text::{on_its_lines, on_one_line};
 // Part of this crate's interface.
+pub use safetensors::tensor::TensorView;
 pub use safetensors::{Dtype, SafeTensorError, SafeTensors};

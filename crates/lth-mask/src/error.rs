@@ -140,6 +140,9 @@ pub enum Error {
         /// The names that were given.
         names: Vec<String>,
     },
+    /// What was to give a tensor's scores failed.
+    #[error("its scores cannot be had: {0}")]
+    Scores(Box<dyn std::error::Error + Send + Sync>),
     /// Settings that exclude each other.
     #[error("{0}")]
     Selection(String),

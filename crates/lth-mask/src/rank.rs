@@ -5,7 +5,12 @@
 //! 2,048 (2,048, 1,024) ranges of the key's leading bits and narrow the range that holds the rank asked for. The counts
 //! fit the first-level cache, and integers add up to the same sum in any order.
 
+use std::convert::Infallible;
+
 use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::layerwise::Layerwise;
 
 /// A score as an integer of the same order; −0.0 and 0.0 are one.
 pub(crate) type Key = u32;
@@ -23,54 +28,104 @@ pub(crate) fn key(score: f32) -> Key {
     bits ^ ((bits.cast_signed() >> 31).cast_unsigned() | 1 << 31)
 }
 
-/// The key at `rank` (0 = lowest) of all scores of `parts` together; `None` if there are not so many.
-pub(crate) fn nth_smallest(parts: &[&[f32]], mut rank: usize) -> Option<Key> {
-    if rank >= parts.iter().map(|p| p.len()).sum() {
+/// The key at `rank` (0 = lowest) of the scores; `None` if there are not so many.
+pub(crate) fn nth_smallest(scores: &[f32], rank: usize) -> Option<Key> {
+    if rank >= scores.len() {
         return None;
     }
-    let mut found: Key = 0;
-    let mut known: u32 = 0; // leading bits of `found` that are decided
+    let Ok(found) = narrow(rank, |bins| Ok::<_, Infallible>(bins.count(scores)));
+    Some(found)
+}
+
+/// The key at `rank` from the top (0 = highest).
+pub(crate) fn nth_largest(scores: &[f32], rank: usize) -> Option<Key> {
+    nth_smallest(scores, scores.len().checked_sub(rank + 1)?)
+}
+
+/// The key at `rank` from the top (0 = highest) of all scores of these layers together, which are `n`; `None` if there
+/// are not so many.
+pub(crate) fn nth_largest_of<L>(layers: &L, which: &[usize], n: usize, rank: usize) -> Result<Option<Key>>
+where
+    L: Layerwise + ?Sized,
+{
+    match n.checked_sub(rank + 1) {
+        Some(rank) => nth_smallest_of(layers, which, n, rank),
+        None => Ok(None),
+    }
+}
+
+/// The key at `rank` (0 = lowest) of all scores of these layers together, which are `n`; `None` if there are not so many.
+pub(crate) fn nth_smallest_of<L>(layers: &L, which: &[usize], n: usize, rank: usize) -> Result<Option<Key>>
+where
+    L: Layerwise + ?Sized,
+{
+    if rank >= n {
+        return Ok(None);
+    }
+    let found = narrow(rank, |bins| {
+        let counts = layers.look(which, |_, scores| Ok(bins.count(scores.groups)))?;
+        Ok::<_, Error>(counts.into_iter().reduce(added).unwrap_or_else(none))
+    });
+    found.map(Some)
+}
+
+/// The key at `rank`, where `count` says how many scores fall in each bin.
+fn narrow<E>(mut rank: usize, mut count: impl FnMut(&Bins) -> Result<Vec<usize>, E>) -> Result<Key, E> {
+    let mut bins = Bins { found: 0, known: 0, width: 0 };
     for width in [11, 11, 10] {
-        let shift = 32 - known - width;
-        let counts = histogram(parts, |score| {
-            let key = key(score);
-            // A shift by 32 (nothing is known yet) is 0: every key is inside.
-            let inside = known == 0 || (key ^ found) >> (32 - known) == 0;
-            inside.then_some(key >> shift & ((1 << width) - 1))
-        });
+        bins.width = width;
+        let counts = count(&bins)?;
         let mut bin = 0;
         while rank >= counts[bin] {
             rank -= counts[bin];
             bin += 1;
         }
-        found |= (bin as Key) << shift;
-        known += width;
+        bins.found |= (bin as Key) << bins.shift();
+        bins.known += width;
     }
-    Some(found)
+    Ok(bins.found)
 }
 
-/// The key at `rank` from the top (0 = highest).
-pub(crate) fn nth_largest(parts: &[&[f32]], rank: usize) -> Option<Key> {
-    let len: usize = parts.iter().map(|p| p.len()).sum();
-    nth_smallest(parts, len.checked_sub(rank + 1)?)
+/// The ranges of keys that are told apart in one pass.
+struct Bins {
+    /// The leading bits that are decided, then zeros.
+    found: Key,
+    known: u32,
+    /// The bits told apart.
+    width: u32,
 }
 
-/// How many scores fall in each bin; `bin` is below 2,048.
-fn histogram(parts: &[&[f32]], bin: impl Fn(f32) -> Option<u32> + Sync) -> Vec<usize> {
-    let empty = || vec![0usize; BINS];
-    let count = |mut counts: Vec<usize>, chunk: &[f32]| {
-        for bin in chunk.iter().filter_map(|&score| bin(score)) {
-            counts[bin as usize % BINS] += 1;
+impl Bins {
+    fn shift(&self) -> u32 {
+        32 - self.known - self.width
+    }
+
+    /// How many scores fall in each.
+    fn count(&self, scores: &[f32]) -> Vec<usize> {
+        let count = |mut counts: Vec<usize>, chunk: &[f32]| {
+            for &score in chunk {
+                let key = key(score);
+                // A shift by 32 (nothing is known yet) is 0: every key is inside.
+                if self.known == 0 || (key ^ self.found) >> (32 - self.known) == 0 {
+                    counts[(key >> self.shift() & ((1 << self.width) - 1)) as usize % BINS] += 1;
+                }
+            }
+            counts
+        };
+        if scores.len() <= CHUNK {
+            return count(none(), scores);
         }
-        counts
-    };
-    if parts.iter().all(|p| p.len() <= CHUNK) && parts.len() <= 4 {
-        return parts.iter().fold(empty(), |counts, chunk| count(counts, chunk));
+        scores.par_chunks(CHUNK).fold(none, count).reduce(none, added)
     }
-    parts.par_iter().flat_map(|p| p.par_chunks(CHUNK)).fold(empty, count).reduce(empty, |mut a, b| {
-        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-        a
-    })
+}
+
+fn none() -> Vec<usize> {
+    vec![0; BINS]
+}
+
+fn added(mut a: Vec<usize>, b: Vec<usize>) -> Vec<usize> {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+    a
 }
 
 /// How many scores are above and how many equal to `threshold`.
@@ -111,7 +166,7 @@ impl Cut {
                 }),
             },
             Self::Count(0) => vec![0; scores.len().div_ceil(64)],
-            Self::Count(count) => match nth_largest(&[scores], count - 1) {
+            Self::Count(count) => match nth_largest(scores, count - 1) {
                 None => pack(scores, |_, _| true), // as many as there are, or more
                 Some(threshold) => {
                     let (above, equal) = above_and_equal(scores, threshold);
@@ -167,17 +222,22 @@ mod tests {
     }
 
     #[test]
-    fn every_rank_is_that_of_a_sort() {
+    fn every_rank_is_that_of_a_sort() -> Result<()> {
         let scores = noise(999);
         let (head, tail) = scores.split_at(300);
+        let parts = [head, tail];
         let mut sorted = scores.clone();
         sorted.sort_by(f32::total_cmp);
         for (rank, &score) in sorted.iter().enumerate() {
-            assert_eq!(nth_smallest(&[head, tail], rank), Some(key(score)));
-            assert_eq!(nth_largest(&[&scores], 998 - rank), Some(key(score)));
+            assert_eq!(nth_smallest_of(&parts[..], &[0, 1], 999, rank)?, Some(key(score)));
+            assert_eq!(nth_largest_of(&parts[..], &[0, 1], 999, 998 - rank)?, Some(key(score)));
+            assert_eq!(nth_largest(&scores, 998 - rank), Some(key(score)));
         }
-        assert_eq!(nth_smallest(&[&scores], 999), None);
-        assert_eq!(nth_largest(&[&scores], 999), None);
+        assert_eq!(nth_smallest(&scores, 999), None);
+        assert_eq!(nth_largest(&scores, 999), None);
+        assert_eq!(nth_smallest_of(&parts[..], &[0, 1], 999, 999)?, None);
+        assert_eq!(nth_largest_of(&parts[..], &[], 0, 0)?, None);
+        Ok(())
     }
 
     #[test]
@@ -186,7 +246,7 @@ mod tests {
         let mut sorted = scores.clone();
         sorted.sort_by(f32::total_cmp);
         for rank in [0, 1, 12_345, scores.len() / 2, scores.len() - 1] {
-            assert_eq!(nth_smallest(&[&scores], rank), Some(key(sorted[rank])));
+            assert_eq!(nth_smallest(&scores, rank), Some(key(sorted[rank])));
         }
     }
 

@@ -72,6 +72,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// A tensor is asked for that no file holds.
+    #[error("there is no tensor `{}`", on_one_line(name))]
+    UnknownTensor {
+        /// Its name.
+        name: String,
+    },
+
     /// Weights do not have the network's names.
     #[error("weights do not fit the network: {}", names(.missing, .unexpected))]
     Names {

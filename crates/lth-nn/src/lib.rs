@@ -66,4 +66,4 @@ pub use networks::{
 pub use packed::PackedNetwork;
 pub use seeded::seeded_builder;
 pub use spec::{NetworkName, NetworkSpec, PruningScope, Recipe, RecipeOptimizer, ResNetDepth};
-pub use weights::{LoadReport, Part, Skipped, Weights};
+pub use weights::{LoadReport, Part, Skipped, TensorInfo, WeightFiles, Weights};

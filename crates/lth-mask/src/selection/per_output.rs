@@ -2,15 +2,13 @@
 
 use std::borrow::Cow;
 
-use rayon::prelude::*;
-
-use super::{Job, Unit};
+use super::job::{Job, Unit};
 use crate::cut::{self, Layers};
 use crate::error::{Error, Named, Result};
 use crate::granularity::Granularity;
 use crate::group::Grouping;
+use crate::layerwise::Scores;
 use crate::mask::Mask;
-use crate::rule::check_sparsity;
 use crate::scope::Scope;
 use crate::set::MaskSet;
 
@@ -25,7 +23,6 @@ struct Outputs {
 impl Job<'_> {
     /// Cuts each output of each tensor by itself: to the rules they are so many layers.
     pub(super) fn select_per_output(&self, sparsity: f64) -> Result<MaskSet> {
-        check_sparsity(sparsity)?;
         if !self.selection.tied.is_empty() {
             return Err(Error::Selection("scope per output takes no ties, expected none".to_owned()));
         }
@@ -35,30 +32,33 @@ impl Job<'_> {
             ));
         }
         let units = self.units()?;
-        let mask = |unit: &Unit<'_>| -> Result<(String, Mask)> {
+        let masks = self.each(&units, |unit| {
             let name = self.members[unit.members[0]].name;
-            Ok((name.to_owned(), self.mask_per_output(unit, sparsity).named(name)?))
-        };
-        units.par_iter().map(mask).collect::<Result<Vec<_>>>().map(|masks| masks.into_iter().collect())
+            let mask = self.with_unit(unit, |groups, previous| {
+                self.mask_per_output(unit, Scores { groups: &groups, previous }, sparsity).named(name)
+            });
+            Ok((name.to_owned(), mask?))
+        });
+        Ok(masks?.into_iter().collect())
     }
 
-    fn mask_per_output(&self, unit: &Unit<'_>, sparsity: f64) -> Result<Mask> {
+    fn mask_per_output(&self, unit: &Unit, scores: Scores<'_>, sparsity: f64) -> Result<Mask> {
         let (member, grouping) = (&self.members[unit.members[0]], &unit.groupings[0]);
-        let mut kept = vec![0u64; unit.scores.len().div_ceil(64)];
-        if !unit.scores.is_empty() {
-            let Outputs { n_groups, order } = self.outputs(unit)?;
-            let scores: Cow<'_, [f32]> = match &order {
-                None => Cow::Borrowed(&unit.scores),
-                Some(order) => order.iter().map(|&group| unit.scores[group]).collect(),
+        let mut kept = vec![0u64; scores.groups.len().div_ceil(64)];
+        if !scores.groups.is_empty() {
+            let Outputs { n_groups, order } = self.outputs(unit, scores.groups.len())?;
+            let ordered: Cow<'_, [f32]> = match &order {
+                None => Cow::Borrowed(scores.groups),
+                Some(order) => order.iter().map(|&group| scores.groups[group]).collect(),
             };
-            let rows: Vec<&[f32]> = scores.chunks(n_groups).collect();
+            let rows: Vec<&[f32]> = ordered.chunks(n_groups).collect();
             let bounds = |row: &&[f32]| {
                 let available = row.iter().filter(|score| score.is_finite()).count();
                 (available.min(self.selection.minimum_kept), available)
             };
             let layers = Layers {
-                scores: rows.clone(),
-                shared: rows.clone(),
+                scores: &rows[..],
+                sizes: vec![n_groups; rows.len()],
                 bounds: rows.iter().map(bounds).collect(),
                 own: vec![sparsity; rows.len()],
                 erdos_renyi: vec![0.0; rows.len()],
@@ -78,13 +78,13 @@ impl Job<'_> {
             Some(grouping) => grouping.expand(member.shape, &kept)?,
             None => Mask::from_packed(member.shape, kept)?,
         };
-        match member.previous {
-            Some(previous) => mask.intersection(previous),
-            None => Ok(mask),
+        match scores.previous {
+            [Some(previous)] => mask.intersection(previous),
+            _ => Ok(mask),
         }
     }
 
-    fn outputs(&self, unit: &Unit<'_>) -> Result<Outputs> {
+    fn outputs(&self, unit: &Unit, n: usize) -> Result<Outputs> {
         let (member, grouping) = (&self.members[unit.members[0]], &unit.groupings[0]);
         let refused = |reason: &'static str| member.granularity.misfit(member.shape, reason);
         let Some((output_axis, input_axis)) = member.layer.output_input_axes() else {
@@ -93,7 +93,7 @@ impl Job<'_> {
         // An axis before both counts layers of their own: fused experts.
         let is_within = |axis| axis != output_axis && axis >= output_axis.min(input_axis);
         let outputs = Grouping::over(member.shape, is_within);
-        let n_groups = unit.scores.len() / outputs.n_groups();
+        let n_groups = n / outputs.n_groups();
         if grouping.is_none() && !(0..output_axis).any(is_within) {
             return Ok(Outputs { n_groups, order: None });
         }
@@ -102,7 +102,7 @@ impl Job<'_> {
         let output_of = match grouping {
             None => output_of_weight,
             Some(grouping) => {
-                let mut output_of: Vec<Option<usize>> = vec![None; unit.scores.len()];
+                let mut output_of: Vec<Option<usize>> = vec![None; n];
                 let (mut weights, mut is_part) = (output_of_weight.into_iter(), true);
                 grouping.each(|group| {
                     let output = weights.next();

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use lth_mask::{Error, Granularity, Mask, MaskSet, Result, Scope, Selection, ThresholdRule, select, select_within};
+use lth_mask::{
+    Error, Granularity, Mask, MaskSet, Result, Scope, Selection, Streamed, ThresholdRule, select, select_streamed,
+    select_within,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -110,6 +113,21 @@ pub(crate) fn network(rounds: usize) -> impl Strategy<Value = Vec<Network>> {
     })
 }
 
+/// The masks of scores that come one tensor at a time.
+pub(crate) fn streamed(
+    scores: &BTreeMap<String, Tensor>,
+    sparsity: f64,
+    selection: &Selection,
+    previous: Option<&MaskSet>,
+) -> Result<MaskSet> {
+    let shapes = scores.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
+    let load = |name: &str| -> Result<Streamed> {
+        let previous = previous.and_then(|set| set.get(name).cloned());
+        Ok(Streamed { scores: scores[name].copy()?, previous })
+    };
+    select_streamed(&shapes, load, sparsity, selection)
+}
+
 /// Checks one selection: counts, nesting, and that no kept group has a lower score than a pruned one of its layer.
 fn check(
     network: &Network,
@@ -123,6 +141,7 @@ fn check(
         None => select(&scores, sparsity, selection),
         Some(previous) => select_within(&scores, sparsity, selection, previous),
     })?;
+    prop_assert_eq!(&run(streamed(&scores, sparsity, selection, previous))?, &masks);
     let Selection { scope, rule, minimum_kept, .. } = selection;
     let (mut total, mut least, mut most, mut n) = (0, 0, 0, 0);
     for (((name, shape), values), groups) in network.shapes.iter().zip(&network.values).zip(groups) {

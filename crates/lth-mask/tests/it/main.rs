@@ -13,6 +13,7 @@ mod per_output;
 mod properties;
 mod select;
 mod storing;
+mod streamed;
 #[path = "../../../lth-files/tests/it/writers.rs"]
 mod writers;
 

@@ -1,5 +1,6 @@
 //! Weights in files: read, checked against a network, written.
 
+mod files;
 mod index;
 mod pickle;
 mod pth;
@@ -8,10 +9,10 @@ mod wrapped;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::safetensors::Load;
-use candle_core::{DType, Device, Tensor};
-use lth_files::open_safetensors;
+use candle_core::{DType, Tensor};
 use lth_train::{Parameter, Parameters, save_safetensors, write_safetensors};
+
+pub use files::{TensorInfo, WeightFiles};
 
 use crate::Error;
 use crate::networks::in_head;
@@ -76,19 +77,13 @@ impl Weights {
     /// # Errors
     /// If it cannot be read or is none of these, or is damaged.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let bytes = std::fs::read(path).map_err(lth_files::Error::io("read", path))?;
-        let mut weights = match index::shards(&bytes) {
-            Some(shards) => index::read(&shards.map_err(|reason| Error::format(path, reason))?, path)?,
-            None => from_bytes(&bytes, path)?,
-        };
-        weights.folded = wrapped::fold(&mut weights.tensors)?;
-        Ok(weights)
+        WeightFiles::open(path)?.read_all()
     }
 
     /// What stands before every name and belongs to a wrapper of the network: see [`LoadReport::stripped`].
     #[must_use]
     pub fn wrapper(&self) -> Option<String> {
-        wrapped::prefixes(&self.names()).pop().filter(|prefix| !prefix.is_empty())
+        wrapped::wrapper(self.names().into_iter())
     }
 
     fn names(&self) -> Vec<&str> {
@@ -193,25 +188,4 @@ fn checked(name: &str, tensor: &Tensor, parameter: &Parameter, report: &mut Load
         report.converted.push((name, got));
     }
     Ok(value)
-}
-
-/// The tensors of one file's content, safetensors or PyTorch's.
-fn from_bytes(bytes: &[u8], path: &Path) -> Result<Weights, Error> {
-    if pth::is_pytorch(bytes) { pth::read(bytes, path) } else { from_safetensors(bytes, path) }
-}
-
-fn from_safetensors(bytes: &[u8], path: &Path) -> Result<Weights, Error> {
-    let (metadata, file) = open_safetensors(bytes)
-        .map_err(|error| Error::format(path, format!("not a readable safetensors or PyTorch file ({error})")))?;
-    let mut weights = Weights { metadata, ..Weights::default() };
-    for (name, view) in file.tensors() {
-        match view.load(&Device::Cpu) {
-            Ok(tensor) => {
-                weights.tensors.insert(name, tensor);
-            }
-            Err(error) => weights.ignored.push(Skipped { name, reason: Error::from(error).to_string() }),
-        }
-    }
-    weights.ignored.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(weights)
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
 
+use super::TensorInfo;
+
 /// `torch.nn.DataParallel` and `DistributedDataParallel`; `torch.compile`; Lightning modules and others.
 const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
 
@@ -28,34 +30,36 @@ pub(super) fn fitting(names: &[&str], known: impl Fn(&str) -> bool) -> String {
     prefixes(names).into_iter().find(fits).unwrap_or_default()
 }
 
-/// Puts `NAME` in the place of `NAME_orig` and `NAME_mask`, which `torch.nn.utils.prune` leaves in a state dict, and
-/// returns such names. PyTorch's forward pass multiplies the two; here what is masked is exactly 0 even where the weight
-/// under it is infinite.
-pub(super) fn fold(tensors: &mut BTreeMap<String, Tensor>) -> candle_core::Result<Vec<String>> {
-    let halves: Vec<(String, String, String)> = tensors
-        .keys()
-        .filter_map(|orig| {
-            let name = orig.strip_suffix("_orig")?;
-            Some((name.to_owned(), orig.clone(), format!("{name}_mask")))
-        })
-        .collect();
-    let mut folded = Vec::new();
-    for (name, orig, mask) in halves {
-        let (Some(weight), Some(factor)) = (tensors.get(&orig), tensors.get(&mask)) else { continue };
-        let is_mask = factor.dtype().is_float() || factor.dtype() == DType::U8;
-        let fits = weight.dtype().is_float() && is_mask && weight.dims() == factor.dims();
-        if !fits || tensors.contains_key(&name) {
-            continue;
-        }
-        let kept = factor.to_dtype(DType::F64)?.ne(0.0)?;
-        let product = weight.mul(&factor.to_dtype(weight.dtype())?)?;
-        let product = kept.where_cond(&product, &product.zeros_like()?)?;
-        tensors.remove(&orig);
-        tensors.remove(&mask);
-        tensors.insert(name.clone(), product);
-        folded.push(name);
-    }
-    Ok(folded)
+/// The longest of [`prefixes`], if there is one.
+pub(super) fn wrapper<'n>(names: impl Iterator<Item = &'n str>) -> Option<String> {
+    prefixes(&names.collect::<Vec<_>>()).pop().filter(|prefix| !prefix.is_empty())
+}
+
+/// Names of which `torch.nn.utils.prune` leaves two parts in a state dict, [`orig`] and [`mask`].
+pub(super) fn folded(tensors: &BTreeMap<String, TensorInfo>) -> Vec<String> {
+    let is_folded = |name: &&str| {
+        let (Some(weight), Some(factor)) = (tensors.get(&orig(name)), tensors.get(&mask(name))) else { return false };
+        let is_mask = factor.dtype.is_float() || factor.dtype == DType::U8;
+        weight.dtype.is_float() && is_mask && weight.shape == factor.shape && !tensors.contains_key(*name)
+    };
+    let names = tensors.keys().filter_map(|name| name.strip_suffix("_orig"));
+    names.filter(is_folded).map(str::to_owned).collect()
+}
+
+pub(super) fn orig(name: &str) -> String {
+    format!("{name}_orig")
+}
+
+pub(super) fn mask(name: &str) -> String {
+    format!("{name}_mask")
+}
+
+/// The two parts' product, which PyTorch's forward pass makes; here what is masked is exactly 0 even where the weight under
+/// it is infinite.
+pub(super) fn product(weight: &Tensor, factor: &Tensor) -> candle_core::Result<Tensor> {
+    let kept = factor.to_dtype(DType::F64)?.ne(0.0)?;
+    let product = weight.mul(&factor.to_dtype(weight.dtype())?)?;
+    kept.where_cond(&product, &product.zeros_like()?)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The project's commands: those of `lth`, and what its developers need besides.
 
 mod bench;
+mod scale;
 mod torture;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ enum Command {
     #[command(flatten)]
     Lth(lth_cli::Command),
     Bench(Box<bench::Options>),
+    Scale(scale::Options),
     Torture(torture::Options),
 }
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     lth_cli::main(|cli: Cli| match cli.command {
         Command::Lth(command) => command.run::<Cli>(),
         Command::Bench(options) => bench::run(&options),
+        Command::Scale(options) => scale::run(&options),
         Command::Torture(options) => torture::run(&options),
     })
 }

@@ -59,7 +59,7 @@ const SUBJECTS: [(&str, &str); 2] = [
         "imp --preset lenet-digits --levels 1 --arms agp,rigl,set,early-bird,snip --seeds 1 --length 2ep \
          --checkpoint-every 0",
     ),
-    ("reproduce", "reproduce --dataset toy-pets --epochs 1,2,1,2,1 --no-controls --seeds 1 --checkpoint-every 1"),
+    ("reproduce", "reproduce --dataset toy-pets --epochs 1,2,1,2,1 --no-controls --seeds 1 --checkpoint-every 0"),
 ];
 
 fn names() -> impl Iterator<Item = &'static str> {

@@ -172,9 +172,8 @@ fn of_stats(path: &Path, kind: FileKind, layers: Stats) -> Report {
 
 /// The mask that keeps what is not 0.
 pub(crate) fn nonzero(tensor: &Tensor) -> anyhow::Result<Mask> {
-    // Wider numbers become a 0 or 1 before they are narrowed: 1e-300 is not 0.
     match tensor.dtype() {
-        DType::F32 | DType::F16 | DType::BF16 => Ok(Mask::from_nonzero(tensor)?),
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => Ok(Mask::from_nonzero(tensor)?),
         _ => Ok(Mask::from_nonzero(&tensor.ne(0f64)?.to_dtype(DType::F32)?)?),
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
 use clap::{Args, ValueEnum};
 use lth_criteria::{Criterion, Input, Inputs};
 use lth_files::{Dtype, TensorBytes, on_one_line, save_safetensors};
@@ -196,8 +196,7 @@ pub(crate) fn run(options: &Options) -> Result {
         experts,
         ..Selection::default()
     };
-    let (masks, all_zero) =
-        select(&*criterion, &files, initial.as_ref(), &chosen, options.sparsity.0, &selection)?;
+    let (masks, all_zero) = select(&*criterion, &files, initial.as_ref(), &chosen, options.sparsity.0, &selection)?;
     for remark in inspect::remarks(&files.folded, files.wrapper().as_deref(), &all_zero) {
         console.note(remark);
     }
@@ -334,6 +333,13 @@ impl TensorBytes for Masked<'_> {
     }
 }
 
+fn widened(tensor: Tensor) -> candle_core::Result<Tensor> {
+    match tensor.dtype() {
+        DType::F16 | DType::BF16 => tensor.to_dtype(DType::F32),
+        _ => Ok(tensor),
+    }
+}
+
 /// The masks of the tensors of these shapes, and those that were 0 throughout before.
 fn select(
     criterion: &dyn Criterion,
@@ -345,7 +351,8 @@ fn select(
 ) -> Result<(MaskSet, Vec<String>)> {
     let all_zero = Mutex::new(BTreeSet::new());
     let load = |name: &str| -> anyhow::Result<Streamed> {
-        let weight = files.read(name)?;
+        // Widened at once, so that the criterion holds no narrow copy beside its own.
+        let weight = widened(files.read(name)?)?;
         let initial = match initial {
             Some(initial) if initial.tensors().contains_key(name) => Some(initial.read(name)?),
             _ => None,
@@ -376,7 +383,6 @@ fn select(
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Tensor};
     use clap::Parser;
 
     use super::*;

@@ -45,7 +45,8 @@ impl SafetensorsReader {
     /// # Errors
     /// If the file cannot be read, is no safetensors file, is cut short or has bytes that belong to no tensor.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let (read, damaged) = (|| Error::io("read", path), |reason: String| Error::Format { path: path.into(), reason });
+        let (read, damaged) =
+            (|| Error::io("read", path), |reason: String| Error::Format { path: path.into(), reason });
         let mut file = File::open(path).map_err(read())?;
         let size = file.metadata().map_err(read())?.len();
         let mut length = [0; 8];
@@ -65,7 +66,9 @@ impl SafetensorsReader {
         let expected = size - 8 - length;
         if header.data_len() as u64 != expected {
             let got = header.data_len();
-            return Err(damaged(format!("its tensors have {got} bytes, expected the {expected} that follow its header")));
+            return Err(damaged(format!(
+                "its tensors have {got} bytes, expected the {expected} that follow its header"
+            )));
         }
         let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
         let tensors = header.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
@@ -88,10 +91,10 @@ impl SafetensorsReader {
     /// # Errors
     /// If there is none of this name, or its bytes cannot be read.
     pub fn read(&self, name: &str) -> Result<RawTensor<'static>, Error> {
-        let info = self.tensors.get(name).ok_or_else(|| Error::Format {
-            path: self.path.clone(),
-            reason: format!("it has no tensor `{name}`"),
-        })?;
+        let info = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| Error::Format { path: self.path.clone(), reason: format!("it has no tensor `{name}`") })?;
         let (from, to) = info.data_offsets;
         let mut data = vec![0; to - from];
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);

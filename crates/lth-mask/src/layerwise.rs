@@ -18,19 +18,11 @@ pub(crate) struct Scores<'s> {
 pub(crate) trait Layerwise: Sync {
     /// What `find` finds in each of these layers, in their order. What is found does not depend on whether layers are
     /// looked at side by side or one after the other.
-    fn look<R: Send>(
-        &self,
-        layers: &[usize],
-        find: impl Fn(usize, Scores<'_>) -> Result<R> + Sync,
-    ) -> Result<Vec<R>>;
+    fn look<R: Send>(&self, layers: &[usize], find: impl Fn(usize, Scores<'_>) -> Result<R> + Sync) -> Result<Vec<R>>;
 }
 
 impl Layerwise for [&[f32]] {
-    fn look<R: Send>(
-        &self,
-        layers: &[usize],
-        find: impl Fn(usize, Scores<'_>) -> Result<R> + Sync,
-    ) -> Result<Vec<R>> {
+    fn look<R: Send>(&self, layers: &[usize], find: impl Fn(usize, Scores<'_>) -> Result<R> + Sync) -> Result<Vec<R>> {
         layers.par_iter().map(|&i| find(i, Scores { groups: self[i], previous: &[] })).collect()
     }
 }

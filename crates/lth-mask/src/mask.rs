@@ -1,9 +1,12 @@
 //! One tensor's mask: a bit per weight.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::values::Values;
+
+/// Words that one thread makes at a time.
+const WORDS: usize = 1 << 10;
 
 /// One bit per weight of a tensor, 1 = keep, in row-major order.
 ///
@@ -81,14 +84,23 @@ impl Mask {
         Self::from_fn(tensor.dims(), |i| flat[i] == 1.0)
     }
 
-    /// The mask that keeps what is not 0 in `weight` (f32, f16 or bf16): how a pruned weight says what was pruned.
+    /// The mask that keeps what is not 0 in `weight` (f32, f64, f16 or bf16): how a pruned weight says what was pruned.
     ///
     /// # Errors
     /// If the dtype is another.
     pub fn from_nonzero(weight: &Tensor) -> Result<Self> {
-        let values = Values::of(weight)?;
-        let values = values.as_slice();
-        Self::from_fn(weight.dims(), |i| values[i] != 0.0)
+        let weight = weight.to_device(&Device::Cpu)?.contiguous()?;
+        let (storage, layout) = weight.storage_and_layout();
+        let (start, end) = layout.contiguous_offsets().unwrap_or_default();
+        // All bits but the sign: −0.0 is 0, NaN is not.
+        let words = match &*storage {
+            Storage::Cpu(CpuStorage::F32(values)) => packed(&values[start..end], |v, _| v.to_bits() << 1 != 0),
+            Storage::Cpu(CpuStorage::F64(values)) => packed(&values[start..end], |v, _| v.to_bits() << 1 != 0),
+            Storage::Cpu(CpuStorage::F16(values)) => packed(&values[start..end], |v, _| v.to_bits() << 1 != 0),
+            Storage::Cpu(CpuStorage::BF16(values)) => packed(&values[start..end], |v, _| v.to_bits() << 1 != 0),
+            _ => return Err(Error::Dtype { got: weight.dtype(), expected: "f32 (or f16, bf16, f64)" }),
+        };
+        Self::from_packed(weight.dims(), words)
     }
 
     /// The mask of a shape from its words, which have no bits after the last weight.
@@ -286,6 +298,21 @@ fn ones(mut word: u64) -> impl Iterator<Item = usize> {
         word &= word - 1;
         Some(bit)
     })
+}
+
+/// A bit for each value of which `keep` says so, 64 to a word, lowest first; `keep` is given the value and its index.
+pub(crate) fn packed<T: Copy + Sync>(values: &[T], keep: impl Fn(T, usize) -> bool + Sync) -> Vec<u64> {
+    let word = |(word_idx, values): (usize, &[T])| {
+        // A byte each, which several values at a time can give, then eight bytes' lowest bits side by side: the product has
+        // bit 8·i in its bit 56 + i, and nothing else there.
+        let mut bytes = [0u8; 64];
+        for (i, (byte, &value)) in bytes.iter_mut().zip(values).enumerate() {
+            *byte = keep(value, word_idx * 64 + i).into();
+        }
+        let eights = bytes.as_chunks::<8>().0.iter().rev();
+        eights.fold(0, |word, eight| word << 8 | u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56)
+    };
+    values.par_chunks(64).with_min_len(WORDS).enumerate().map(word).collect()
 }
 
 fn count(shape: Vec<usize>) -> Result<(Vec<usize>, usize)> {

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::layerwise::Layerwise;
+use crate::mask::packed;
 
 /// A score as an integer of the same order; −0.0 and 0.0 are one.
 pub(crate) type Key = u32;
@@ -156,18 +157,18 @@ impl Cut {
     /// The kept bits, packed, lowest first.
     pub(crate) fn apply(self, scores: &[f32]) -> Vec<u64> {
         match self {
-            Self::AtLeast(threshold) => pack(scores, |score, _| key(score) >= threshold),
-            Self::Above(threshold, 0) => pack(scores, |score, _| key(score) > threshold),
+            Self::AtLeast(threshold) => packed(scores, |score, _| key(score) >= threshold),
+            Self::Above(threshold, 0) => packed(scores, |score, _| key(score) > threshold),
             Self::Above(threshold, ties) => match nth_equal(scores, threshold, ties - 1) {
-                None => pack(scores, |score, _| key(score) >= threshold),
-                Some(last) => pack(scores, |score, i| {
+                None => packed(scores, |score, _| key(score) >= threshold),
+                Some(last) => packed(scores, |score, i| {
                     let key = key(score);
                     key > threshold || (key == threshold && i <= last)
                 }),
             },
             Self::Count(0) => vec![0; scores.len().div_ceil(64)],
             Self::Count(count) => match nth_largest(scores, count - 1) {
-                None => pack(scores, |_, _| true), // as many as there are, or more
+                None => packed(scores, |_, _| true), // as many as there are, or more
                 Some(threshold) => {
                     let (above, equal) = above_and_equal(scores, threshold);
                     if above + equal == count {
@@ -191,14 +192,6 @@ fn nth_equal(scores: &[f32], threshold: Key, mut n: usize) -> Option<usize> {
         n -= equal;
     }
     None
-}
-
-fn pack(scores: &[f32], keep: impl Fn(f32, usize) -> bool + Sync) -> Vec<u64> {
-    let word = |(word_idx, chunk): (usize, &[f32])| {
-        let bits = chunk.iter().enumerate().rev();
-        bits.fold(0u64, |word, (i, &score)| word << 1 | u64::from(keep(score, word_idx * 64 + i)))
-    };
-    scores.par_chunks(64).with_min_len(CHUNK / 64).enumerate().map(word).collect()
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ impl MaskSet {
     /// The masks that keep what is not 0 in the weights.
     ///
     /// # Errors
-    /// If a weight is not f32, f16 or bf16.
+    /// If a weight is not f32, f64, f16 or bf16.
     pub fn from_nonzero<'t>(weights: impl IntoIterator<Item = (&'t String, &'t Tensor)>) -> Result<Self> {
         weights.into_iter().map(|(name, t)| Ok((name.clone(), Mask::from_nonzero(t).named(name)?))).collect()
     }

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use candle_core::{CpuStorage, DType, Storage, StorageRef, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, StorageRef, Tensor};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 
@@ -21,10 +22,7 @@ impl<'a> Values<'a> {
     pub(crate) fn of(tensor: &'a Tensor) -> Result<Self> {
         match tensor.dtype() {
             DType::F32 => {}
-            DType::F16 | DType::BF16 => {
-                let wide = tensor.to_dtype(DType::F32)?;
-                return Ok(Self::Owned(wide.flatten_all()?.to_vec1()?));
-            }
+            DType::F16 | DType::BF16 => return Ok(Self::Owned(widened(tensor)?)),
             DType::F64 => {
                 let values: Vec<f64> = tensor.flatten_all()?.to_vec1()?;
                 if let Some((index, &value)) = out_of_range(&values) {
@@ -54,6 +52,18 @@ impl<'a> Values<'a> {
             Self::Owned(values) => values,
         }
     }
+}
+
+/// The values of a tensor of f16 or bf16, in one copy.
+fn widened(tensor: &Tensor) -> Result<Vec<f32>> {
+    let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let range = layout.contiguous_offsets().unwrap_or_default();
+    Ok(match &*storage {
+        Storage::Cpu(CpuStorage::F16(values)) => values[range.0..range.1].par_iter().map(|v| v.to_f32()).collect(),
+        Storage::Cpu(CpuStorage::BF16(values)) => values[range.0..range.1].par_iter().map(|v| v.to_f32()).collect(),
+        _ => tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?,
+    })
 }
 
 /// The value of largest magnitude, if f32 would make it infinite or, with all others, 0 or nearly. What is not finite

@@ -363,11 +363,8 @@ impl Member<'_> {
 /// The least and the most groups that a unit keeps.
 pub(super) fn bounds(scores: Scores<'_>, minimum_kept: usize) -> (usize, usize) {
     let whole = scores.previous.iter().all(|mask| mask.is_none_or(|mask| mask.zeros() == 0));
-    let available = if whole {
-        scores.groups.len()
-    } else {
-        scores.groups.iter().filter(|score| score.is_finite()).count()
-    };
+    let available =
+        if whole { scores.groups.len() } else { scores.groups.iter().filter(|score| score.is_finite()).count() };
     (available.min(minimum_kept), available)
 }
 
@@ -395,7 +392,9 @@ impl<'j, 'a> Shared<'j, 'a> {
                 })
             })?,
             // One after the other, each in parallel: one sort's memory at a time.
-            Some(own) => (0..units.len()).map(|i| own.with(i, |scores| shared.lamp(i, scores).map(Some))).collect::<Result<_>>()?,
+            Some(own) => (0..units.len())
+                .map(|i| own.with(i, |scores| shared.lamp(i, scores).map(Some)))
+                .collect::<Result<_>>()?,
         };
         Ok(shared)
     }
@@ -421,11 +420,7 @@ impl<'j, 'a> Shared<'j, 'a> {
 }
 
 impl Layerwise for Shared<'_, '_> {
-    fn look<R: Send>(
-        &self,
-        layers: &[usize],
-        find: impl Fn(usize, Scores<'_>) -> Result<R> + Sync,
-    ) -> Result<Vec<R>> {
+    fn look<R: Send>(&self, layers: &[usize], find: impl Fn(usize, Scores<'_>) -> Result<R> + Sync) -> Result<Vec<R>> {
         self.job.each(layers, |&i| self.with(i, |scores| find(i, scores)))
     }
 }

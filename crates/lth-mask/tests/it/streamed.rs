@@ -85,8 +85,7 @@ fn each_tensor_is_asked_for_as_often_as_is_said() -> Result<()> {
 #[test]
 fn what_cannot_be_had_is_named() -> Result<()> {
     let scores = network()?;
-    let shapes: BTreeMap<_, _> =
-        scores.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
+    let shapes: BTreeMap<_, _> = scores.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
     let text = |load: &(dyn Fn(&str) -> std::io::Result<Streamed> + Sync)| {
         select_streamed(&shapes, load, 0.5, &Selection::default()).expect_err("it does not fit").to_string()
     };

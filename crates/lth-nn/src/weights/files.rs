@@ -199,7 +199,8 @@ impl WeightFiles {
     fn folded(mut self) -> Self {
         for name in wrapped::folded(&self.tensors) {
             let mut take = |part: &str| Some((self.tensors.remove(part)?, self.places.remove(part)?));
-            if let (Some((info, weight)), Some((_, mask))) = (take(&wrapped::orig(&name)), take(&wrapped::mask(&name))) {
+            if let (Some((info, weight)), Some((_, mask))) = (take(&wrapped::orig(&name)), take(&wrapped::mask(&name)))
+            {
                 self.tensors.insert(name.clone(), info);
                 self.places.insert(name.clone(), Place::Folded(Box::new((weight, mask))));
                 self.folded.push(name);

@@ -1,7 +1,7 @@
 //! Where each layer's scores are cut, from the scope, the rule and the budget.
 
 use crate::apportion::{apportion, down, proportional, up};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layerwise::Layerwise;
 use crate::rank::{Cut, Key, above_and_equal, nth_largest, nth_largest_of, nth_smallest, nth_smallest_of};
 use crate::rule::ThresholdRule;
@@ -118,7 +118,8 @@ fn highest<L: Layerwise + ?Sized>(layers: &Layers<'_, L>, which: &[usize], count
         return Ok(vec![Share { count: 0, above: None }; which.len()]);
     };
     let found = layers.scores.look(which, |_, scores| Ok(above_and_equal(scores.groups, threshold)))?;
-    let mut left = count - found.iter().map(|(above, _)| above).sum::<usize>();
+    let above = found.iter().map(|(above, _)| above).sum::<usize>();
+    let mut left = count.checked_sub(above).ok_or(Error::Changed)?;
     let share = |(above, equal): (usize, usize)| {
         let ties = equal.min(left);
         left -= ties;

@@ -143,6 +143,9 @@ pub enum Error {
     /// What was to give a tensor's scores failed.
     #[error("its scores cannot be had: {0}")]
     Scores(Box<dyn std::error::Error + Send + Sync>),
+    /// Scores that are looked at several times were not the same each time.
+    #[error("scores changed while they were selected, expected the same each time they are asked for")]
+    Changed,
     /// Settings that exclude each other.
     #[error("{0}")]
     Selection(String),

@@ -35,7 +35,7 @@ pub(crate) fn nth_smallest(scores: &[f32], rank: usize) -> Option<Key> {
         return None;
     }
     let Ok(found) = narrow(rank, |bins| Ok::<_, Infallible>(bins.count(scores)));
-    Some(found)
+    found
 }
 
 /// The key at `rank` from the top (0 = highest).
@@ -67,11 +67,11 @@ where
         let counts = layers.look(which, |_, scores| Ok(bins.count(scores.groups)))?;
         Ok::<_, Error>(counts.into_iter().reduce(added).unwrap_or_else(none))
     });
-    found.map(Some)
+    found?.ok_or(Error::Changed).map(Some)
 }
 
-/// The key at `rank`, where `count` says how many scores fall in each bin.
-fn narrow<E>(mut rank: usize, mut count: impl FnMut(&Bins) -> Result<Vec<usize>, E>) -> Result<Key, E> {
+/// The key at `rank`, where `count` says how many scores fall in each bin; `None` if they are fewer than at an earlier look.
+fn narrow<E>(mut rank: usize, mut count: impl FnMut(&Bins) -> Result<Vec<usize>, E>) -> Result<Option<Key>, E> {
     let mut bins = Bins { found: 0, known: 0, width: 0 };
     for width in [11, 11, 10] {
         bins.width = width;
@@ -80,11 +80,14 @@ fn narrow<E>(mut rank: usize, mut count: impl FnMut(&Bins) -> Result<Vec<usize>,
         while rank >= counts[bin] {
             rank -= counts[bin];
             bin += 1;
+            if bin == 1 << width {
+                return Ok(None);
+            }
         }
         bins.found |= (bin as Key) << bins.shift();
         bins.known += width;
     }
-    Ok(bins.found)
+    Ok(Some(bins.found))
 }
 
 /// The ranges of keys that are told apart in one pass.

@@ -201,7 +201,8 @@ pub struct Streamed {
 /// ```
 ///
 /// # Errors
-/// As those two; [`Error::Scores`] if `load` fails; and if what it gives has another shape.
+/// As those two; [`Error::Scores`] if `load` fails; if what it gives has another shape; and [`Error::Changed`] where it is seen
+/// that it gave something else before.
 pub fn select_streamed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     shapes: &BTreeMap<String, Vec<usize>>,
     load: impl Fn(&str) -> Result<Streamed, E> + Sync,

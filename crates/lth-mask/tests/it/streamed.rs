@@ -107,3 +107,32 @@ fn what_cannot_be_had_is_named() -> Result<()> {
     assert!(large.expect_err("it is too large").to_string().contains("too many elements"));
     Ok(())
 }
+
+#[test]
+fn scores_that_change_between_two_looks_are_refused_or_give_some_mask() -> Result<()> {
+    let shapes = BTreeMap::from([("a".to_owned(), vec![200]), ("b".to_owned(), vec![100])]);
+    let selection = Selection { scope: Scope::Global, ..Selection::default() };
+    let mut refused = 0;
+    // Other scores from the n-th look on.
+    for from in 0..14 {
+        for after in [0.0, 1e9] {
+            let looks = Mutex::new(0);
+            let load = |name: &str| {
+                let mut looks = looks.lock().expect("it is not poisoned");
+                *looks += 1;
+                let value = if *looks > from { after } else { 3.0 };
+                let scores = Tensor::full(value as f32, shapes[name].as_slice(), &Device::Cpu)?;
+                Ok::<_, Error>(Streamed { scores, previous: None })
+            };
+            match select_streamed(&shapes, load, 0.5, &selection) {
+                Ok(masks) => assert_eq!(masks.weights(), 300),
+                Err(error) => {
+                    assert!(matches!(error, Error::Changed), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 0);
+    Ok(())
+}

@@ -12,6 +12,7 @@ use clap::Args;
 use lth_cli::console::Console;
 use lth_cli::failure::{Blame, Result};
 use lth_cli::share::Share;
+use lth_cli::system;
 use lth_files::{Dtype, TensorBytes, save_safetensors};
 use lth_runs::table::{Align, Table};
 
@@ -188,11 +189,11 @@ fn prune(index: &Path, output: &Path, scope: &str, sparsity: Share) -> anyhow::R
     command.args(["--scope", scope, "--sparsity", &sparsity.0.to_string(), "--json", "--force"]);
     let start = Instant::now();
     let child = command.stdout(Stdio::piped()).spawn().context("starting this program")?;
-    let status = format!("/proc/{}/status", child.id());
+    let process = child.id().to_string();
     let watch = std::thread::spawn(move || {
         let mut peak = 0;
         // Only a process that runs has a size; what is seen last is its largest.
-        while let Some(bytes) = std::fs::read_to_string(&status).ok().and_then(|text| resident_peak(&text)) {
+        while let Some(bytes) = system::peak_memory_of(&process) {
             peak = bytes;
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -204,12 +205,6 @@ fn prune(index: &Path, output: &Path, scope: &str, sparsity: Share) -> anyhow::R
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let peak = watch.join().map_err(|_| anyhow::anyhow!("the thread that watches the memory ended"))?;
     Ok(Pruned { time, peak, sparsity: report["sparsity"].as_f64().context("no sparsity in the report")? })
-}
-
-/// `VmHWM` of a process's status.
-fn resident_peak(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 #[cfg(test)]

@@ -44,7 +44,12 @@ fn public_command(mut command: Vec<String>, arguments: impl Iterator<Item = Stri
 
 /// The process's largest resident memory so far in bytes; `None` where the system does not tell.
 pub fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    peak_memory_of("self")
+}
+
+/// The same of another process that still runs, by its number.
+pub fn peak_memory_of(process: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

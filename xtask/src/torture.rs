@@ -34,7 +34,7 @@ pub(crate) struct Options {
     /// Kills of a run: as many as it has lives, one after the other
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     kills: u32,
-    /// The call that is refused first, to go on where another torture ended
+    /// The run that is killed first, or the call that is refused first, to go on where another torture ended
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     from: u32,
     /// Only this [default: all]
@@ -91,14 +91,23 @@ fn torture((name, command): &(&str, &str), folder: &Path, options: &Options, con
 
     let mut problems = Vec::new();
     let (mut n_killed, mut n_resumed, mut n_alike, mut n_runs) = (0, 0, 0, 0);
+    let count = |n_alike, n_runs, n_killed, n_resumed| {
+        format!(
+            "{n_alike} of {n_runs} runs, killed {n_killed} times, ended with the same bits; {n_resumed} went on inside a fit"
+        )
+    };
     // A few runs may all be killed between two fits, or too late where the machine has more time for them than for the first.
-    while n_runs < options.runs || (n_resumed == 0 && n_runs < options.runs.saturating_mul(10)) {
-        let run = n_runs;
+    for run in options.from - 1.. {
+        let is_enough = if n_resumed == 0 { options.runs.saturating_mul(10) } else { options.runs };
+        if n_runs >= is_enough {
+            break;
+        }
         n_runs += 1;
         let (out, cache) = (folder.join(format!("{name}-{run}")), folder.join(format!("cache-{run}")));
         for kill in 0..options.kills {
             // Moments by the golden ratio: as even as any, for any number of runs.
-            let share = (f64::from(run * options.kills + kill) * 0.618_033_988_749_895).fract();
+            let moment = f64::from(run) * f64::from(options.kills) + f64::from(kill);
+            let share = (moment * 0.618_033_988_749_895).fract();
             n_killed += u32::from(kill_after(command, &cache, &out, took.mul_f64(share)).training()?);
         }
         n_resumed += u32::from(finish(command, &cache, &out, 1).training()?);
@@ -108,10 +117,11 @@ fn torture((name, command): &(&str, &str), folder: &Path, options: &Options, con
         for folder in [&out, &cache] {
             let _ = std::fs::remove_dir_all(folder);
         }
+        if n_runs % 20 == 0 {
+            console.line(format!("{name}: so far {}", count(n_alike, n_runs, n_killed, n_resumed)));
+        }
     }
-    console.line(format!(
-        "{name}: {n_alike} of {n_runs} runs, killed {n_killed} times, ended with the same bits; {n_resumed} went on inside a fit"
-    ));
+    console.line(format!("{name}: {}", count(n_alike, n_runs, n_killed, n_resumed)));
     if n_killed == 0 || n_resumed == 0 {
         problems.push("no run was killed inside a fit: nothing was tried".to_owned());
     }

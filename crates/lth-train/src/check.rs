@@ -113,7 +113,7 @@ fn check(
     if start.to_bits() != again.to_bits() {
         return Err(Error::Unseeded { difference: (start - again).abs() });
     }
-    let probe = Probe { network, batch, before };
+    let probe = Probe { network, batch, before, loss: start };
     let parameters = network.parameters().trainable();
     let parameters = parameters.map(|(name, parameter)| probe.parameter(name, parameter, &gradients));
     Ok(GradientReport { parameters: parameters.collect::<Result<_, _>>()? })
@@ -160,6 +160,8 @@ struct Probe<'a, N: ?Sized> {
     network: &'a N,
     batch: &'a (Tensor, Tensor),
     before: &'a BTreeMap<String, Tensor>,
+    /// The loss where nothing is moved.
+    loss: f64,
 }
 
 /// A derivative by central differences.
@@ -168,7 +170,15 @@ struct Slope {
     measured: f64,
     /// The derivative of the same moves that the gradient promises.
     promised: f64,
+    /// What the derivative to the one side has more than that to the other, beyond what the gradient promises of it.
+    bend: f64,
     rounding: f64,
+}
+
+impl Slope {
+    fn scale(&self) -> f64 {
+        self.measured.abs().max(self.promised.abs())
+    }
 }
 
 impl<N: Network + ?Sized> Probe<'_, N> {
@@ -194,18 +204,24 @@ impl<N: Network + ?Sized> Probe<'_, N> {
             0.0 => 1.0,
             size => size,
         };
-        // The pair of a step and its half that differ least.
+        // Of the steps that leave little open the smallest, since the gradient is what happens beside the weights; without
+        // such a step the one that leaves least open.
         let mut best: Option<(Slope, f64)> = None;
         for step in STEPS {
             let whole = self.slope(parameter, &start, &gradient, &direction, step * size)?;
             let half = self.slope(parameter, &start, &gradient, &direction, step * size / 2.0)?;
-            let uncertainty = (whole.measured - half.measured).abs() + half.rounding;
-            if uncertainty.is_finite() && best.is_none_or(|(_, least)| uncertainty < least) {
+            // Where the loss is smooth, its bend halves with the step. That of a kink does not: beside one (a unit that is all
+            // but zero for an example), any slope between those of its sides is right. For a single kink, wherever it is,
+            // these two terms are no less than what the half step's slope is off.
+            let kink = (2.0 * half.bend - whole.bend).abs() / 2.0;
+            let uncertainty = (whole.measured - half.measured).abs() + kink + half.rounding;
+            let is_precise = uncertainty <= TOLERANCE * half.scale();
+            if uncertainty.is_finite() && best.is_none_or(|(_, least)| is_precise || uncertainty < least) {
                 best = Some((half, uncertainty));
             }
         }
         self.network.parameters().restore(&BTreeMap::from([(name.to_owned(), self.before[name].clone())]))?;
-        let Some((Slope { measured, promised, .. }, uncertainty)) = best else {
+        let Some((half @ Slope { measured, promised, .. }, uncertainty)) = best else {
             // No step gave a finite loss on both sides.
             let (name, measured, uncertainty) = (name.to_owned(), f64::NAN, f64::INFINITY);
             return Ok(CheckedGradient { name, backward, measured, uncertainty, verdict: Verdict::Unclear });
@@ -213,10 +229,9 @@ impl<N: Network + ?Sized> Probe<'_, N> {
         let verdict = if backward == 0.0 {
             if measured.abs() > 10.0 * uncertainty { Verdict::Missing } else { Verdict::Agrees }
         } else {
-            let scale = measured.abs().max(promised.abs());
-            if (measured - promised).abs() > TOLERANCE * scale + uncertainty {
+            if (measured - promised).abs() > TOLERANCE * half.scale() + uncertainty {
                 Verdict::Wrong
-            } else if uncertainty > CERTAIN * scale {
+            } else if uncertainty > CERTAIN * half.scale() {
                 Verdict::Unclear
             } else {
                 Verdict::Agrees
@@ -249,6 +264,7 @@ impl<N: Network + ?Sized> Probe<'_, N> {
         Ok(Slope {
             measured: (above - below) / (2.0 * step),
             promised: (promised_above - promised_below) / (2.0 * step),
+            bend: (above - 2.0 * self.loss + below - promised_above - promised_below) / step,
             rounding: rounding / step,
         })
     }

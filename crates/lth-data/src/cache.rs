@@ -8,7 +8,8 @@
 //! It is read with plain reads at an offset. Mapped into memory, a file that someone cuts short kills the process.
 
 use std::env::VarError;
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Damaged, Error, Result};
 use crate::file::sync_folder;
+use crate::layout::Layout;
 use crate::open::Misnamed;
 use crate::pets::ListCheck;
 use crate::text::on_one_line;
@@ -62,21 +64,37 @@ impl Entry {
 
 /// A cache file being written.
 ///
-/// It is gone with this value unless it was completed.
+/// From the beginning it is as long as it will be, so that other processes count it as it will be. It is gone with this
+/// value unless it was completed.
 pub(crate) struct Writer {
     file: BufWriter<File>,
     path: PathBuf,
     end: u64,
+    /// Bytes of the cache that are this file's.
+    reserved: u64,
     is_complete: bool,
 }
 
 impl Writer {
-    /// A new file at `path`, replacing what an interrupted run left there.
-    pub(crate) fn create(path: PathBuf) -> Result<Writer> {
+    /// A new file at `path`, replacing what an interrupted run left there, for `n_bytes` bytes.
+    ///
+    /// # Errors
+    /// [`Error::CacheLimit`] if that is more than the limit leaves; if it cannot be written.
+    pub(crate) fn create(path: PathBuf, n_bytes: u64) -> Result<Writer> {
+        let _one_at_a_time = lock_room(&path);
+        remove_abandoned(&path);
+        check_limit(&path, n_bytes)?;
         let file = File::create(&path).map_err(Error::io("create cache file", &path))?;
-        let mut writer = Writer { file: BufWriter::with_capacity(1 << 20, file), path, end: 0, is_complete: false };
+        let file = BufWriter::with_capacity(1 << 20, file);
+        let mut writer = Writer { file, path, end: 0, reserved: n_bytes, is_complete: false };
+        writer.reserve()?;
         writer.write(&[0; HEADER_LENGTH as usize])?;
         Ok(writer)
+    }
+
+    /// Makes the file as long as what it has reserved.
+    fn reserve(&mut self) -> Result<()> {
+        self.file.get_mut().set_len(self.reserved).map_err(Error::io("write cache file", &self.path))
     }
 
     /// Adds a picture; its label comes later.
@@ -99,6 +117,7 @@ impl Writer {
         let file = self.file.get_mut();
         file.seek(SeekFrom::Start(0)).map_err(write_failed())?;
         file.write_all(&header).map_err(write_failed())?;
+        file.set_len(self.end).map_err(write_failed())?;
         file.sync_all().map_err(write_failed())?;
         fs::rename(&self.path, path).map_err(Error::io("complete cache file", path))?;
         self.is_complete = true;
@@ -106,14 +125,17 @@ impl Writer {
         Ok(())
     }
 
-    /// Bytes written so far.
-    pub(crate) fn len(&self) -> u64 {
-        self.end
-    }
-
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let end = self.end + bytes.len() as u64;
+        if end > self.reserved {
+            // The source has changed since it was measured.
+            let _one_at_a_time = lock_room(&self.path);
+            check_limit(&self.path, end)?;
+            self.reserved = end;
+            self.reserve()?;
+        }
         self.file.write_all(bytes).map_err(Error::io("write cache file", &self.path))?;
-        self.end += bytes.len() as u64;
+        self.end = end;
         Ok(())
     }
 }
@@ -256,13 +278,63 @@ pub(crate) fn pictures_name(layout: &str, place: &str) -> String {
     format!("{layout}-{}", place.get(..16).unwrap_or(place))
 }
 
-/// Bytes of the decoded pictures in a folder, finished or not.
-pub(crate) fn bytes_in(folder: &Path) -> u64 {
-    let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    let of_pictures = files.filter(|file| {
-        Path::new(&file.file_name()).extension().is_some_and(|end| end == "pictures" || end == "partial")
-    });
-    of_pictures.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+/// Whether [`pictures_name`] makes such a name.
+pub(crate) fn is_pictures_name(name: &str) -> bool {
+    let is_place = |place: &str| place.len() == 16 && place.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.rsplit_once('-').is_some_and(|(word, place)| {
+        [Layout::Pets, Layout::ClassFolders].iter().any(|layout| layout.word() == word) && is_place(place)
+    })
+}
+
+/// Refuses `n_bytes` for the file at `path` if that is more than the limit leaves.
+fn check_limit(path: &Path, n_bytes: u64) -> Result<()> {
+    let Some(limit) = cache_limit()? else { return Ok(()) };
+    let others = files_beside(path, &["pictures", "partial"]).filter(|other| other != path);
+    let there = others.filter_map(|other| fs::metadata(other).ok()).map(|metadata| metadata.len()).sum();
+    if n_bytes.saturating_add(there) > limit.0 {
+        let folder = path.parent().unwrap_or(path).to_path_buf();
+        return Err(Error::CacheLimit { folder, needed: ByteSize(n_bytes), there: ByteSize(there), limit });
+    }
+    Ok(())
+}
+
+/// Removes files that nobody completes any more: their writers, which would hold a lock, were killed.
+fn remove_abandoned(path: &Path) {
+    let is_ours = |file: &Path| file.file_stem().and_then(OsStr::to_str).is_some_and(is_pictures_name);
+    for partial in files_beside(path, &["partial"]).filter(|partial| partial != path && is_ours(partial)) {
+        let lock = File::open(partial.with_extension("lock"));
+        if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            // If it cannot be removed it counts, and that is all.
+            let _ = fs::remove_file(&partial);
+        }
+    }
+}
+
+/// The files in the folder of `path` that have one of these extensions.
+fn files_beside<'a>(path: &Path, extensions: &'a [&'a str]) -> impl Iterator<Item = PathBuf> + 'a {
+    let files = path.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten();
+    let files = files.map(|file| file.path());
+    files.filter(move |file| file.extension().is_some_and(|end| extensions.iter().any(|one| end == *one)))
+}
+
+/// The folder of `path`, locked until dropped: held while room in it is counted and taken. Where a folder cannot be locked,
+/// nothing is.
+fn lock_room(path: &Path) -> Option<File> {
+    let folder = File::open(path.parent()?).ok()?;
+    folder.lock().ok()?;
+    Some(folder)
+}
+
+/// Holds the file at `path` locked until dropped; `waiting` is called if somebody else has it. Where the file system has no
+/// locks, nothing is locked.
+pub(crate) fn lock(path: &Path, waiting: &mut dyn FnMut()) -> Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(Error::io("create lock file", path))?;
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        waiting();
+        file.lock().map_err(Error::io("lock", path))?;
+    }
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -275,7 +347,7 @@ mod tests {
         let write = |path: &Path| {
             let mut partial = path.to_path_buf().into_os_string();
             partial.push(".partial");
-            let mut writer = Writer::create(partial.into())?;
+            let mut writer = Writer::create(partial.into(), 4096)?;
             let entry = writer.add("a".into(), 1, 1, &[1, 2, 3])?;
             let index = Index {
                 source_state: String::new(),

@@ -239,11 +239,7 @@ fn is_noted(path: &Path) -> bool {
 
 fn pictures(name: &str, file: &str, path: PathBuf) -> Option<CacheEntry> {
     let (stem, end) = file.rsplit_once('.')?;
-    let (word, place) = stem.rsplit_once('-')?;
-    let is_ours = [Layout::Pets, Layout::ClassFolders].iter().any(|layout| layout.word() == word)
-        && place.len() == 16
-        && is_hex(place)
-        && is_itself(&path, fs::Metadata::is_file);
+    let is_ours = cache::is_pictures_name(stem) && is_itself(&path, fs::Metadata::is_file);
     let kind = match end {
         "pictures" if is_ours && begins_as_cache(&path) => CacheKind::Pictures,
         "partial" if is_ours => CacheKind::PartialPictures,

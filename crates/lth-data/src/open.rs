@@ -1,15 +1,14 @@
 //! From a source to pictures that are ready to use: decoded in parallel the first time, read from the cache after.
 
 use std::cell::Cell;
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use bytesize::ByteSize;
 use rayon::prelude::*;
 
-use crate::cache::{Entry, HEADER_LENGTH, Index, N_CHANNELS, Reader, Writer, bytes_in, cache_limit, pictures_name};
+use crate::cache::{Entry, HEADER_LENGTH, Index, N_CHANNELS, Reader, Writer, lock, pictures_name};
 use crate::decode::{Decoded, Format, decode, dimensions};
 use crate::error::{Damaged, Error, Result};
 use crate::layout::{Layout, Role, check_classes};
@@ -175,20 +174,14 @@ impl Recipe {
         }
         fs::create_dir_all(&self.folder).map_err(Error::io("create folder", &self.folder))?;
         // One process decodes; the others wait and find the file.
-        let _lock = lock(&self.folder.join(format!("{name}.lock")), progress)?;
+        let _lock = lock(&self.folder.join(format!("{name}.lock")), &mut || progress(Progress::Waiting))?;
         if let Ok((reader, index)) = self.open_cached(&path, &identity) {
             return Ok((reader, index, path, true));
         }
-        let partial = self.folder.join(format!("{name}.partial"));
-        // What a killed process left there is written over.
-        let _ = fs::remove_file(&partial);
-        let room = self.room(&files, progress)?;
-        let made = self.make(&files, &identity, &partial, &path, &room, progress);
-        if made.is_err() {
-            // Of no use to anyone; that it cannot be removed either is not the news.
-            let _ = fs::remove_file(&partial);
-        }
-        made?;
+        let (n_pictures, n_bytes) = self.measure(&files)?;
+        let writer = Writer::create(self.folder.join(format!("{name}.partial")), n_bytes)?;
+        progress(Progress::Measured { n_pictures, n_bytes });
+        self.make(&files, &identity, writer, &path, progress)?;
         let opened = self.open_cached(&path, &identity);
         let (reader, index) = opened.map_err(|reason| bad_cache(&path, "(all)", reason))?;
         Ok((reader, index, path, false))
@@ -213,11 +206,8 @@ impl Recipe {
         opened
     }
 
-    /// Measures what decoding will write, from the pictures' headers alone, and says so.
-    ///
-    /// # Errors
-    /// [`Error::CacheLimit`] if it is more than the limit leaves; if the source cannot be read.
-    fn room(&self, files: &[FolderFile], progress: &mut dyn FnMut(Progress)) -> Result<Room> {
+    /// How many pictures there are, and how many bytes decoding will write or a few more, from the pictures' headers alone.
+    fn measure(&self, files: &[FolderFile]) -> Result<(usize, u64)> {
         // What the index has of a picture: numbers and their names, and its own, in which a character may take six bytes.
         const INDEX_BYTES: u64 = 160;
         let (mut n_pictures, mut needed) = (0, HEADER_LENGTH + INDEX_BYTES);
@@ -234,11 +224,7 @@ impl Recipe {
             }
             Ok(())
         })?;
-        let (limit, there) = (cache_limit()?, ByteSize(bytes_in(&self.folder)));
-        let room = Room { folder: self.folder.clone(), limit, there };
-        room.check(needed)?;
-        progress(Progress::Measured { n_pictures, n_bytes: needed });
-        Ok(room)
+        Ok((n_pictures, needed))
     }
 
     /// Decodes everything into a new cache file.
@@ -246,15 +232,13 @@ impl Recipe {
         &self,
         files: &[FolderFile],
         identity: &Identity,
-        partial: &Path,
+        mut writer: Writer,
         path: &Path,
-        room: &Room,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<()> {
         let n_bytes = Cell::new(0);
         let layout = self.layout.stored();
         let mut collected = Collected::default();
-        let mut writer = Writer::create(partial.to_path_buf())?;
         let on_bytes = |n: u64| n_bytes.set(n_bytes.get() + n);
         self.source.read(files, &|path| wanted(layout, path), &on_bytes, &mut |files| {
             let mut current = next_chunk(layout, files, &mut collected)?;
@@ -268,8 +252,6 @@ impl Recipe {
                 });
                 for (raw, decoded) in current.drain(..).zip(decoded) {
                     collected.add(raw.name, decoded, &mut writer)?;
-                    // The source may have changed since it was measured.
-                    room.check(writer.len())?;
                 }
                 progress(Progress::Decoding {
                     n_pictures: collected.entries.len() + collected.damaged.len(),
@@ -285,40 +267,9 @@ impl Recipe {
     }
 }
 
-/// How much decoded pictures may take.
-struct Room {
-    folder: PathBuf,
-    limit: Option<ByteSize>,
-    /// Bytes of those that are there already.
-    there: ByteSize,
-}
-
-impl Room {
-    fn check(&self, needed: u64) -> Result<()> {
-        let Self { folder, limit, there } = self;
-        match *limit {
-            Some(limit) if needed.saturating_add(there.0) > limit.0 => {
-                Err(Error::CacheLimit { folder: folder.clone(), needed: ByteSize(needed), there: *there, limit })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 /// Of files that are read the most that they may have.
 fn wanted(layout: Layout, path: &str) -> Option<u64> {
     matches!(layout.role(path), Role::Picture(_) | Role::List).then_some(MAX_FILE_BYTES)
-}
-
-/// Holds the file at `path` locked until dropped. Where the file system has no locks, nothing is locked.
-fn lock(path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<File> {
-    let file = File::options().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(Error::io("create lock file", path))?;
-    if let Err(TryLockError::WouldBlock) = file.try_lock() {
-        progress(Progress::Waiting);
-        file.lock().map_err(Error::io("lock", path))?;
-    }
-    Ok(file)
 }
 
 /// A picture's file in memory.

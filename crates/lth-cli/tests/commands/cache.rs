@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Output;
 
+use lth_data::{DamagedPolicy, OpenOptions, Progress, Source, open_pets};
 use lth_nn::Weights;
 
 use crate::{Result, check, checkpoint, files, lth, pets, run};
@@ -77,6 +78,45 @@ fn decoded_pictures_stay_below_the_limit() -> Result {
     assert!(written <= needed + needed / 50 && written >= needed / 2, "{written} of {needed}");
     // What is there already needs no room.
     check(&fetch("100 KiB")?, 0, "24 pictures (decoded before)");
+    Ok(())
+}
+
+#[test]
+fn what_another_process_decodes_counts_before_it_is_written() -> Result {
+    let folder = tempfile::tempdir()?;
+    pets(folder.path())?;
+    std::fs::rename(folder.path().join("pets"), folder.path().join("others"))?;
+    pets(folder.path())?;
+    let fetch = |limit: u64| {
+        let limit = format!("{limit} B");
+        lth(folder.path(), "fetch pets --data-dir others").env("LTH_CACHE_LIMIT", limit).output()
+    };
+    let (mut measured, mut refused, mut abandoned) = (0, None, None);
+    let path = folder.path().join("cache/pictures");
+    let options = OpenOptions { cache_dir: folder.path().join("cache"), damaged: DamagedPolicy::Fail };
+    open_pets(&Source::Folder(folder.path().join("pets")), &options, &mut |progress| match progress {
+        Progress::Measured { n_bytes, .. } => {
+            measured = n_bytes;
+            // What a process left that was killed while it decoded counts no more.
+            abandoned = Some(path.join("pets-0123456789abcdef.partial"));
+            let lock = path.join("pets-0123456789abcdef.lock");
+            for file in abandoned.iter().chain([&lock]) {
+                std::fs::write(file, [0; 5000]).expect("a file in the cache");
+            }
+            // Not a picture is written yet.
+            refused = Some((fetch(2 * n_bytes - 1), fetch(2 * n_bytes)));
+        }
+        _ => {}
+    })?;
+    let (refused, fits) = refused.ok_or("nothing was decoded")?;
+    let said = format!("where {} are taken", lth_data::ByteSize(measured));
+    check(&refused?, 3, &said);
+    check(&fits?, 0, "24 pictures");
+    assert!(abandoned.is_some_and(|file| !file.exists()));
+    // Complete, they are as long as what is in them.
+    let lengths = files(&path)?.into_iter().filter(|file| file.extension().is_some_and(|end| end == "pictures"));
+    let lengths = lengths.map(|file| Ok(file.metadata()?.len())).collect::<std::io::Result<Vec<_>>>()?;
+    assert!(lengths.len() == 2 && lengths.iter().all(|length| *length < measured), "{lengths:?} of {measured}");
     Ok(())
 }
 

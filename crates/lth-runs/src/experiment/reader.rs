@@ -10,6 +10,8 @@ pub(super) const EXPERIMENT: &str = "experiment.json";
 pub(super) const SUMMARY: &str = "summary.json";
 pub(super) const RECORD: &str = "record.json";
 pub(super) const PATH: &str = "path.json";
+/// The names of files that a fit began to write, a line each, while it has no record that lists them.
+pub(super) const UNRECORDED: &str = "unrecorded.txt";
 /// A fit's checkpoint, in its folder while it is not whole.
 pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
 /// It, the one before it, and the next one that was not put in its place.
@@ -103,7 +105,15 @@ impl ExperimentReader {
     }
 
     /// The folders of fits that have a record or a checkpoint.
-    pub(super) fn fit_folders(&self) -> Vec<PathBuf> {
+    fn fit_folders(&self) -> Vec<PathBuf> {
+        let has = |folder: &Path, name: &&str| folder.join(name).is_file();
+        let mut folders = self.all_fit_folders();
+        folders.retain(|folder| [RECORD].iter().chain(&CHECKPOINTS).any(|name| has(folder, name)));
+        folders
+    }
+
+    /// The folders where fits of an experiment are, those of others too if there are such.
+    pub(super) fn all_fit_folders(&self) -> Vec<PathBuf> {
         let mut folders = vec![self.path.join("fits")];
         for _ in 0..3 {
             let below = |folder: &PathBuf| {
@@ -116,7 +126,6 @@ impl ExperimentReader {
             folders = folders.iter().flat_map(below).collect();
         }
         folders.sort();
-        folders.retain(|folder| [RECORD].iter().chain(&CHECKPOINTS).any(|name| folder.join(name).is_file()));
         folders
     }
 }

@@ -1,6 +1,7 @@
 //! The folder of an experiment.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use lth_files::{FolderLock, remove_partial_files, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use super::reader::{CHECKPOINT, CHECKPOINTS, EXPERIMENT, ExperimentReader, PATH, RECORD, SUMMARY, read};
+use super::reader::{CHECKPOINT, CHECKPOINTS, EXPERIMENT, ExperimentReader, PATH, RECORD, SUMMARY, UNRECORDED, read};
 use super::{Address, ExperimentRecord, FitRecord, Measurement, PathRecord, Summary};
 use crate::Error;
 use crate::contact_sheet::{self, ContactSheet};
@@ -30,6 +31,7 @@ const OURS: [&str; 6] = [SUMMARY, METRICS, "report.md", "report.html", contact_s
 ///     record.json                          last of its files: a fit with a record is whole
 ///     ticket.safetensors, …                what it left
 ///     checkpoint.safetensors, ….previous   while it is not whole: where it goes on
+///     unrecorded.txt                       while it has no record: the files that it began to write
 ///     events.out.tfevents.…                its figures for TensorBoard, where they were asked for
 ///     path.json                            the path that ends in its network, if one was measured
 ///   summary.json, report.md, report.html   brought up to date after every fit
@@ -45,6 +47,8 @@ pub struct ExperimentDir {
     experiment: ExperimentRecord,
     /// What the first write begins with.
     begins: Begin,
+    /// Files that fits without a record began to write, as their folders tell of them.
+    unrecorded: BTreeSet<PathBuf>,
     /// Fits of which earlier processes left lines, once somebody has asked.
     have_lines: Option<BTreeSet<Address>>,
     _lock: FolderLock,
@@ -109,7 +113,8 @@ impl ExperimentDir {
                 (Existing::Replace, Some(_)) => Begin::Replaces,
             },
         };
-        let dir = Self { path, made, experiment, begins, have_lines: None, _lock: lock };
+        let unrecorded = BTreeSet::new();
+        let dir = Self { path, made, experiment, begins, unrecorded, have_lines: None, _lock: lock };
         if dir.begins != Begin::Replaces {
             dir.cut_half_lines()?;
         }
@@ -138,7 +143,7 @@ impl ExperimentDir {
     /// # Errors
     /// [`Error::FileName`] for a name that leaves the fit's folder or is a record's; [`Error::Io`].
     pub fn prepare_file(&mut self, address: &Address, name: &str) -> Result<(PathBuf, String), Error> {
-        if !is_plain(name) || name.contains('/') || [RECORD, PATH].contains(&name) {
+        if !is_plain(name) || name.contains('/') || [RECORD, PATH, UNRECORDED].contains(&name) {
             let reason =
                 "expected a file name that is not a record's, without `/`, `\\` and `:`, not beginning with a dot";
             return Err(Error::FileName { name: name.into(), reason });
@@ -146,7 +151,25 @@ impl ExperimentDir {
         self.begin()?;
         let folder = self.path.join(address.folder());
         std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        Ok((folder.join(name), format!("{}/{name}", address.folder())))
+        let path = folder.join(name);
+        if !CHECKPOINTS.contains(&name) {
+            self.note_unrecorded(&path)?;
+        }
+        Ok((path, format!("{}/{name}", address.folder())))
+    }
+
+    /// Notes in the fit's folder that `file` is one of ours, which no record says yet. It need outlive this process only.
+    fn note_unrecorded(&mut self, file: &Path) -> Result<(), Error> {
+        if let Some(name) = file.file_name().and_then(OsStr::to_str)
+            && !self.unrecorded.contains(file)
+        {
+            let list = file.with_file_name(UNRECORDED);
+            let appended = OpenOptions::new().create(true).append(true).open(&list);
+            let appended = appended.and_then(|mut list| list.write_all(format!("{name}\n").as_bytes()));
+            appended.map_err(Error::io("write", &list))?;
+            self.unrecorded.insert(file.to_path_buf());
+        }
+        Ok(())
     }
 
     /// Writes a fit's record, by which the fit is whole.
@@ -158,7 +181,9 @@ impl ExperimentDir {
         self.begin()?;
         let folder = self.path.join(record.address.folder());
         std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        write(&folder.join(RECORD), record)
+        write(&folder.join(RECORD), record)?;
+        self.unrecorded.retain(|file| file.parent() != Some(&folder));
+        remove(&folder.join(UNRECORDED))
     }
 
     /// The addresses of the fits that have a record, in order.
@@ -198,7 +223,11 @@ impl ExperimentDir {
     /// # Errors
     /// [`Error::Io`].
     pub fn forget(&mut self, address: &Address) -> Result<(), Error> {
-        remove(&self.path.join(address.folder()).join(RECORD))
+        let folder = self.path.join(address.folder());
+        for file in recorded_files(&self.path, &folder) {
+            self.note_unrecorded(&file)?;
+        }
+        remove(&folder.join(RECORD))
     }
 
     /// The path of a fit's checkpoint, its folder made, without what a process was writing there when it was killed.
@@ -338,22 +367,18 @@ impl ExperimentDir {
         Ok(())
     }
 
-    /// Removes what an experiment wrote here, by its records; folders go if they are empty then.
+    /// Removes what an experiment wrote here, by its records and lists; folders go if they are empty then.
     fn clear(&self) -> Result<(), Error> {
-        for folder in self.reader().fit_folders() {
-            if let Ok(record) = read::<FitRecord>(&folder.join(RECORD)) {
-                for file in record.files.values().filter(|file| is_plain(&file.path)) {
-                    let path = self.path.join(&file.path);
-                    // Through a link in between, the file would lie in another folder.
-                    if path.parent() == Some(&folder) && !folder.is_symlink() {
-                        remove(&path)?;
-                    }
-                }
+        for folder in self.reader().all_fit_folders() {
+            for file in recorded_files(&self.path, &folder).iter().chain(&unrecorded_files(&folder)) {
+                remove(file)?;
             }
+            remove_partial_files(&folder)?;
             CHECKPOINTS.iter().try_for_each(|name| remove(&folder.join(name)))?;
             EventFile::remove_from(&folder)?;
             remove(&folder.join(PATH))?;
             remove(&folder.join(RECORD))?;
+            remove(&folder.join(UNRECORDED))?;
             for emptied in folder.ancestors().take_while(|above| *above != self.path) {
                 if std::fs::remove_dir(emptied).is_err() {
                     break;
@@ -377,6 +402,21 @@ impl ExperimentDir {
         let opened = OpenOptions::new().write(true).open(&path);
         opened.and_then(|file| file.set_len(whole as u64)).map_err(Error::io("write", &path))
     }
+}
+
+/// The files in a fit's folder that its record lists.
+fn recorded_files(experiment: &Path, folder: &Path) -> Vec<PathBuf> {
+    let Ok(record) = read::<FitRecord>(&folder.join(RECORD)) else { return Vec::new() };
+    let files = record.files.values().filter(|file| is_plain(&file.path)).map(|file| experiment.join(&file.path));
+    // Through a link in between, a file would lie in another folder.
+    files.filter(|file| file.parent() == Some(folder) && !folder.is_symlink()).collect()
+}
+
+/// Those that its list of files without a record has.
+fn unrecorded_files(folder: &Path) -> Vec<PathBuf> {
+    let list = std::fs::read_to_string(folder.join(UNRECORDED)).unwrap_or_default();
+    let names = list.lines().filter(|name| is_plain(name) && !name.contains('/'));
+    names.filter(|_| !folder.is_symlink()).map(|name| folder.join(name)).collect()
 }
 
 impl Drop for ExperimentDir {

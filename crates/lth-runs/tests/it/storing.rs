@@ -140,6 +140,48 @@ fn replacing_leaves_what_no_experiment_wrote() -> Result<(), Error> {
 }
 
 #[test]
+fn replacing_removes_what_fits_without_a_record_left() -> Result<(), Error> {
+    let folder = folder();
+    finished(folder.path())?;
+    let done = Address::new("dense", 0, 0);
+    let killed = Address::new("ticket", 1, 0);
+    let mut dir = ExperimentDir::open(folder.path(), experiment("a"), Existing::Refuse)?;
+    let (ticket, _) = dir.prepare_file(&killed, "ticket.safetensors")?;
+    std::fs::write(&ticket, b"without a record").expect("written");
+    // Done again, and killed before it had a file.
+    dir.forget(&done)?;
+    drop(dir);
+    // What another file was to become when the process was killed, and one that is nobody's business.
+    let fit = ticket.parent().expect("a folder").to_path_buf();
+    lth_files::write_atomic(&fit.join("end.safetensors"), |_| {
+        for entry in std::fs::read_dir(&fit)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                std::fs::copy(entry.path(), fit.join(format!("{}1.partial", entry.file_name().to_string_lossy())))?;
+            }
+        }
+        Ok(())
+    })?;
+    std::fs::remove_file(fit.join("end.safetensors")).expect("removed");
+    std::fs::write(fit.join("notes.txt"), b"mine").expect("written");
+    assert_eq!(std::fs::read_dir(&fit).expect("a folder").count(), 4);
+
+    let mut dir = ExperimentDir::open(folder.path(), experiment("b"), Existing::Replace)?;
+    dir.write_record(&FitRecord { files: BTreeMap::new(), ..first_fit(&imp(&[1], 1)) })?;
+    let names: Vec<PathBuf> = files(folder.path()).into_keys().collect();
+    let kept = ["experiment.json", "fits/dense/level-00/seed-1/record.json", "fits/ticket/level-01/seed-0/notes.txt"];
+    assert_eq!(names, kept.map(PathBuf::from));
+    Ok(())
+}
+
+#[test]
+fn a_whole_fit_has_no_list_of_files_without_a_record() -> Result<(), Error> {
+    let folder = folder();
+    finished(folder.path())?;
+    assert!(files(folder.path()).keys().all(|name| !name.ends_with("unrecorded.txt")));
+    Ok(())
+}
+
+#[test]
 fn fits_that_are_there_are_told_by_their_folders() -> Result<(), Error> {
     let folder = folder();
     finished(folder.path())?;

@@ -94,8 +94,8 @@ fn what_another_process_decodes_counts_before_it_is_written() -> Result {
     let (mut measured, mut refused, mut abandoned) = (0, None, None);
     let path = folder.path().join("cache/pictures");
     let options = OpenOptions { cache_dir: folder.path().join("cache"), damaged: DamagedPolicy::Fail };
-    open_pets(&Source::Folder(folder.path().join("pets")), &options, &mut |progress| match progress {
-        Progress::Measured { n_bytes, .. } => {
+    open_pets(&Source::Folder(folder.path().join("pets")), &options, &mut |progress| {
+        if let Progress::Measured { n_bytes, .. } = progress {
             measured = n_bytes;
             // What a process left that was killed while it decoded counts no more.
             abandoned = Some(path.join("pets-0123456789abcdef.partial"));
@@ -106,7 +106,6 @@ fn what_another_process_decodes_counts_before_it_is_written() -> Result {
             // Not a picture is written yet.
             refused = Some((fetch(2 * n_bytes - 1), fetch(2 * n_bytes)));
         }
-        _ => {}
     })?;
     let (refused, fits) = refused.ok_or("nothing was decoded")?;
     let said = format!("where {} are taken", lth_data::ByteSize(measured));

@@ -46,6 +46,11 @@ impl std::fmt::Display for Kernel {
 pub(crate) enum Pass {
     Map(Direction),
     WeightGradient,
+    /// The unfolded forward pass where there are so few positions that dense vectors run along the reduction, and of the vectors
+    /// that the sparse kernels have for them.
+    Few {
+        vectors: usize,
+    },
 }
 
 /// The coefficients of one pass: per multiplication inside the picture, per vector of input and output, per weight.
@@ -71,6 +76,8 @@ struct Model {
     /// The input gradient of a strided one: several small convolutions that each pack the gradient.
     strided_gradient: Coefficients,
     weight_gradient: Coefficients,
+    /// Of vectors along the reduction: per weight, and per weight and position. Weights come from memory.
+    few: [f64; 2],
 }
 
 const AVX512: Model = Model {
@@ -103,6 +110,7 @@ const AVX512: Model = Model {
         entry: 0.0,
         sparse_weight: 2.81,
     },
+    few: [0.95, 0.125],
 };
 
 /// Fitted with AVX2, taken for portable code and NEON, too.
@@ -136,6 +144,7 @@ const AVX2: Model = Model {
         entry: 0.0,
         sparse_weight: 4.67,
     },
+    few: [0.95, 0.145],
 };
 
 /// The model is off by 12 to 20 % on average: where the two are close, the dense kernel cannot lose. With AVX2 what it chooses for
@@ -203,12 +212,18 @@ pub(crate) fn costs(g: &Geometry, kept: &Kept<'_>, pass: Pass, set: InstructionS
         }
         Pass::Map(direction) => (g.map(direction), model.map),
         Pass::WeightGradient => (g.map(Direction::Forward), model.weight_gradient),
+        Pass::Few { .. } => (g.map(Direction::Forward), model.map),
     };
     let vectors = |n: usize| n as f64 * (g.batch as f64 / lanes(set)).ceil();
     let work = inside(&map) * vectors(map.rows * map.depth * g.groups);
     let moved = vectors(g.in_channels * g.n_inputs() + g.out_channels * g.n_outputs());
     let weights = (g.weights_per_group() * g.groups) as f64;
-    let dense = by.dense * work + by.dense_vector * moved + by.dense_weight * weights;
+    let [few_weight, few_position] = model.few;
+    let work = if let Pass::Few { vectors } = pass { weights * vectors as f64 } else { work };
+    let dense = match pass {
+        Pass::Few { .. } => (few_weight + few_position * (g.batch * g.n_outputs()) as f64) * weights,
+        _ => by.dense * work + by.dense_vector * moved + by.dense_weight * weights,
+    };
     let part = if are_blocks(g, kept, pass) { model.block } else { 1.0 };
     let sparse = (part * by.sparse * work + by.entry * weights) * density
         + by.sparse_vector * moved
@@ -241,9 +256,8 @@ pub(crate) fn choose(g: &Geometry, kept: &Kept<'_>, pass: Pass, set: Instruction
     cheapest(g, costs(g, kept, pass, set), kept, pass, set)
 }
 
-/// As [`choose`] for a forward pass whose kept values are packed already.
-pub(crate) fn choose_packed(g: &Geometry, kept: &Kept<'_>, set: InstructionSet) -> Kernel {
-    let pass = Pass::Map(Direction::Forward);
+/// As [`choose`] for a forward pass (of few positions or not) whose kept values are packed already.
+pub(crate) fn choose_packed(g: &Geometry, kept: &Kept<'_>, pass: Pass, set: InstructionSet) -> Kernel {
     let [dense, sparse] = costs(g, kept, pass, set);
     let Coefficients { entry, sparse_weight, .. } = set.model().map;
     let fetch = (entry * kept.density + sparse_weight) * (g.weights_per_group() * g.groups) as f64;

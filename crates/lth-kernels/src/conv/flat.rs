@@ -15,6 +15,12 @@ use super::scratch::{Shared, for_each_task, with_buffers};
 /// Output channels of one task.
 const ROW_RANGE: usize = 16;
 
+/// Vectors that the positions of one picture take, with the padding between its rows.
+pub(crate) fn n_vectors(g: &Geometry, lanes: usize) -> usize {
+    let reach = (g.dilation[1] * (g.kernel[1] - 1)).div_ceil(g.stride[1]);
+    ((g.output[0] - 1) * (g.output[1] + reach) + g.output[1]).div_ceil(lanes)
+}
+
 /// A mask's lists for small batches. Lengths in elements.
 #[derive(Debug)]
 pub(crate) struct FlatProgram {

@@ -15,6 +15,7 @@ pub(crate) mod compact;
 pub(crate) mod cost;
 mod dense;
 mod dense_weight;
+mod dots;
 pub(crate) mod flat;
 mod geometry;
 pub(crate) mod kernel;
@@ -205,15 +206,16 @@ pub fn conv2d_kernels(x: &[usize], weight: &[usize], density: f64, params: &Conv
         }
     }
     let geometry = geometry(op, x, weight, params)?;
-    let forward = match native_layout(geometry.batch, params.layout) {
-        Layout::Nchw => unfold::unfolded(&geometry),
-        Layout::Chwn => geometry,
+    let map = cost::Pass::Map(Direction::Forward);
+    let (forward, pass) = match native_layout(geometry.batch, params.layout) {
+        Layout::Nchw => (unfold::unfolded(&geometry), dots::pass(&geometry, f32::kernels().lanes).unwrap_or(map)),
+        Layout::Chwn => (geometry, map),
     };
     let set = InstructionSet::active();
     let kept = cost::Kept::irregular(density);
     let choose = |geometry: &Geometry, pass| cost::choose(geometry, &kept, pass, set);
     Ok(Conv2dKernels {
-        forward: choose(&forward, cost::Pass::Map(Direction::Forward)),
+        forward: choose(&forward, pass),
         input_gradient: choose(&geometry, cost::Pass::Map(Direction::InputGradient)),
         weight_gradient: choose(&geometry, cost::Pass::WeightGradient),
         dense_multiplications: cost::multiplications(&geometry),

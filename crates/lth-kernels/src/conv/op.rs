@@ -11,7 +11,7 @@ use super::cost::{self, Kept, Kernel, Pass};
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{Number, ProgramKind};
 use super::scratch::with_buffers;
-use super::{compact, dense, dense_weight, mend, single, sparse, unfold};
+use super::{compact, dense, dense_weight, dots, mend, single, sparse, unfold};
 use crate::layout::{Layout as Order, to_layout, transposed};
 use crate::parallel::all_written;
 use crate::pattern::Pattern;
@@ -360,12 +360,24 @@ impl Compute for Unfolded<'_> {
     fn compute<T: Number>(&self, x: &[T], weight: &[T], out: &mut [MaybeUninit<T>]) {
         let g = self.geometry;
         let inner = unfold::unfolded(g);
-        let set = T::kernels().set;
+        let few = dots::pass(g, T::kernels().lanes);
+        let pass = few.unwrap_or(Pass::Map(Direction::Forward));
+        let is_sparse = self.pattern.is_some_and(|pattern| {
+            let kept = Kept::irregular(pattern.density());
+            cost::choose(&inner, &kept, pass, T::kernels().set) == Kernel::Sparse
+        });
+        if few.is_some() && !is_sparse {
+            let masked = self.pattern.map(|pattern| pattern.masked(weight));
+            let is_finite = dots::apply(g, masked.as_deref().unwrap_or(weight), x, out);
+            if !is_finite && (masked.is_some() || mend::has_padding(g)) {
+                self.mend(weight, x, out);
+            }
+            return;
+        }
         if let Some(pattern) = self.pattern
             // Several pictures of one position would leave the vectors empty.
             && (g.batch == 1 || g.n_outputs() > 1)
-            && cost::choose(&inner, &Kept::irregular(pattern.density()), Pass::Map(Direction::Forward), set)
-                == Kernel::Sparse
+            && is_sparse
         {
             let program = pattern.flat_program::<T>(g);
             let is_right = with_buffers::<T, _>(program.n_entries(), 0, |values, _| {

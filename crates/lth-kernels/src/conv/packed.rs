@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout as Strides, Result, Shape, Tensor};
 
-use super::cost::{self, Kept, Kernel};
+use super::cost::{self, Kept, Kernel, Pass};
 use super::flat::FlatProgram;
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{Number, ProgramKind};
 use super::program::{Program, ProgramKey};
 use super::scratch::{Shared, for_each_task, with_buffers};
-use super::{Conv2dParams, compact, dense, geometry, mend, native_layout, sparse, unfold};
+use super::{Conv2dParams, compact, dense, dots, geometry, mend, native_layout, sparse, unfold};
 use crate::error::{expect_dtype, expect_rank, expect_shape};
 use crate::layout::{Layout, to_layout};
 use crate::parallel::all_written;
@@ -144,7 +144,12 @@ impl PackedConv2d {
         }
         // Vectors run over positions or over the batch: a linear layer has one position.
         let is_flat = 2 * geometry.n_outputs() < geometry.batch;
-        let layout = if is_flat { Layout::Chwn } else { native_layout(geometry.batch, params.layout) };
+        let mut layout = if is_flat { Layout::Chwn } else { native_layout(geometry.batch, params.layout) };
+        let few = dots::pass(&geometry, f32::kernels().lanes);
+        let pass = few.unwrap_or(Pass::Map(Direction::Forward));
+        if few.is_some() && self.inner.kernel(&geometry, layout, pass) == Kernel::Dense {
+            layout = Layout::Nchw;
+        }
         let into = |t: &Tensor| to_layout(&t.detach(), params.layout, layout)?.contiguous();
         let residual = match residual {
             Some(residual) => {
@@ -156,7 +161,7 @@ impl PackedConv2d {
             }
             None => None,
         };
-        let run = Run { inner: &self.inner, geometry, layout };
+        let run = Run { inner: &self.inner, geometry, layout, pass };
         let y = match residual {
             // Added by the finishing pass, which reads it beside the sums.
             Some(residual) => into(x)?.apply_op2_no_bwd(&residual, &run)?,
@@ -210,6 +215,7 @@ struct Run<'a> {
     inner: &'a Inner,
     geometry: Geometry,
     layout: Layout,
+    pass: Pass,
 }
 
 impl Run<'_> {
@@ -218,7 +224,7 @@ impl Run<'_> {
         let len = g.batch * g.out_channels * g.n_outputs();
         let mut out: Vec<f32> = Vec::with_capacity(len);
         let spare = &mut out.spare_capacity_mut()[..len];
-        self.inner.apply(g, self.layout, x, spare);
+        self.inner.apply(g, self.layout, self.pass, x, spare);
         // SAFETY: the kernels have written all `len` elements.
         unsafe { out.set_len(len) };
         self.finish(&mut out, residual);
@@ -257,16 +263,22 @@ impl Run<'_> {
 }
 
 impl Inner {
-    fn apply(&self, g: &Geometry, layout: Layout, x: &[f32], out: &mut [MaybeUninit<f32>]) {
-        let inner = match layout {
-            Layout::Chwn => *g,
-            Layout::Nchw => unfold::unfolded(g),
-        };
+    /// What runs the layer, where its maps are in `layout`.
+    fn kernel(&self, g: &Geometry, layout: Layout, pass: Pass) -> Kernel {
+        let Some(pattern) = &self.pattern else { return Kernel::Dense };
+        let set = f32::kernels().set;
+        // A small batch is unfolded first, and its columns are no channels.
+        match layout {
+            Layout::Chwn => cost::choose_packed(g, &pattern.kept(), pass, set),
+            Layout::Nchw => cost::choose_packed(&unfold::unfolded(g), &Kept::irregular(pattern.density()), pass, set),
+        }
+    }
+
+    fn apply(&self, g: &Geometry, layout: Layout, pass: Pass, x: &[f32], out: &mut [MaybeUninit<f32>]) {
         if g.in_channels == 0 {
             out.fill(MaybeUninit::new(0.0));
             return;
         }
-        let set = f32::kernels().set;
         let mend = |out: &mut [MaybeUninit<f32>]| {
             // SAFETY: the kernels have written every element.
             let out = unsafe { all_written(out) };
@@ -277,12 +289,7 @@ impl Inner {
         let padding_counts = mend::has_padding(g) && !self.is_finite;
         let is_masked = self.pattern.as_ref().is_some_and(|pattern| pattern.density() < 1.0);
         if let Some(pattern) = &self.pattern {
-            // A small batch is unfolded first, and its columns are no channels.
-            let kept = match layout {
-                Layout::Chwn => pattern.kept(),
-                Layout::Nchw => Kept::irregular(pattern.density()),
-            };
-            match (cost::choose_packed(&inner, &kept, set), kept.channels) {
+            match (self.kernel(g, layout, pass), pattern.kept().channels) {
                 (Kernel::Sparse, _) => {
                     match &*self.packed(pattern, g, layout) {
                         Lists::Chwn(program, values) => sparse::apply_packed(program, values, x, out),
@@ -303,15 +310,21 @@ impl Inner {
             }
         }
         let is_right = match layout {
+            Layout::Nchw if matches!(pass, Pass::Few { .. }) => {
+                dots::apply(g, &self.weight, x, out) || !(is_masked || padding_counts)
+            }
             Layout::Chwn => dense::apply(g, Direction::Forward, &self.weight, x, out) || !is_masked,
-            Layout::Nchw => with_buffers::<f32, _>(inner.in_channels * inner.batch, 0, |columns, _| {
-                let mut is_finite = true;
-                unfold::unfold(g, x, columns);
-                unfold::by_picture(g, out, |out| {
-                    is_finite = dense::apply(&inner, Direction::Forward, &self.weight, columns, out);
-                });
-                is_finite || !(is_masked || padding_counts)
-            }),
+            Layout::Nchw => {
+                with_buffers::<f32, _>(g.in_channels * g.n_taps() * g.batch * g.n_outputs(), 0, |columns, _| {
+                    let inner = unfold::unfolded(g);
+                    let mut is_finite = true;
+                    unfold::unfold(g, x, columns);
+                    unfold::by_picture(g, out, |out| {
+                        is_finite = dense::apply(&inner, Direction::Forward, &self.weight, columns, out);
+                    });
+                    is_finite || !(is_masked || padding_counts)
+                })
+            }
         };
         if !is_right {
             mend(out);

@@ -11,6 +11,9 @@ use super::kernel::table::Number;
 use super::scratch::{Shared, as_uninit, for_each_task, with_buffers};
 use crate::transpose::transpose;
 
+/// Into how many tasks unfolding is cut, at most.
+const MAX_TASKS: usize = 32;
+
 /// The 1×1 convolution that is left after unfolding.
 pub(crate) fn unfolded(g: &Geometry) -> Geometry {
     Geometry {
@@ -34,41 +37,47 @@ pub(crate) fn unfold<T: Number>(g: &Geometry, x: &[T], columns: &mut [T]) {
         // SAFETY: numbers are written, and nothing else.
         return transpose(x, g.batch, g.in_channels, unsafe { as_uninit(columns) });
     }
-    let per_channel = g.n_taps() * g.batch * g.n_outputs();
-    let work = columns.len();
+    let per_row = g.batch * g.n_outputs();
+    // A number takes as long as some multiplications.
+    let work = 8 * columns.len();
+    let n_rows = g.in_channels * g.n_taps();
+    let rows_per_task = n_rows.div_ceil(MAX_TASKS);
     let out = Shared::new(columns);
-    for_each_task(g.in_channels, work, |c| {
-        // SAFETY: task `c` has the rows of channel `c`, which are inside `columns` and no other task's.
-        let columns = unsafe { std::slice::from_raw_parts_mut(out.at(c * per_channel), per_channel) };
-        let mut lines = columns.chunks_exact_mut(g.output[1]);
-        for tap in 0..g.n_taps() {
-            let (ky, kx) = (tap / g.kernel[1], tap % g.kernel[1]);
-            // The outputs whose tap is inside: from the first with a coordinate of at least 0 to the last within.
-            let offset = kx * g.dilation[1];
-            let from = g.padding[1].saturating_sub(offset).div_ceil(g.stride[1]).min(g.output[1]);
-            let to = (g.input[1] + g.padding[1]).saturating_sub(offset).div_ceil(g.stride[1]).clamp(from, g.output[1]);
-            for n in 0..g.batch {
-                let picture = &x[(n * g.in_channels + c) * g.n_inputs()..][..g.n_inputs()];
-                for y in 0..g.output[0] {
-                    let Some(line) = lines.next() else { return };
-                    let row = (y * g.stride[0] + ky * g.dilation[0]).checked_sub(g.padding[0]);
-                    let Some(row) = row.filter(|&row| row < g.input[0]) else {
-                        line.fill(T::default());
-                        continue;
-                    };
-                    let row = &picture[row * g.input[1]..][..g.input[1]];
-                    line[..from].fill(T::default());
-                    line[to..].fill(T::default());
-                    if from < to {
-                        let row = &row[from * g.stride[1] + offset - g.padding[1]..];
-                        for (to, &value) in line[from..to].iter_mut().zip(row.iter().step_by(g.stride[1])) {
-                            *to = value;
-                        }
-                    }
-                }
-            }
+    for_each_task(n_rows.div_ceil(rows_per_task), work, |task| {
+        for row in task * rows_per_task..((task + 1) * rows_per_task).min(n_rows) {
+            // SAFETY: rows are inside `columns`, and each is one task's.
+            let to = unsafe { std::slice::from_raw_parts_mut(out.at(row * per_row), per_row) };
+            unfold_row(g, x, (row / g.n_taps(), row % g.n_taps()), to);
         }
     });
+}
+
+/// What one tap of a channel reads at every position of every picture.
+fn unfold_row<T: Number>(g: &Geometry, x: &[T], (c, tap): (usize, usize), to: &mut [T]) {
+    let (ky, kx) = (tap / g.kernel[1], tap % g.kernel[1]);
+    // The outputs whose tap is inside: from the first with a coordinate of at least 0 to the last within.
+    let offset = kx * g.dilation[1];
+    let from = g.padding[1].saturating_sub(offset).div_ceil(g.stride[1]).min(g.output[1]);
+    let end = (g.input[1] + g.padding[1]).saturating_sub(offset).div_ceil(g.stride[1]).clamp(from, g.output[1]);
+    for (at, line) in to.chunks_exact_mut(g.output[1]).enumerate() {
+        let (n, y) = (at / g.output[0], at % g.output[0]);
+        let picture = &x[(n * g.in_channels + c) * g.n_inputs()..][..g.n_inputs()];
+        let row = (y * g.stride[0] + ky * g.dilation[0]).checked_sub(g.padding[0]);
+        let Some(row) = row.filter(|&row| row < g.input[0]) else {
+            line.fill(T::default());
+            continue;
+        };
+        let row = &picture[row * g.input[1]..][..g.input[1]];
+        line[..from].fill(T::default());
+        line[end..].fill(T::default());
+        if from < end {
+            let row = &row[from * g.stride[1] + offset - g.padding[1]..];
+            match g.stride[1] {
+                1 => line[from..end].copy_from_slice(&row[..end - from]),
+                stride => line[from..end].iter_mut().zip(row.iter().step_by(stride)).for_each(|(to, &v)| *to = v),
+            }
+        }
+    }
 }
 
 /// Runs `compute`, which writes `[channel, picture, position]`, and brings that into `[picture, channel, position]`.

@@ -104,6 +104,46 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
+    fn few_positions_that_read_much_are_the_definition(
+        batch in 1usize..6,
+        (groups, per_group, out_per_group) in (1usize..3, 16usize..70, 1usize..20),
+        size in (1usize..4, 1usize..4),
+        kernel in (1usize..4, 1usize..4),
+        stride in (1usize..3, 1usize..3),
+        padding in (0usize..2, 0usize..2),
+        density in prop_oneof![Just(None), Just(Some(0.05)), Just(Some(0.6))],
+        set in prop_oneof![Just(InstructionSet::Portable), Just(InstructionSet::Avx2), Just(InstructionSet::Avx512)],
+        seed in 0u64..1000,
+    ) {
+        prop_assume!(size.0 + 2 * padding.0 >= kernel.0 && size.1 + 2 * padding.1 >= kernel.1);
+        let p = params(stride, padding, (1, 1), groups);
+        let x = noise32(seed, &[batch, groups * per_group, size.0, size.1]);
+        let shape = [groups * out_per_group, per_group, kernel.0, kernel.1];
+        let weight = noise32(seed + 1, &shape);
+        let mask = mask(seed + 2, &shape, density.unwrap_or(1.0));
+        let pattern = density.map(|_| Pattern::new(&mask).unwrap());
+        let expected = naive(&x, &(&weight * mask.to_dtype(DType::F32).unwrap()).unwrap(), &p).unwrap();
+        let work = || -> Result<()> {
+            assert_close(&conv2d(&x, &weight, pattern.as_ref(), &p)?, &expected, 1e-5);
+            for kernel in [Kernel::Dense, Kernel::Sparse] {
+                let y = kernel.run(|| conv2d(&x, &weight, pattern.as_ref(), &p))?;
+                assert_close(&y, &expected, 1e-5);
+            }
+            let wide = |t: &Tensor| t.to_dtype(DType::F64);
+            assert_close(&conv2d(&wide(&x)?, &wide(&weight)?, pattern.as_ref(), &p)?, &expected, 1e-5);
+            for layout in LAYOUTS {
+                let packed = PackedConv2d::new(&weight, None, pattern.as_ref(), false, &Conv2dParams { layout, ..p })?;
+                let y = packed.forward(&to_layout(&x, Layout::Nchw, layout)?, None)?;
+                assert_close(&to_layout(&y, layout, Layout::Nchw)?, &expected, 1e-5);
+            }
+            Ok(())
+        };
+        if let Some(result) = set.run(work) {
+            result.unwrap();
+        }
+    }
+
+    #[test]
     fn random_shapes_are_the_definition(
         batch in prop_oneof![1usize..8, 15usize..40],
         (groups, per_group, out_per_group) in (1usize..4, 1usize..7, 1usize..9),
@@ -245,6 +285,9 @@ fn what_is_not_finite_reaches_what_a_kept_weight_carries_it_to_and_nothing_else(
         // Few pictures of many positions.
         (params((1, 1), (1, 1), (1, 1), 1), [8, 6, 3, 3], [9, 8]),
         (params((2, 2), (0, 0), (1, 1), 1), [4, 5, 2, 3], [5, 9]),
+        // Few positions, which read much.
+        (params((1, 1), (1, 1), (1, 1), 1), [7, 9, 3, 3], [2, 3]),
+        (params((2, 2), (1, 1), (1, 1), 2), [6, 8, 3, 3], [3, 4]),
     ] {
         let inputs = filters[1] * p.groups;
         // A filter and an input are pruned whole, or else nothing would run compact.
@@ -399,9 +442,13 @@ fn only_the_gradients_asked_for_are_there() -> Result<()> {
 fn bits_do_not_depend_on_the_number_of_threads() -> Result<()> {
     let bits = || -> Result<Vec<u64>> {
         let mut all = Vec::new();
-        for (channels, out, kernel, stride, padding, side, batch) in
-            [(3, 24, 7, 2, 3, 16, 33), (48, 40, 3, 1, 1, 8, 64), (64, 64, 3, 1, 1, 2, 64), (24, 24, 3, 2, 1, 9, 3)]
-        {
+        for (channels, out, kernel, stride, padding, side, batch) in [
+            (3, 24, 7, 2, 3, 16, 33),
+            (48, 40, 3, 1, 1, 8, 64),
+            (64, 64, 3, 1, 1, 2, 64),
+            (24, 24, 3, 2, 1, 9, 3),
+            (200, 40, 3, 1, 1, 2, 3),
+        ] {
             let p = params((stride, stride), (padding, padding), (1, 1), 1);
             let shape = [out, channels, kernel, kernel];
             let (x, weight) = (noise32(1, &[batch, channels, side, side]), noise32(2, &shape));
@@ -445,14 +492,21 @@ fn a_batch_is_computed_as_its_parts() -> Result<()> {
 
 #[test]
 fn linear_layers_of_every_batch_are_the_product() -> Result<()> {
-    let mask = mask(3, &[10, 37], 0.2);
-    let keep = mask.to_dtype(DType::F32)?;
-    let (weight, bias) = (noise32(2, &[10, 37]), noise32(4, &[10]));
-    for batch in [1, 6, 64] {
-        let x = noise32(1, &[batch, 37]);
-        let expected = x.matmul(&(&weight * &keep)?.t()?)?.broadcast_add(&bias)?;
-        assert_close(&linear(&x, &weight, Some(&bias), Some(&Pattern::new(&mask)?))?, &expected, 1e-6);
-        assert_close(&linear(&x, &(&weight * &keep)?, Some(&bias), None)?, &expected, 1e-6);
+    // Few inputs; and so many that vectors run along them while the batch is small.
+    for inputs in [37, 1200] {
+        let mask = mask(3, &[10, inputs], 0.2);
+        let keep = mask.to_dtype(DType::F32)?;
+        let pattern = Pattern::new(&mask)?;
+        let (weight, bias) = (noise32(2, &[10, inputs]), noise32(4, &[10]));
+        let masked = (&weight * &keep)?;
+        for batch in [1, 6, 32, 64] {
+            let x = noise32(1, &[batch, inputs]);
+            let expected = x.matmul(&masked.t()?)?.broadcast_add(&bias)?;
+            assert_close(&linear(&x, &weight, Some(&bias), Some(&pattern))?, &expected, 2e-6);
+            assert_close(&linear(&x, &masked, Some(&bias), None)?, &expected, 2e-6);
+            let packed = PackedLinear::new(&weight, Some(&bias), Some(&pattern), false)?;
+            assert_close(&packed.forward(&x)?, &expected, 2e-6);
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use super::simd::arm::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::x86::{Ymm, Zmm};
 use super::simd::{Float, Lanes, Vector};
-use super::tile::{self, BLOCK, DenseTile, SparseTile};
+use super::tile::{self, BLOCK, DOT_COLUMNS, DOT_ROWS, DenseTile, SparseTile};
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use crate::dispatch::{self, Isa};
 use crate::forced::Forced;
@@ -73,6 +73,7 @@ pub(crate) type DenseFn<T> = unsafe fn(&DenseTile<'_, T>) -> bool;
 pub(crate) type TransposeFn<T> = unsafe fn([*const T; 4], usize, *mut T, usize);
 pub(crate) type SparseFn<T> = unsafe fn(&SparseTile<T>, *const T, *mut T, bool);
 pub(crate) type SparseDotFn<T> = unsafe fn(&SparseTile<T>, *const T, *mut T);
+pub(crate) type DotsFn<T> = unsafe fn([*const T; DOT_ROWS], [*const T; DOT_COLUMNS], usize, &mut [[T; DOT_ROWS]]);
 
 /// Rows of a dense tile, at most.
 pub(crate) const MAX_ROWS: usize = 6;
@@ -85,6 +86,8 @@ pub(crate) struct Kernels<T: 'static> {
     /// `[log2(vectors)][rows - 1]`.
     pub(crate) dense: &'static [[DenseFn<T>; MAX_ROWS]],
     pub(crate) transpose: TransposeFn<T>,
+    /// By the positions that a kernel goes through together, fewest first.
+    pub(crate) dots: &'static [(usize, DotsFn<T>)],
     pub(crate) sparse: &'static [(TileShape, SparseFn<T>, SparseDotFn<T>)],
     /// Of four output channels that keep the same places.
     pub(crate) blocks: &'static [(TileShape, SparseFn<T>)],
@@ -157,7 +160,8 @@ impl Number for f32 {
 }
 
 macro_rules! kernels {
-    ($name:ident, $set:ident, $vector:ty, $t:ty, [$($feature:literal),*], dense [$($nv:literal),*], dots $dots:literal,
+    ($name:ident, $set:ident, $vector:ty, $t:ty, [$($feature:literal),*], dense [$($nv:literal),*],
+     positions [$($np:literal),*], dots $dots:literal,
      sparse [$(($r:literal, $l:literal, $chains:literal)),*], cut [$(($cr:literal, $cl:literal, $cu:literal)),*],
      blocks [$(($br:literal, $bl:literal)),*]) => {
         mod $name {
@@ -174,6 +178,14 @@ macro_rules! kernels {
             unsafe fn transpose(rows: [*const $t; 4], len: usize, to: *mut $t, width: usize) {
                 // SAFETY: see above.
                 unsafe { tile::transpose::<$vector>(rows, len, to, width) }
+            }
+            $(#[target_feature(enable = $feature)])*
+            unsafe fn few<const NP: usize>(
+                filters: [*const $t; DOT_ROWS], columns: [*const $t; DOT_COLUMNS], len: usize,
+                sums: &mut [[$t; DOT_ROWS]],
+            ) {
+                // SAFETY: see above.
+                unsafe { tile::dots::<$vector, NP>(filters, columns, len, sums) }
             }
             $(#[target_feature(enable = $feature)])*
             unsafe fn sparse<const R: usize, const L: usize, const C: usize>(
@@ -215,6 +227,7 @@ macro_rules! kernels {
                 lanes: <$vector as Vector>::LANES,
                 dense: &[$([dense::<1, $nv>, dense::<2, $nv>, dense::<3, $nv>, dense::<4, $nv>, dense::<5, $nv>, dense::<6, $nv>]),*],
                 transpose,
+                dots: &[$(($np, few::<$np>)),*],
                 sparse: &[
                     $((TileShape { rows: $r, vectors: $l, cut_unit: 0 }, sparse::<$r, $l, $chains>, dot::<$r, $l>),)*
                     $((TileShape { rows: $cr, vectors: $cl, cut_unit: $cu }, sparse_cut::<$cr, $cl, $cu>, dot_cut::<$cr, $cl, $cu>),)*
@@ -225,23 +238,23 @@ macro_rules! kernels {
     };
 }
 
-kernels!(portable_f32, Portable, Lanes<f32, 8>, f32, [], dense [1], dots 4,
+kernels!(portable_f32, Portable, Lanes<f32, 8>, f32, [], dense [1], positions [1, 2], dots 4,
     sparse [(2, 2, 1), (1, 4, 1), (1, 2, 1), (1, 1, 2)], cut [(2, 2, 1)],
     blocks [(1, 2), (1, 1)]);
-kernels!(portable_f64, Portable, Lanes<f64, 4>, f64, [], dense [1], dots 4,
+kernels!(portable_f64, Portable, Lanes<f64, 4>, f64, [], dense [1], positions [1, 2], dots 4,
     sparse [(2, 2, 1), (1, 4, 1), (1, 2, 1), (1, 1, 2)], cut [(2, 2, 1)],
     blocks [(1, 2), (1, 1)]);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx2, Avx2, Ymm, f32, ["avx2", "fma"], dense [1, 2], dots 4,
+kernels!(avx2, Avx2, Ymm, f32, ["avx2", "fma"], dense [1, 2], positions [1, 2], dots 4,
     sparse [(2, 4, 1), (1, 8, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)], cut [(2, 4, 2), (2, 2, 1)],
     blocks [(1, 2), (2, 1), (1, 1)]);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx512, Avx512, Zmm, f32, ["avx512f", "avx512dq", "avx2", "fma"], dense [1, 2, 4], dots 4,
+kernels!(avx512, Avx512, Zmm, f32, ["avx512f", "avx512dq", "avx2", "fma"], dense [1, 2, 4], positions [1, 2, 4, 6], dots 4,
     sparse [(4, 4, 1), (2, 8, 1), (1, 16, 1), (1, 9, 1), (1, 8, 1), (1, 5, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)],
     cut [(4, 4, 1), (2, 8, 4), (2, 4, 2), (2, 2, 1)],
     blocks [(2, 2), (1, 4), (1, 2), (1, 1)]);
 #[cfg(target_arch = "aarch64")]
-kernels!(neon, Neon, Neon, f32, ["neon"], dense [1, 2, 4], dots 4,
+kernels!(neon, Neon, Neon, f32, ["neon"], dense [1, 2, 4], positions [1, 2, 4, 6], dots 4,
     sparse [(4, 4, 1), (2, 8, 1), (1, 16, 1), (1, 9, 1), (1, 8, 1), (1, 5, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)],
     cut [(4, 4, 1), (2, 8, 4), (2, 4, 2), (2, 2, 1)],
     blocks [(2, 2), (1, 4), (1, 2), (1, 1)]);

@@ -86,6 +86,51 @@ pub(crate) unsafe fn dense<V: Vector, const MR: usize, const NV: usize>(tile: &D
     }
 }
 
+/// Filters of [`dots`], and positions at most.
+pub(crate) const DOT_ROWS: usize = 4;
+pub(crate) const DOT_COLUMNS: usize = 6;
+
+/// `sums[p][f] += Σ_k filters[f][k] · columns[p][k]` over `len` numbers, for the first `NP` columns.
+///
+/// # Safety
+/// As [`dense`]; filters and the first `NP` columns have `len` numbers.
+#[inline(always)]
+pub(crate) unsafe fn dots<V: Vector, const NP: usize>(
+    filters: [*const V::Elem; DOT_ROWS],
+    columns: [*const V::Elem; DOT_COLUMNS],
+    len: usize,
+    sums: &mut [[V::Elem; DOT_ROWS]],
+) {
+    // SAFETY: the caller's promise covers each address computed here.
+    unsafe {
+        let mut acc = [[V::zero(); DOT_ROWS]; NP];
+        let mut k = 0;
+        while k + V::LANES <= len {
+            let w = filters.map(|filter| V::load(filter.add(k)));
+            for p in 0..NP {
+                let x = V::load(columns[p].add(k));
+                for f in 0..DOT_ROWS {
+                    acc[p][f] = w[f].fma(x, acc[p][f]);
+                }
+            }
+            k += V::LANES;
+        }
+        for p in 0..NP {
+            for (sum, more) in sums[p].iter_mut().zip(V::sums(acc[p])) {
+                *sum += more;
+            }
+        }
+        while k < len {
+            for p in 0..NP {
+                for f in 0..DOT_ROWS {
+                    sums[p][f] += *filters[f].add(k) * *columns[p].add(k);
+                }
+            }
+            k += 1;
+        }
+    }
+}
+
 /// `to[n * width + k] = rows[k][n]` for `len` numbers of four rows.
 ///
 /// # Safety

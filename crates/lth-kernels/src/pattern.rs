@@ -170,7 +170,7 @@ impl Pattern {
 
     /// The lists for the forward pass, of blocks where those run, made at the first call.
     pub(crate) fn forward_program<T: Number>(&self, geometry: &Geometry) -> Arc<Program> {
-        let in_blocks = runs_in_blocks(geometry, self.in_blocks());
+        let in_blocks = runs_in_blocks(geometry, self.in_blocks(), T::kernels().set);
         let kind = if in_blocks { ProgramKind::Blocks } else { ProgramKind::Rows };
         self.program::<T>(geometry, Direction::Forward, kind)
     }

@@ -15,7 +15,7 @@ use super::geometry::{Direction, Map};
 use super::kernel::table::{Number, ProgramKind, SparseDotFn, SparseFn};
 use super::kernel::tile::{Pitch, SparseTile};
 use super::mend;
-use super::program::{ClassProgram, PANEL_BYTES, Program};
+use super::program::{ClassProgram, DENSE, PANEL_BYTES, Program};
 use super::scratch::{Shared, copy, for_each_task, with_buffers};
 use crate::layout::Layout;
 use crate::parallel::all_written;
@@ -24,6 +24,12 @@ use crate::parallel::all_written;
 const SUMS_BYTES: usize = 512 << 10;
 /// Rows whose weights' gradients one task writes.
 const ROW_BLOCK: usize = 16;
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
+/// How often a number is read, on average, for a copy of it that begins with a line to pay.
+const READS: usize = 16;
+/// Numbers that one task copies.
+const COPIED: usize = 1 << 15;
 /// Weights whose values one task fetches, or whose gradients it clears.
 const FETCH: usize = 1 << 14;
 
@@ -201,8 +207,27 @@ struct Dots<'a, T> {
 }
 
 fn run<T: Number>(program: &Program, source: &[T], products: Option<Products<'_, T>>, dots: Option<Dots<'_, T>>) {
-    let [source_len, target_len] = lengths(&program.map);
-    assert_eq!(source.len(), source_len);
+    let (map, lanes) = (&program.map, T::kernels().lanes);
+    assert_eq!(source.len(), lengths(map)[0]);
+    let n_reads = program.positions.len() / (map.depth * map.geometry.groups).max(1);
+    let is_read_as_it_lies = || program.classes.iter().any(|class| class.tiling.is_source(map, lanes));
+    // Allocators begin where a line of the cache does not, and then every vector of 64 bytes lies in two.
+    if source.as_ptr().align_offset(LINE) == 0 || n_reads < READS || !is_read_as_it_lies() {
+        return run_classes(program, source, products, dots);
+    }
+    with_buffers::<T, _>(source.len(), 0, |aligned, _| {
+        aligned.par_chunks_mut(COPIED).zip(source.par_chunks(COPIED)).for_each(|(to, from)| to.copy_from_slice(from));
+        run_classes(program, aligned, products, dots);
+    });
+}
+
+fn run_classes<T: Number>(
+    program: &Program,
+    source: &[T],
+    products: Option<Products<'_, T>>,
+    dots: Option<Dots<'_, T>>,
+) {
+    let [_, target_len] = lengths(&program.map);
     assert!(dots.is_none_or(|dots| dots.factors.len() == target_len));
     let mut dots = dots;
     for class in &program.classes {
@@ -451,7 +476,9 @@ impl<'a, T: Number> Pass<'a, T> {
             (y * map.target[1] + x) * batch + n0
         };
         // Sums of a few vectors that are taken up again lie better one after the other than a channel apart.
-        let is_scattered = self.program.kind == ProgramKind::Blocks && tiling.n_chunks > 1;
+        let n_weights = map.geometry.weights_per_group() * map.geometry.groups;
+        let is_dense = self.program.positions.len() as f64 >= DENSE * n_weights as f64;
+        let is_scattered = (self.program.kind == ProgramKind::Blocks || is_dense) && tiling.n_chunks > 1;
         let is_whole_row = len == self.width && n_rows == tiling.tile[0] && !is_scattered;
         let is_whole = |tile: usize| is_whole_row && (tile + 1) * tiling.tile[1] <= grid.size[1];
         let direct = |tile| is_whole(tile).then(|| in_channel(0, tile * tiling.tile[1]));

@@ -3,6 +3,7 @@
 mod candle_net;
 mod convolutions;
 mod fit;
+mod language;
 mod layers;
 mod options;
 mod ours;
@@ -89,7 +90,10 @@ fn measured(options: &Options, console: &Console) -> Result<Report> {
         bar.finish_and_clear();
     }
     let toolkit = if options.has(Figure::Toolkit) { toolkit::measure(options).training()? } else { Vec::new() };
-    Ok(Report { machine: machine(), threads: options.threads, rounds: options.rounds, versions, rows, toolkit })
+    let language =
+        if options.has(Figure::Language) { language::measure(options, console).training()? } else { Vec::new() };
+    let (threads, rounds) = (options.threads, options.rounds);
+    Ok(Report { machine: machine(), threads, rounds, versions, rows, language, toolkit })
 }
 
 /// The processor, its cores, and the instructions that the kernels use.

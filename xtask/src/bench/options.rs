@@ -6,9 +6,11 @@ use clap::{Args, ValueEnum};
 use lth_cli::share::Share;
 use serde::{Deserialize, Serialize};
 
-/// Measures training steps, evaluation and the pruning toolkit, beside candle's own operators and, if asked, PyTorch.
+/// Measures training steps, evaluation, layers of a language model and the pruning toolkit, beside candle's own operators
+/// and, if asked, PyTorch.
 ///
-/// ResNet-18 with fastai's head, pictures of 64×64, batches of 64 and 1, f32 on the CPU. All engines take turns, so that
+/// ResNet-18 with fastai's head, pictures of 64×64, batches of 64 and 1; linear layers and a block of the shape of Llama's,
+/// beside candle alone; f32 on the CPU. All engines take turns, so that
 /// what else the machine does meets them alike; each figure is the median of the rounds. Peak memory is that of a process
 /// of its own.
 #[derive(Args)]
@@ -35,7 +37,7 @@ pub(crate) struct Options {
     /// A Python with torch and torchvision, and sparseprop if it is to take part
     #[arg(long, value_name = "PYTHON")]
     pub(crate) torch: Option<PathBuf>,
-    /// Leave candle's own operators out: they take longer than all the others
+    /// Leave candle's own operators out of the network's figures: they take longer than all the others
     #[arg(long)]
     pub(crate) no_candle: bool,
     /// Do not measure peak memory
@@ -85,6 +87,8 @@ pub(crate) enum Figure {
     EvalB64,
     /// Evaluation of one picture
     EvalB1,
+    /// Linear layers and a block of a language model
+    Language,
     /// Selecting and applying masks
     Toolkit,
 }
@@ -100,6 +104,7 @@ impl Figure {
             Self::TrainFrozen => "train_frozen",
             Self::EvalB64 => "eval_b64",
             Self::EvalB1 => "eval_b1",
+            Self::Language => "language",
             Self::Toolkit => "toolkit",
         }
     }
@@ -110,6 +115,7 @@ impl Figure {
             Self::TrainFrozen => "training step, frozen body, batch 64",
             Self::EvalB64 => "evaluation, batch 64",
             Self::EvalB1 => "evaluation, batch 1",
+            Self::Language => "layers of a language model, milliseconds",
             Self::Toolkit => "pruning toolkit",
         }
     }
@@ -125,7 +131,7 @@ impl Figure {
     /// Steps of a turn that are not timed, and those that are: short ones are repeated, with warm caches.
     pub(crate) fn steps(self) -> (usize, usize) {
         match self {
-            Self::TrainAll | Self::TrainFrozen | Self::Toolkit => (0, 1),
+            Self::TrainAll | Self::TrainFrozen | Self::Language | Self::Toolkit => (0, 1),
             Self::EvalB64 => (1, 2),
             Self::EvalB1 => (3, 15),
         }

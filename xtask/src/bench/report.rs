@@ -16,6 +16,9 @@ pub(crate) struct Report {
     /// Package → version, this program's among them.
     pub(crate) versions: BTreeMap<String, String>,
     pub(crate) rows: Vec<Row>,
+    /// Reports of earlier versions have none.
+    #[serde(default)]
+    pub(crate) language: Vec<LanguageRow>,
     pub(crate) toolkit: Vec<ToolkitRow>,
 }
 
@@ -30,6 +33,19 @@ pub(crate) struct Row {
     pub(crate) max_ms: f64,
     /// Peak memory of a process that does nothing else, in units of 10^6 bytes.
     pub(crate) peak_mb: Option<f64>,
+}
+
+/// One engine at one layer of a language model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LanguageRow {
+    pub(crate) figure: String,
+    /// Tokens that go through it together.
+    pub(crate) n_rows: usize,
+    /// Of ours, 0 = dense; candle's own operators have none.
+    pub(crate) sparsity: Option<f64>,
+    pub(crate) median_ms: f64,
+    pub(crate) min_ms: f64,
+    pub(crate) max_ms: f64,
 }
 
 /// One figure of the pruning toolkit.
@@ -83,7 +99,43 @@ impl Report {
             (!rows.is_empty()).then(|| (figure.title(), table(&rows)))
         };
         let toolkit = (!self.toolkit.is_empty()).then(|| (Figure::Toolkit.title(), self.toolkit_table()));
-        Figure::NETWORK.into_iter().filter_map(of).chain(toolkit)
+        let language = (!self.language.is_empty()).then(|| (Figure::Language.title(), self.language_table()));
+        Figure::NETWORK.into_iter().filter_map(of).chain(language).chain(toolkit)
+    }
+
+    /// A line for each layer and number of tokens, a column for each engine; how many times faster than candle our dense
+    /// layers are.
+    fn language_table(&self) -> Table {
+        let mut engines: Vec<Option<f64>> = Vec::new();
+        let mut figures: Vec<(&str, usize)> = Vec::new();
+        for row in &self.language {
+            if !engines.contains(&row.sparsity) {
+                engines.push(row.sparsity);
+            }
+            if !figures.contains(&(&row.figure, row.n_rows)) {
+                figures.push((&row.figure, row.n_rows));
+            }
+        }
+        let name = |engine: &Option<f64>| match engine {
+            None => "candle".to_owned(),
+            Some(0.) => "ours, dense".to_owned(),
+            Some(sparsity) => format!("{} %", lossless(100. * sparsity)),
+        };
+        let columns = [("what".to_owned(), Align::Left), ("tokens".to_owned(), Align::Right)];
+        let engine_columns = engines.iter().map(|engine| (name(engine), Align::Right));
+        let last = ("dense × candle".to_owned(), Align::Right);
+        let mut table = Table::new(columns.into_iter().chain(engine_columns).chain([last]));
+        for (figure, n_rows) in figures {
+            let of = |engine: &Option<f64>| {
+                let row = |row: &&LanguageRow| row.figure == figure && row.n_rows == n_rows && row.sparsity == *engine;
+                self.language.iter().find(row).map(|row| row.median_ms)
+            };
+            let times = of(&None).zip(of(&Some(0.))).map(|(candle, ours)| format!("{:.2}", candle / ours));
+            let cells = engines.iter().map(|engine| of(engine).map_or_else(String::new, ms));
+            let begin = [figure.to_owned(), n_rows.to_string()];
+            table.push(begin.into_iter().chain(cells).chain([times.unwrap_or_default()]));
+        }
+        table
     }
 
     fn toolkit_table(&self) -> Table {
@@ -199,6 +251,14 @@ mod tests {
             rounds: 15,
             versions: BTreeMap::from([("lth".to_owned(), "0.1.0".to_owned())]),
             rows: vec![row(Engine::TorchNhwc, 0., 1.)],
+            language: vec![LanguageRow {
+                figure: "a layer".to_owned(),
+                n_rows: 2,
+                sparsity: None,
+                median_ms: 3.,
+                min_ms: 2.,
+                max_ms: 4.,
+            }],
             toolkit: Vec::new(),
         };
         let json = serde_json::to_value(&report)?;

@@ -219,10 +219,13 @@ pub(crate) fn costs(g: &Geometry, kept: &Kept<'_>, pass: Pass, set: InstructionS
     let moved = vectors(g.in_channels * g.n_inputs() + g.out_channels * g.n_outputs());
     let weights = (g.weights_per_group() * g.groups) as f64;
     let [few_weight, few_position] = model.few;
-    let work = if let Pass::Few { vectors } = pass { weights * vectors as f64 } else { work };
-    let dense = match pass {
-        Pass::Few { .. } => (few_weight + few_position * (g.batch * g.n_outputs()) as f64) * weights,
-        _ => by.dense * work + by.dense_vector * moved + by.dense_weight * weights,
+    let (dense, work) = match pass {
+        Pass::Few { vectors } => {
+            let dense = (few_weight + few_position * (g.batch * g.n_outputs()) as f64) * weights;
+            // A value and its offset come from memory as two weights do.
+            (dense, weights * (vectors as f64 + 2.0 * few_weight / by.sparse))
+        }
+        _ => (by.dense * work + by.dense_vector * moved + by.dense_weight * weights, work),
     };
     let part = if are_blocks(g, kept, pass, set) { model.block } else { 1.0 };
     let sparse = (part * by.sparse * work + by.entry * weights) * density

@@ -62,6 +62,8 @@
 //! ```toml
 //! [profile.dev.package."*"]
 //! opt-level = 3
+//! debug-assertions = false
+//! overflow-checks = false
 //! ```
 //! [`IS_OPTIMISED`] tells; a trainer of `lth-train` warns by `tracing`.
 //!

@@ -38,6 +38,8 @@
 //! ```toml
 //! [profile.dev.package."*"]
 //! opt-level = 3
+//! debug-assertions = false
+//! overflow-checks = false
 //! ```
 //! into the program's `Cargo.toml`; a fit warns by `tracing` where that is missing.
 //!

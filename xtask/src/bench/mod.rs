@@ -168,10 +168,12 @@ fn measure(
 fn entries(figure: Figure, options: &Options, torch: Option<&Torch>) -> Vec<(Engine, f64)> {
     let sparsities = options.sparsities();
     let mut all = vec![(Engine::Ours, 0.)];
-    for engine in [Engine::Ours, Engine::OursBlocks] {
+    let spreads = if figure == Figure::TrainConv4 { &[Engine::Ours][..] } else { &[Engine::Ours, Engine::OursBlocks] };
+    for &engine in spreads {
         all.extend(sparsities.iter().map(|&sparsity| (engine, sparsity)));
     }
-    if !options.no_candle {
+    // Its side of the comparison is a ResNet.
+    if !options.no_candle && figure != Figure::TrainConv4 {
         all.push((Engine::Candle, 0.));
     }
     if let Some(torch) = torch {

@@ -6,10 +6,12 @@ use clap::{Args, ValueEnum};
 use lth_cli::share::Share;
 use serde::{Deserialize, Serialize};
 
+use super::ours::SIDE;
+
 /// Measures training steps, evaluation, layers of a language model and the pruning toolkit, beside candle's own operators
 /// and, if asked, PyTorch.
 ///
-/// ResNet-18 with fastai's head, pictures of 64×64, batches of 64 and 1; linear layers and a block of the shape of Llama's,
+/// ResNet-18 with fastai's head, pictures of 64×64, batches of 64 and 1; the lottery ticket paper's Conv-4; linear layers and a block of the shape of Llama's,
 /// beside candle alone; f32 on the CPU. All engines take turns, so that
 /// what else the machine does meets them alike; each figure is the median of the rounds. Peak memory is that of a process
 /// of its own.
@@ -83,6 +85,8 @@ pub(crate) enum Figure {
     TrainAll,
     /// Training step, the body's convolutions frozen
     TrainFrozen,
+    /// Training step of Conv-4, pictures of 32×32, batch of 60
+    TrainConv4,
     /// Evaluation of a batch of 64
     EvalB64,
     /// Evaluation of one picture
@@ -95,13 +99,15 @@ pub(crate) enum Figure {
 
 impl Figure {
     /// The figures of a network.
-    pub(crate) const NETWORK: [Self; 4] = [Self::TrainAll, Self::TrainFrozen, Self::EvalB64, Self::EvalB1];
+    pub(crate) const NETWORK: [Self; 5] =
+        [Self::TrainAll, Self::TrainFrozen, Self::TrainConv4, Self::EvalB64, Self::EvalB1];
 
     /// The name on the command line and in JSON.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::TrainAll => "train_all",
             Self::TrainFrozen => "train_frozen",
+            Self::TrainConv4 => "train_conv4",
             Self::EvalB64 => "eval_b64",
             Self::EvalB1 => "eval_b1",
             Self::Language => "language",
@@ -113,6 +119,7 @@ impl Figure {
         match self {
             Self::TrainAll => "training step, all trainable, batch 64",
             Self::TrainFrozen => "training step, frozen body, batch 64",
+            Self::TrainConv4 => "training step, Conv-4, 32×32, batch 60",
             Self::EvalB64 => "evaluation, batch 64",
             Self::EvalB1 => "evaluation, batch 1",
             Self::Language => "layers of a language model, milliseconds",
@@ -121,17 +128,27 @@ impl Figure {
     }
 
     pub(crate) fn batch(self) -> usize {
-        if self == Self::EvalB1 { 1 } else { 64 }
+        match self {
+            Self::EvalB1 => 1,
+            Self::TrainConv4 => 60,
+            _ => 64,
+        }
+    }
+
+    /// Height and width of the pictures.
+    pub(crate) fn side(self) -> usize {
+        if self == Self::TrainConv4 { 32 } else { SIDE }
     }
 
     pub(crate) fn is_training(self) -> bool {
-        matches!(self, Self::TrainAll | Self::TrainFrozen)
+        matches!(self, Self::TrainAll | Self::TrainFrozen | Self::TrainConv4)
     }
 
     /// Steps of a turn that are not timed, and those that are: short ones are repeated, with warm caches.
     pub(crate) fn steps(self) -> (usize, usize) {
         match self {
             Self::TrainAll | Self::TrainFrozen | Self::Language | Self::Toolkit => (0, 1),
+            Self::TrainConv4 => (1, 3),
             Self::EvalB64 => (1, 2),
             Self::EvalB1 => (3, 15),
         }

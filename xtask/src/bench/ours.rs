@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Module, Tensor};
 use lth_mask::{Granularity, Mask, MaskSet, Scope, Selection, random_like, select};
-use lth_nn::{Freeze, Head, PackedNetwork, ResNet, ResNetConfig, Setup};
+use lth_nn::{
+    ConvNetDepth, Freeze, Head, NamedNetwork, NetworkName, NetworkSpec, PackedNetwork, ResNet, ResNetConfig, Setup,
+};
 use lth_train::{Network, Optimizer, OptimizerConfig, Parameters, Pass};
 
 use super::options::Figure;
@@ -45,10 +47,17 @@ pub(crate) enum Spread {
 }
 
 /// Masks that prune a uniform random choice of each convolution's weights, or of the places that every four filters share.
-pub(crate) fn masks(parameters: &Parameters, sparsity: f64, spread: Spread) -> anyhow::Result<MaskSet> {
+///
+/// `ranks`: those of the weights that are pruned.
+pub(crate) fn masks(
+    parameters: &Parameters,
+    ranks: &[usize],
+    sparsity: f64,
+    spread: Spread,
+) -> anyhow::Result<MaskSet> {
     if spread == Spread::InBlocks {
         let scores = parameters
-            .prunable(&[4])
+            .prunable(ranks)
             .zip(1..)
             .map(|((name, parameter), seed)| Ok((name.to_owned(), noise(parameter.var().dims(), seed)?.abs()?)))
             .collect::<candle_core::Result<BTreeMap<_, _>>>()?;
@@ -56,7 +65,7 @@ pub(crate) fn masks(parameters: &Parameters, sparsity: f64, spread: Spread) -> a
         return Ok(select(&scores, sparsity, &Selection { granularity, scope: Scope::Local, ..Selection::default() })?);
     }
     let mut first = MaskSet::new();
-    for (name, parameter) in parameters.prunable(&[4]) {
+    for (name, parameter) in parameters.prunable(ranks) {
         let n = parameter.var().elem_count();
         let zeros = (sparsity * n as f64).round() as usize;
         first.insert(name, Mask::from_fn(parameter.var().dims(), |i| i >= zeros)?);
@@ -76,7 +85,7 @@ enum Work {
 }
 
 struct Training {
-    network: ResNet,
+    network: Box<dyn NamedNetwork>,
     optimizer: Optimizer,
     masks: BTreeMap<String, Tensor>,
     n_steps: u64,
@@ -84,7 +93,7 @@ struct Training {
 
 impl Ours {
     pub(crate) fn new(figure: Figure, sparsity: f64, spread: Spread) -> anyhow::Result<Self> {
-        Self::with_batch(figure, sparsity, spread, batch(figure.batch(), SIDE)?)
+        Self::with_batch(figure, sparsity, spread, batch(figure.batch(), figure.side())?)
     }
 
     /// With a batch of its own.
@@ -94,13 +103,25 @@ impl Ours {
         spread: Spread,
         batch: (Tensor, Tensor),
     ) -> anyhow::Result<Self> {
-        let mut network = ResNet::new(&ResNetConfig::resnet18(CLASSES, Head::Fastai), &Setup::new(SEED))?;
+        let setup = Setup::new(SEED);
+        // Of Conv-4 nearly all weights are in linear layers.
+        let (mut network, ranks): (Box<dyn NamedNetwork>, &[usize]) = match figure {
+            Figure::TrainConv4 => {
+                let side = figure.side();
+                (
+                    NetworkSpec::new(NetworkName::ConvNet(ConvNetDepth::Four), CLASSES, [3, side, side])
+                        .build(&setup)?,
+                    &[2, 4],
+                )
+            }
+            _ => (Box::new(ResNet::new(&ResNetConfig::resnet18(CLASSES, Head::Fastai), &setup)?), &[4]),
+        };
         if figure == Figure::TrainFrozen {
             network.freeze(Freeze::Body);
         }
         let mut tensors = BTreeMap::new();
         if sparsity > 0. {
-            tensors = masks(network.parameters(), sparsity, spread)?.to_tensors(&Device::Cpu)?;
+            tensors = masks(network.parameters(), ranks, sparsity, spread)?.to_tensors(&Device::Cpu)?;
             network.parameters().apply_masks(&tensors)?;
             network.set_masks(&tensors)?;
         }
@@ -144,7 +165,7 @@ mod tests {
     fn a_random_mask_prunes_the_same_share_of_every_convolution() -> anyhow::Result<()> {
         let network = ResNet::new(&ResNetConfig::resnet18(CLASSES, Head::Fastai), &Setup::new(SEED))?;
         for spread in [Spread::Even, Spread::InBlocks] {
-            let masks = masks(network.parameters(), 0.9, spread)?;
+            let masks = masks(network.parameters(), &[4], 0.9, spread)?;
             assert_eq!(masks.len(), 20);
             for (name, mask) in masks.iter() {
                 assert!((mask.sparsity() - 0.9).abs() < 1e-3, "{name}: {}", mask.sparsity());

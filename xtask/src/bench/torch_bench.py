@@ -56,6 +56,21 @@ def network():
     return torch.nn.Sequential(torch.nn.Sequential(*layers), head)
 
 
+def conv4():
+    """Frankle & Carbin 2019, figure 2, for two classes: what `lth_nn` has under that name."""
+    torch.manual_seed(42)
+    layers, channels = [], 3
+    for width in (64, 128):
+        for _ in range(2):
+            layers += [torch.nn.Conv2d(channels, width, 3, padding=1), torch.nn.ReLU(inplace=True)]
+            channels = width
+        layers.append(torch.nn.MaxPool2d(2))
+    layers.append(torch.nn.Flatten())
+    for inputs, outputs in ((128 * 8 * 8, 256), (256, 256)):
+        layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU(inplace=True)]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(256, 2))
+
+
 def freeze_body(model):
     for module in model[0].modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -132,8 +147,10 @@ def seconds(conv, x, train):
 def build(engine, figure, sparsity):
     """A function without arguments that runs one step of the figure."""
     train = figure.startswith("train")
-    model = network()
-    x = torch.randn(1 if figure == "eval_b1" else 64, 3, SIDE, SIDE)
+    if figure == "train_conv4":
+        model, x = conv4(), torch.randn(60, 3, 32, 32)
+    else:
+        model, x = network(), torch.randn(1 if figure == "eval_b1" else 64, 3, SIDE, SIDE)
     if sparsity > 0:
         prune(model, sparsity)
     if engine == "sparseprop":

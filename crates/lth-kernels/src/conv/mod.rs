@@ -4,7 +4,7 @@
 //! - `kernel`: the inner loops for every instruction set
 //! - `dense`, `dense_weight`: the dense drivers
 //! - `lattice`, `program`, `sparse`: a mask made into lists, and the drivers that walk them
-//! - `flat`, `unfold`: small batches in `[N, C, H, W]`
+//! - `flat`, `unfold`: small batches in `[N, C, H, W]`; `dots`: few positions in all, along the reduction
 //! - `compact`: filters and channels that are pruned whole
 //! - `mend`: sums that are not finite, from kept weights inside the picture alone
 //! - `cost`: which of these runs a layer

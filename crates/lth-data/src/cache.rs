@@ -82,6 +82,8 @@ impl Writer {
     /// [`Error::CacheLimit`] if that is more than the limit leaves; if it cannot be written.
     pub(crate) fn create(path: PathBuf, n_bytes: u64) -> Result<Writer> {
         let _one_at_a_time = lock_room(&path);
+        // Nobody's any more, whether there is room for a new one or not.
+        let _ = fs::remove_file(&path);
         remove_abandoned(&path);
         check_limit(&path, n_bytes)?;
         let file = File::create(&path).map_err(Error::io("create cache file", &path))?;
@@ -301,7 +303,7 @@ fn check_limit(path: &Path, n_bytes: u64) -> Result<()> {
 /// Removes files that nobody completes any more: their writers, which would hold a lock, were killed.
 fn remove_abandoned(path: &Path) {
     let is_ours = |file: &Path| file.file_stem().and_then(OsStr::to_str).is_some_and(is_pictures_name);
-    for partial in files_beside(path, &["partial"]).filter(|partial| partial != path && is_ours(partial)) {
+    for partial in files_beside(path, &["partial"]).filter(|partial| is_ours(partial)) {
         let lock = File::open(partial.with_extension("lock"));
         if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
             // If it cannot be removed it counts, and that is all.

@@ -6,11 +6,10 @@ use std::time::Instant;
 
 use candle_core::{D, DType, Device, Module, Tensor};
 use lth_kernels::{PackedLinear, Pattern, in_pool};
-use lth_mask::{Mask, MaskSet, random_like};
 use lth_nn::transformer::{RmsNorm, Rotary, attention, causal_mask};
 
 use super::options::Options;
-use super::ours::noise;
+use super::ours::{noise, uniform_masks};
 use super::report::{LanguageRow, spread};
 use lth_cli::console::Console;
 
@@ -51,10 +50,7 @@ impl Linear {
         let pattern = match engine {
             Engine::Candle => return Ok(Self::Candle(weight.t()?)),
             Engine::Ours(sparsity) if sparsity > 0.0 => {
-                let n_weights = outputs * inputs;
-                let n_kept = ((1.0 - sparsity) * n_weights as f64).round() as usize;
-                let first = Mask::from_fn([outputs, inputs], |at| at < n_kept)?;
-                let masks = random_like(&MaskSet::from_iter([("weight".to_owned(), first)]), seed);
+                let masks = uniform_masks([("weight", weight.dims())], sparsity)?;
                 let mask = masks.get("weight").map(|mask| mask.to_tensor(&Device::Cpu)).transpose()?;
                 mask.map(|mask| Pattern::new(&mask)).transpose()?
             }

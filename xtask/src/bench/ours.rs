@@ -64,11 +64,18 @@ pub(crate) fn masks(
         let granularity = Granularity::OutputBlock { outputs: 4 };
         return Ok(select(&scores, sparsity, &Selection { granularity, scope: Scope::Local, ..Selection::default() })?);
     }
+    uniform_masks(parameters.prunable(ranks).map(|(name, parameter)| (name, parameter.var().dims())), sparsity)
+}
+
+/// Masks that prune a uniform random choice of each weight, given by its name and shape.
+pub(crate) fn uniform_masks<'a>(
+    weights: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+    sparsity: f64,
+) -> anyhow::Result<MaskSet> {
     let mut first = MaskSet::new();
-    for (name, parameter) in parameters.prunable(ranks) {
-        let n = parameter.var().elem_count();
-        let zeros = (sparsity * n as f64).round() as usize;
-        first.insert(name, Mask::from_fn(parameter.var().dims(), |i| i >= zeros)?);
+    for (name, dims) in weights {
+        let zeros = (sparsity * dims.iter().product::<usize>() as f64).round() as usize;
+        first.insert(name, Mask::from_fn(dims, |i| i >= zeros)?);
     }
     Ok(random_like(&first, SEED))
 }

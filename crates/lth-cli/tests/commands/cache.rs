@@ -69,6 +69,12 @@ fn decoded_pictures_stay_below_the_limit() -> Result {
         Ok(paths.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum())
     };
     assert_eq!(of_pictures()?, 0);
+    // Nor does what a killed run left of them stay where there is no room.
+    let locks = files(&folder.path().join("cache/pictures"))?;
+    let lock = locks.iter().find(|path| path.extension().is_some_and(|end| end == "lock")).ok_or("no lock")?;
+    std::fs::write(lock.with_extension("partial"), [0; 5000])?;
+    check(&fetch("100 KiB")?, 3, "but LTH_CACHE_LIMIT is 100.0 KiB");
+    assert_eq!(of_pictures()?, 0);
     check(&fetch("many")?, 2, "LTH_CACHE_LIMIT is `many`, expected a number with a unit");
     check(&fetch("100 MB")?, 0, "24 pictures");
     // What is said to be needed is what is written, or a little more.

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::cost::Pass;
 use super::flat;
 use super::geometry::Geometry;
-use super::kernel::table::{DotsFn, Kernels, Number};
-use super::kernel::tile::{DOT_COLUMNS, DOT_ROWS};
+use super::kernel::table::Number;
+use super::kernel::tile::{DOT_FILTERS, DOT_POSITIONS};
 use super::scratch::{Shared, for_each_task, with_buffers};
 
 /// Filters of one task: a multiple of those that a kernel goes through together.
-const ROW_RANGE: usize = 4 * DOT_ROWS;
+const ROW_RANGE: usize = 4 * DOT_FILTERS;
 
 /// Numbers of a filter that all positions read before the next ones: those of a few filters stay in L1.
 const DEPTH_CHUNK: usize = 1024;
@@ -100,12 +100,12 @@ fn products<T: Number>(g: &Geometry, weight: &[T], gathered: &[T], out: &mut [Ma
         let rows = range * ROW_RANGE..((range + 1) * ROW_RANGE).min(g.out_per_group());
         // Stays 0 while the sums are finite.
         let mut probe = T::default();
-        for row in rows.clone().step_by(DOT_ROWS) {
+        for row in rows.clone().step_by(DOT_FILTERS) {
             // Past the last filter or position the last one is taken once more.
             let filter =
                 |k: usize| &weight[(group * g.out_per_group() + (row + k).min(rows.end - 1)) * depth..][..depth];
-            let filters: [&[T]; DOT_ROWS] = std::array::from_fn(filter);
-            let mut sums = [[T::default(); DOT_ROWS]; POSITIONS + DOT_COLUMNS - 1];
+            let filters: [&[T]; DOT_FILTERS] = std::array::from_fn(filter);
+            let mut sums = [[T::default(); DOT_FILTERS]; POSITIONS + DOT_POSITIONS - 1];
             for from in (0..depth).step_by(DEPTH_CHUNK) {
                 let len = DEPTH_CHUNK.min(depth - from);
                 let mut first = 0;
@@ -137,12 +137,4 @@ fn products<T: Number>(g: &Geometry, weight: &[T], gathered: &[T], out: &mut [Ma
         }
     });
     is_finite.into_inner()
-}
-
-impl<T> Kernels<T> {
-    /// The kernel for so many positions that are left, or for the most it has; how many that are.
-    fn dots(&self, n_positions: usize) -> (usize, DotsFn<T>) {
-        let fits = self.dots.iter().position(|(width, _)| *width >= n_positions);
-        self.dots[fits.unwrap_or(self.dots.len() - 1)]
-    }
 }

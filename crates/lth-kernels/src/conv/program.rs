@@ -15,14 +15,14 @@ use super::kernel::tile::BLOCK;
 use super::lattice::{Class, Grid, classes};
 
 /// Density from which a chunk is read so often that all of it has to stay in the L1 cache.
-pub(crate) const DENSE: f64 = 0.25;
+pub(crate) const HIGH_DENSITY: f64 = 0.25;
 
 /// Bytes of panel that a chunk's tile may touch: about the L1 cache. Measured with AVX-512 (48 KB): 40, 64 and 96 KB
 /// differ by less than 5 % at density 0.1; below it, fewer and longer chunks win. From a quarter on 40 KB take 0.8 to 1.0 of the
 /// time of 64.
 fn l1_bytes(set: InstructionSet, density: f64) -> usize {
     match set {
-        InstructionSet::Avx512 if density < DENSE => 64 << 10,
+        InstructionSet::Avx512 if density < HIGH_DENSITY => 64 << 10,
         InstructionSet::Avx512 => 40 << 10,
         _ => 24 << 10,
     }

@@ -15,7 +15,7 @@ use super::geometry::{Direction, Map};
 use super::kernel::table::{Number, ProgramKind, SparseDotFn, SparseFn};
 use super::kernel::tile::{Pitch, SparseTile};
 use super::mend;
-use super::program::{ClassProgram, DENSE, PANEL_BYTES, Program};
+use super::program::{ClassProgram, HIGH_DENSITY, PANEL_BYTES, Program};
 use super::scratch::{Shared, copy, for_each_task, with_buffers};
 use crate::layout::Layout;
 use crate::parallel::all_written;
@@ -477,7 +477,7 @@ impl<'a, T: Number> Pass<'a, T> {
         };
         // Sums of a few vectors that are taken up again lie better one after the other than a channel apart.
         let n_weights = map.geometry.weights_per_group() * map.geometry.groups;
-        let is_dense = self.program.positions.len() as f64 >= DENSE * n_weights as f64;
+        let is_dense = self.program.positions.len() as f64 >= HIGH_DENSITY * n_weights as f64;
         let is_scattered = (self.program.kind == ProgramKind::Blocks || is_dense) && tiling.n_chunks > 1;
         let is_whole_row = len == self.width && n_rows == tiling.tile[0] && !is_scattered;
         let is_whole = |tile: usize| is_whole_row && (tile + 1) * tiling.tile[1] <= grid.size[1];

@@ -41,7 +41,7 @@ pub(crate) fn unfold<T: Number>(g: &Geometry, x: &[T], columns: &mut [T]) {
     // A number takes as long as some multiplications.
     let work = 8 * columns.len();
     let n_rows = g.in_channels * g.n_taps();
-    let rows_per_task = n_rows.div_ceil(MAX_TASKS);
+    let rows_per_task = n_rows.div_ceil(MAX_TASKS).max(1);
     let out = Shared::new(columns);
     for_each_task(n_rows.div_ceil(rows_per_task), work, |task| {
         for row in task * rows_per_task..((task + 1) * rows_per_task).min(n_rows) {

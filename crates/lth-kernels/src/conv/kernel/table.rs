@@ -5,7 +5,7 @@ use super::simd::arm::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::x86::{Ymm, Zmm};
 use super::simd::{Float, Lanes, Vector};
-use super::tile::{self, BLOCK, DOT_COLUMNS, DOT_ROWS, DenseTile, SparseTile};
+use super::tile::{self, BLOCK, DOT_FILTERS, DOT_POSITIONS, DenseTile, SparseTile};
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use crate::dispatch::{self, Isa};
 use crate::forced::Forced;
@@ -73,7 +73,8 @@ pub(crate) type DenseFn<T> = unsafe fn(&DenseTile<'_, T>) -> bool;
 pub(crate) type TransposeFn<T> = unsafe fn([*const T; 4], usize, *mut T, usize);
 pub(crate) type SparseFn<T> = unsafe fn(&SparseTile<T>, *const T, *mut T, bool);
 pub(crate) type SparseDotFn<T> = unsafe fn(&SparseTile<T>, *const T, *mut T);
-pub(crate) type DotsFn<T> = unsafe fn([*const T; DOT_ROWS], [*const T; DOT_COLUMNS], usize, &mut [[T; DOT_ROWS]]);
+pub(crate) type DotsFn<T> =
+    unsafe fn([*const T; DOT_FILTERS], [*const T; DOT_POSITIONS], usize, &mut [[T; DOT_FILTERS]]);
 
 /// Rows of a dense tile, at most.
 pub(crate) const MAX_ROWS: usize = 6;
@@ -105,6 +106,12 @@ impl<T> Kernels<T> {
             ProgramKind::Rows => self.sparse.iter().map(|(shape, ..)| *shape).collect(),
             ProgramKind::Blocks => self.blocks.iter().map(|(shape, _)| *shape).collect(),
         }
+    }
+
+    /// The kernel of dot products for so many positions that are left, or for the most that it has; how many that are.
+    pub(crate) fn dots(&self, n_positions: usize) -> (usize, DotsFn<T>) {
+        let fits = self.dots.iter().position(|(width, _)| *width >= n_positions);
+        self.dots[fits.unwrap_or(self.dots.len() - 1)]
     }
 
     /// What multiplies and what sums, of a kind of lists; for blocks there is no sum of its own.
@@ -161,7 +168,7 @@ impl Number for f32 {
 
 macro_rules! kernels {
     ($name:ident, $set:ident, $vector:ty, $t:ty, [$($feature:literal),*], dense [$($nv:literal),*],
-     positions [$($np:literal),*], dots $dots:literal,
+     positions [$($np:literal),*], chains $dot_chains:literal,
      sparse [$(($r:literal, $l:literal, $chains:literal)),*], cut [$(($cr:literal, $cl:literal, $cu:literal)),*],
      blocks [$(($br:literal, $bl:literal)),*]) => {
         mod $name {
@@ -180,9 +187,9 @@ macro_rules! kernels {
                 unsafe { tile::transpose::<$vector>(rows, len, to, width) }
             }
             $(#[target_feature(enable = $feature)])*
-            unsafe fn few<const NP: usize>(
-                filters: [*const $t; DOT_ROWS], columns: [*const $t; DOT_COLUMNS], len: usize,
-                sums: &mut [[$t; DOT_ROWS]],
+            unsafe fn dots<const NP: usize>(
+                filters: [*const $t; DOT_FILTERS], columns: [*const $t; DOT_POSITIONS], len: usize,
+                sums: &mut [[$t; DOT_FILTERS]],
             ) {
                 // SAFETY: see above.
                 unsafe { tile::dots::<$vector, NP>(filters, columns, len, sums) }
@@ -197,7 +204,7 @@ macro_rules! kernels {
             $(#[target_feature(enable = $feature)])*
             unsafe fn dot<const R: usize, const L: usize>(tile: &SparseTile<$t>, grad: *const $t, sums: *mut $t) {
                 // SAFETY: see above.
-                unsafe { tile::sparse_dot::<$vector, R, L, $dots>(tile, grad, sums) }
+                unsafe { tile::sparse_dot::<$vector, R, L, $dot_chains>(tile, grad, sums) }
             }
             $(#[target_feature(enable = $feature)])*
             unsafe fn sparse_cut<const R: usize, const L: usize, const U: usize>(
@@ -211,7 +218,7 @@ macro_rules! kernels {
                 tile: &SparseTile<$t>, grad: *const $t, sums: *mut $t,
             ) {
                 // SAFETY: see above.
-                unsafe { tile::sparse_dot_cut::<$vector, R, L, U, $dots>(tile, grad, sums) }
+                unsafe { tile::sparse_dot_cut::<$vector, R, L, U, $dot_chains>(tile, grad, sums) }
             }
 
             $(#[target_feature(enable = $feature)])*
@@ -227,7 +234,7 @@ macro_rules! kernels {
                 lanes: <$vector as Vector>::LANES,
                 dense: &[$([dense::<1, $nv>, dense::<2, $nv>, dense::<3, $nv>, dense::<4, $nv>, dense::<5, $nv>, dense::<6, $nv>]),*],
                 transpose,
-                dots: &[$(($np, few::<$np>)),*],
+                dots: &[$(($np, dots::<$np>)),*],
                 sparse: &[
                     $((TileShape { rows: $r, vectors: $l, cut_unit: 0 }, sparse::<$r, $l, $chains>, dot::<$r, $l>),)*
                     $((TileShape { rows: $cr, vectors: $cl, cut_unit: $cu }, sparse_cut::<$cr, $cl, $cu>, dot_cut::<$cr, $cl, $cu>),)*
@@ -238,23 +245,23 @@ macro_rules! kernels {
     };
 }
 
-kernels!(portable_f32, Portable, Lanes<f32, 8>, f32, [], dense [1], positions [1, 2], dots 4,
+kernels!(portable_f32, Portable, Lanes<f32, 8>, f32, [], dense [1], positions [1, 2], chains 4,
     sparse [(2, 2, 1), (1, 4, 1), (1, 2, 1), (1, 1, 2)], cut [(2, 2, 1)],
     blocks [(1, 2), (1, 1)]);
-kernels!(portable_f64, Portable, Lanes<f64, 4>, f64, [], dense [1], positions [1, 2], dots 4,
+kernels!(portable_f64, Portable, Lanes<f64, 4>, f64, [], dense [1], positions [1, 2], chains 4,
     sparse [(2, 2, 1), (1, 4, 1), (1, 2, 1), (1, 1, 2)], cut [(2, 2, 1)],
     blocks [(1, 2), (1, 1)]);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx2, Avx2, Ymm, f32, ["avx2", "fma"], dense [1, 2], positions [1, 2], dots 4,
+kernels!(avx2, Avx2, Ymm, f32, ["avx2", "fma"], dense [1, 2], positions [1, 2], chains 4,
     sparse [(2, 4, 1), (1, 8, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)], cut [(2, 4, 2), (2, 2, 1)],
     blocks [(1, 2), (2, 1), (1, 1)]);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx512, Avx512, Zmm, f32, ["avx512f", "avx512dq", "avx2", "fma"], dense [1, 2, 4], positions [1, 2, 4, 6], dots 4,
+kernels!(avx512, Avx512, Zmm, f32, ["avx512f", "avx512dq", "avx2", "fma"], dense [1, 2, 4], positions [1, 2, 4, 6], chains 4,
     sparse [(4, 4, 1), (2, 8, 1), (1, 16, 1), (1, 9, 1), (1, 8, 1), (1, 5, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)],
     cut [(4, 4, 1), (2, 8, 4), (2, 4, 2), (2, 2, 1)],
     blocks [(2, 2), (1, 4), (1, 2), (1, 1)]);
 #[cfg(target_arch = "aarch64")]
-kernels!(neon, Neon, Neon, f32, ["neon"], dense [1, 2, 4], positions [1, 2, 4, 6], dots 4,
+kernels!(neon, Neon, Neon, f32, ["neon"], dense [1, 2, 4], positions [1, 2, 4, 6], chains 4,
     sparse [(4, 4, 1), (2, 8, 1), (1, 16, 1), (1, 9, 1), (1, 8, 1), (1, 5, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)],
     cut [(4, 4, 1), (2, 8, 4), (2, 4, 2), (2, 2, 1)],
     blocks [(2, 2), (1, 4), (1, 2), (1, 1)]);

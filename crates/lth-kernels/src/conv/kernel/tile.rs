@@ -87,8 +87,8 @@ pub(crate) unsafe fn dense<V: Vector, const MR: usize, const NV: usize>(tile: &D
 }
 
 /// Filters of [`dots`], and positions at most.
-pub(crate) const DOT_ROWS: usize = 4;
-pub(crate) const DOT_COLUMNS: usize = 6;
+pub(crate) const DOT_FILTERS: usize = 4;
+pub(crate) const DOT_POSITIONS: usize = 6;
 
 /// `sums[p][f] += Σ_k filters[f][k] · columns[p][k]` over `len` numbers, for the first `NP` columns.
 ///
@@ -96,20 +96,20 @@ pub(crate) const DOT_COLUMNS: usize = 6;
 /// As [`dense`]; filters and the first `NP` columns have `len` numbers.
 #[inline(always)]
 pub(crate) unsafe fn dots<V: Vector, const NP: usize>(
-    filters: [*const V::Elem; DOT_ROWS],
-    columns: [*const V::Elem; DOT_COLUMNS],
+    filters: [*const V::Elem; DOT_FILTERS],
+    columns: [*const V::Elem; DOT_POSITIONS],
     len: usize,
-    sums: &mut [[V::Elem; DOT_ROWS]],
+    sums: &mut [[V::Elem; DOT_FILTERS]],
 ) {
     // SAFETY: the caller's promise covers each address computed here.
     unsafe {
-        let mut acc = [[V::zero(); DOT_ROWS]; NP];
+        let mut acc = [[V::zero(); DOT_FILTERS]; NP];
         let mut k = 0;
         while k + V::LANES <= len {
             let w = filters.map(|filter| V::load(filter.add(k)));
             for p in 0..NP {
                 let x = V::load(columns[p].add(k));
-                for f in 0..DOT_ROWS {
+                for f in 0..DOT_FILTERS {
                     acc[p][f] = w[f].fma(x, acc[p][f]);
                 }
             }
@@ -122,7 +122,7 @@ pub(crate) unsafe fn dots<V: Vector, const NP: usize>(
         }
         while k < len {
             for p in 0..NP {
-                for f in 0..DOT_ROWS {
+                for f in 0..DOT_FILTERS {
                     sums[p][f] += *filters[f].add(k) * *columns[p].add(k);
                 }
             }

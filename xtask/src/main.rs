@@ -8,6 +8,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Feature maps lie as vectors want them.
+#[global_allocator]
+static ALLOCATOR: lth_kernels::Allocator = lth_kernels::Allocator;
+
 /// Find, test and keep lottery tickets.
 ///
 /// Results go to standard output, progress and logs to standard error. Exit codes: 0 done; trying again

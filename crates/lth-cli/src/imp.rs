@@ -172,7 +172,7 @@ impl Common {
             console.line(format!("{} fits", plan.fits.len()));
             return console.finish();
         }
-        system::set_threads(options.threads)?;
+        system::prepare(options.threads)?;
         let existing = if options.force { Existing::Replace } else { Existing::Refuse };
         let mut dir = experiment.open_dir(&out, existing).map_err(|error| match error {
             lth_experiment::Error::Runs(error) => out_failure(error, options.force),

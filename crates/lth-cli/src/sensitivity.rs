@@ -121,7 +121,7 @@ pub(crate) fn run(options: &Options) -> Result {
     if let Some(source) = options.data.source() {
         subject.data.source = source;
     }
-    system::set_threads(options.threads)?;
+    system::prepare(options.threads)?;
     let network = subject.network()?;
     let parameters = network.parameters();
     let output = subject.spec.output_weight();

@@ -11,6 +11,16 @@ pub fn n_cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// Prepares the process for networks: the pool that everything computes in, and feature maps, which are freed and wanted again
+/// at every step, stay in its memory. Comes before anything large is allocated.
+///
+/// # Errors
+/// As [`set_threads`].
+pub fn prepare(n_threads: Option<u32>) -> Result {
+    lth_kernels::keep_freed_memory();
+    set_threads(n_threads)
+}
+
 /// Makes the pool that everything computes in.
 ///
 /// # Errors

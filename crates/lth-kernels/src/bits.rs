@@ -41,6 +41,28 @@ multiversion! {
 
 /// A bit for each of up to 64 bytes.
 pub(crate) fn packed(bytes: &[u8]) -> u64 {
+    if let Ok(bytes) = bytes.try_into() {
+        return whole_word(bytes);
+    }
+    let mut last = [0; WORD];
+    last[..bytes.len()].copy_from_slice(bytes);
+    whole_word(&last)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn whole_word(bytes: &[u8; WORD]) -> u64 {
+    use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_setzero_si128};
+    let zeros = bytes.as_chunks::<16>().0.iter().enumerate().fold(0, |word, (at, bytes)| {
+        // SAFETY: every processor of this architecture has SSE2, and 16 bytes are read, as many as there are.
+        let zeros =
+            unsafe { _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128(bytes.as_ptr().cast()), _mm_setzero_si128())) };
+        word | (zeros as u64) << (16 * at)
+    });
+    !zeros
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn whole_word(bytes: &[u8; WORD]) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     let eight = |bytes: [u8; 8]| {
         let bytes = u64::from_le_bytes(bytes);
@@ -48,14 +70,7 @@ pub(crate) fn packed(bytes: &[u8]) -> u64 {
         let high = (bytes | ((bytes & LOW) + LOW)) & !LOW;
         (high >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
     };
-    let (eights, rest) = bytes.as_chunks::<8>();
-    let mut word = eights.iter().enumerate().fold(0, |word, (at, bytes)| word | eight(*bytes) << (8 * at));
-    if !rest.is_empty() {
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        word |= eight(last) << (8 * eights.len());
-    }
-    word
+    bytes.as_chunks::<8>().0.iter().enumerate().fold(0, |word, (at, bytes)| word | eight(*bytes) << (8 * at))
 }
 
 /// A byte for each of eight bits.

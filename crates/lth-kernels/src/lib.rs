@@ -111,7 +111,7 @@ pub use error::Error;
 pub use layout::{Layout, to_layout};
 pub use linear::linear;
 pub use loss::{cross_entropy, smoothed_cross_entropy};
-pub use memory::keep_freed_memory;
+pub use memory::{Allocator, keep_freed_memory};
 pub use norm::{BatchNormParams, BatchStatistics, batch_norm_eval, batch_norm_train, batch_norm_train_max_pool};
 pub use parallel::in_pool;
 pub use pattern::Pattern;

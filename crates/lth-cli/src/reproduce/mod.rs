@@ -48,9 +48,7 @@ pub(crate) fn run(options: &Options, shard: Option<Shard>) -> Result {
     let plan = shard.map_or_else(|| plan.clone(), |shard| shard.plan(&plan));
     let out = work::folder(out, shard)?;
     let console = Console::new(options.json);
-    // Feature maps are freed and wanted again at every step.
-    lth_kernels::keep_freed_memory();
-    system::set_threads(options.threads)?;
+    system::prepare(options.threads)?;
 
     let record = ExperimentRecord { name: plan.name.clone(), identity, config: plan.config.clone() };
     let existing = if options.force { lth_runs::Existing::Replace } else { lth_runs::Existing::Refuse };

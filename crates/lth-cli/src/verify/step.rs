@@ -33,7 +33,7 @@ struct Found {
 pub(super) fn verify(file: &Path, options: &Options, console: &Console) -> Result {
     interrupted();
     // Reading a ticket computes already.
-    system::set_threads(options.threads)?;
+    system::prepare(options.threads)?;
     let Found { path, folder, address, record, recorded } = find(file)?;
     let root = folder.path().to_path_buf();
     let checked = |what: &str, value: String| console.line(format!("{what:10} {value}"));

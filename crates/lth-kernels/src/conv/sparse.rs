@@ -30,8 +30,10 @@ const LINE: usize = 64;
 const READS: usize = 16;
 /// Numbers that one task copies.
 const COPIED: usize = 1 << 15;
-/// Weights whose values one task fetches, or whose gradients it clears.
+/// Weights whose values one task fetches.
 const FETCH: usize = 1 << 14;
+/// Multiplications that take as long as it does to add up an entry's sums and to write what comes out.
+const ENTRY_WORK: usize = 64;
 
 /// The forward pass or the input gradient (whichever the program is of): writes all of `target`. Whether all kept weights
 /// are finite comes back: one that is not makes NaN of the zeros of padding.
@@ -146,30 +148,30 @@ fn with_dots<T: Number>(program: &Program, grad: &mut [MaybeUninit<T>], dot: imp
     let (map, lanes) = (&program.map, T::kernels().lanes);
     let g = &map.geometry;
     assert_eq!(grad.len(), g.out_channels * g.in_per_group() * g.n_taps());
-    let n_elements = grad.len();
+    let (n_elements, n_entries) = (grad.len(), program.positions.len());
     let grad = Shared::of_uninit(grad);
-    for_each_task(n_elements.div_ceil(FETCH), n_elements, |task| {
-        let len = FETCH.min(n_elements - task * FETCH);
-        // SAFETY: a part of the gradient; zero bytes are the number zero.
-        unsafe { grad.at(task * FETCH).write_bytes(0, len) };
-    });
     let n_sums: usize = program.classes.iter().map(|class| class.offsets.len() * class.n_sums(map, lanes)).sum();
     let is_finite = AtomicBool::new(true);
     with_buffers::<T, _>(n_sums, 0, |sums, _| {
         dot(Shared::new(sums));
-        let mut sums = &*sums;
-        for class in &program.classes {
-            let (n_entries, n_sums) = (class.offsets.len(), class.n_sums(map, lanes));
-            let of_class;
-            (of_class, sums) = sums.split_at(n_entries * n_sums);
-            let positions = &program.positions[class.first_entry..][..n_entries];
-            // Some rows of a task, chunk by chunk as they are listed: what they write lies close together, too.
-            let n_blocks = map.rows.div_ceil(ROW_BLOCK);
-            for_each_task(n_blocks * g.groups, n_entries, |task| {
-                let (group, block) = (task / n_blocks, task % n_blocks);
-                let rows = block * ROW_BLOCK..((block + 1) * ROW_BLOCK).min(map.rows);
-                // Stays 0 while the sums are finite.
-                let mut probe = T::default();
+        let sums = &*sums;
+        // Some rows of a task: what they write lies close together, and is in the cache since it was cleared.
+        let n_blocks = map.rows.div_ceil(ROW_BLOCK);
+        for_each_task(n_blocks * g.groups, n_elements + ENTRY_WORK * n_entries, |task| {
+            let (group, block) = (task / n_blocks, task % n_blocks);
+            let rows = block * ROW_BLOCK..((block + 1) * ROW_BLOCK).min(map.rows);
+            for weights in weights_of_rows(map, group, &rows) {
+                // SAFETY: weights of this task's rows alone, inside the gradient; zero bytes are the number zero.
+                unsafe { grad.at(weights.start).write_bytes(0, weights.len()) };
+            }
+            // Stays 0 while the sums are finite.
+            let mut probe = T::default();
+            let mut rest = sums;
+            for class in &program.classes {
+                let (n_entries, n_sums) = (class.offsets.len(), class.n_sums(map, lanes));
+                let of_class;
+                (of_class, rest) = rest.split_at(n_entries * n_sums);
+                let positions = &program.positions[class.first_entry..][..n_entries];
                 for chunk in 0..class.tiling.n_chunks {
                     for entry in class.entries(map, group, chunk, &rows) {
                         let of_parts = (0..n_sums).map(|part| of_class[part * n_entries + entry]);
@@ -179,13 +181,25 @@ fn with_dots<T: Number>(program: &Program, grad: &mut [MaybeUninit<T>], dot: imp
                         probe += sum * T::default();
                     }
                 }
-                if probe != T::default() {
-                    is_finite.store(false, Ordering::Relaxed);
-                }
-            });
-        }
+            }
+            if probe != T::default() {
+                is_finite.store(false, Ordering::Relaxed);
+            }
+        });
     });
     is_finite.into_inner()
+}
+
+/// Where in the weight that of some of a group's rows lies.
+fn weights_of_rows(map: &Map, group: usize, rows: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let n_taps = map.geometry.n_taps();
+    // Stretches of the weight, how far apart they begin, and how much of each is of one row.
+    let (n, pitch, row) = match map.direction {
+        Direction::Forward => (1, map.rows * map.depth * n_taps, map.depth * n_taps),
+        Direction::InputGradient => (map.depth, map.rows * n_taps, n_taps),
+    };
+    let (start, len) = (group * n * pitch + rows.start * row, rows.len() * row);
+    (0..n).map(move |stretch| start + stretch * pitch..start + stretch * pitch + len)
 }
 
 /// Sums of kept weights times what they read.

@@ -120,8 +120,11 @@ pub(crate) mod tests {
     /// machines that a test rarely sees: so what the sources enable is held against what [`detect`] asks for.
     #[test]
     fn every_feature_that_something_is_compiled_for_is_asked_for() {
-        let sources =
-            [("dispatch.rs", include_str!("dispatch.rs")), ("table.rs", include_str!("conv/kernel/table.rs"))];
+        let sources = [
+            ("dispatch.rs", include_str!("dispatch.rs")),
+            ("table.rs", include_str!("conv/kernel/table.rs")),
+            ("compress.rs", include_str!("optim/compress.rs")),
+        ];
         let code = |file: &'static str| file.split("#[cfg(test)]\npub(crate) mod tests").next().unwrap();
         let asked: Vec<&str> =
             code(sources[0].1).split("has!(\"").skip(1).map(|s| s.split('"').next().unwrap()).collect();
@@ -140,8 +143,8 @@ pub(crate) mod tests {
                 }
             }
         }
-        // Two of `multiversion`, and the tables of AVX2, AVX-512 and NEON.
-        assert_eq!(n_enabled, 2 + 6 + 2 + 4 + 1);
+        // Two of `multiversion`, the tables of AVX2, AVX-512 and NEON, and what moves kept values together.
+        assert_eq!(n_enabled, 2 + 6 + 2 + 4 + 1 + 3);
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Work in pieces that depend on sizes only, and buffers that several pieces write to.
 
 use crate::forced::Forced;
-use rayon::prelude::*;
+use rayon::Yield;
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Elements below which waking a thread costs more than it saves: 64 Ki elements are some 20 µs.
 const ALONE: usize = 1 << 16;
@@ -22,12 +25,83 @@ pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| forced.run(work))
 }
 
+/// How long a thread looks for more work before it goes to sleep. Waking it takes some 50 µs, as long as many an operator,
+/// and a pass has a hundred of them; between two there is less than this.
+const AWAKE: Duration = Duration::from_micros(200);
+
+/// Looks that a thread takes before it lets others have the core, if any want it.
+const LOOKS: u32 = 64;
+
 /// Runs `task` for 0 to `n`, on rayon's threads if the `work` (elements touched) is worth it.
 pub(crate) fn for_each(n: usize, work: usize, task: impl Fn(usize) + Sync + Send) {
-    if n <= 1 || work < ALONE || rayon::current_num_threads() == 1 {
+    if n <= 1 || work < ALONE {
         (0..n).for_each(task);
     } else {
-        (0..n).into_par_iter().for_each(task);
+        on_all_threads(n, task);
+    }
+}
+
+/// Runs `task` for 0 to `n` on rayon's threads: each takes the next as it comes.
+pub(crate) fn on_all_threads(n: usize, task: impl Fn(usize) + Sync + Send) {
+    let n_others = rayon::current_num_threads().min(n).saturating_sub(1);
+    if n_others == 0 {
+        return (0..n).for_each(task);
+    }
+    let (next, n_busy) = (AtomicUsize::new(0), AtomicUsize::new(n_others));
+    let take = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= n {
+                return;
+            }
+            task(at);
+        }
+    };
+    rayon::scope(|scope| {
+        for _ in 0..n_others {
+            scope.spawn(|_| {
+                take();
+                n_busy.fetch_sub(1, Ordering::Release);
+                stay_awake();
+            });
+        }
+        take();
+        // The others are about to end: rayon would soon put this thread to sleep.
+        look_for_work(|| n_busy.load(Ordering::Acquire) == 0);
+    });
+}
+
+/// Has this thread of rayon's look for work for a while before it sleeps.
+fn stay_awake() {
+    thread_local! {
+        static IS_AWAKE: Cell<bool> = const { Cell::new(false) };
+    }
+    let Some(this) = rayon::current_thread_index().filter(|_| !IS_AWAKE.get()) else { return };
+    rayon::spawn(move || {
+        // Another thread, which waits for something, has taken it: that one has work.
+        if rayon::current_thread_index() == Some(this) && !IS_AWAKE.replace(true) {
+            look_for_work(|| false);
+            IS_AWAKE.set(false);
+        }
+    });
+}
+
+/// Does what other threads have to give, until `is_enough` or there has been nothing for as long as [`AWAKE`].
+fn look_for_work(is_enough: impl Fn() -> bool) {
+    let mut idle_since = Instant::now();
+    let mut n_looks = 0u32;
+    while !is_enough() && idle_since.elapsed() < AWAKE {
+        match rayon::yield_now() {
+            Some(Yield::Executed) => idle_since = Instant::now(),
+            _ => {
+                n_looks = n_looks.wrapping_add(1);
+                if n_looks.is_multiple_of(LOOKS) {
+                    std::thread::yield_now();
+                } else {
+                    std::hint::spin_loop();
+                }
+            }
+        }
     }
 }
 
@@ -124,6 +198,44 @@ mod tests {
             });
             assert!(seen.iter().all(|n| n.load(Relaxed) == 1), "length {len}");
         }
+    }
+
+    fn pool(n_threads: usize) -> rayon::ThreadPool {
+        rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads")
+    }
+
+    /// From outside, from one of its threads, from two at once, and inside itself.
+    #[test]
+    fn every_task_is_done_once_on_any_number_of_threads() {
+        let counts = |n: usize| -> Vec<AtomicUsize> { (0..n).map(|_| AtomicUsize::new(0)).collect() };
+        let all_once = |seen: &[AtomicUsize]| seen.iter().all(|n| n.load(Relaxed) == 1);
+        for n_threads in [1, 2, 3, 8] {
+            let pool = pool(n_threads);
+            for n in [1, 2, 7, 100] {
+                let seen = counts(n * n);
+                let rows =
+                    || on_all_threads(n, |row| on_all_threads(n, |at| _ = seen[row * n + at].fetch_add(1, Relaxed)));
+                pool.install(rows);
+                assert!(all_once(&seen), "{n} on {n_threads}");
+                let (one, other) = (counts(n), counts(n));
+                let run = |seen: &[AtomicUsize]| on_all_threads(n, |at| _ = seen[at].fetch_add(1, Relaxed));
+                pool.install(|| rayon::join(|| run(&one), || run(&other)));
+                assert!(all_once(&one) && all_once(&other), "{n} on {n_threads}");
+            }
+        }
+        let seen = counts(100);
+        on_all_threads(100, |at| _ = seen[at].fetch_add(1, Relaxed));
+        assert!(all_once(&seen));
+    }
+
+    #[test]
+    fn a_panic_comes_to_who_asked_and_the_threads_go_on() {
+        let pool = pool(3);
+        let broken = || pool.install(|| on_all_threads(50, |at| assert!(at != 17, "seventeen")));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(broken)).is_err());
+        let n = AtomicUsize::new(0);
+        pool.install(|| on_all_threads(50, |_| _ = n.fetch_add(1, Relaxed)));
+        assert_eq!(n.into_inner(), 50);
     }
 
     #[test]

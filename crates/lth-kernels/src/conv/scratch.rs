@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::conv::kernel::simd::Float;
+use crate::parallel::on_all_threads;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -143,11 +144,10 @@ pub(crate) unsafe fn copy<T: Float>(from: *const T, to: *mut T, len: usize) {
 
 /// Runs `task` for 0..n: in parallel if the multiplications in all are worth the hand-off to other threads.
 pub(crate) fn for_each_task(n: usize, work: usize, task: impl Fn(usize) + Send + Sync) {
-    use rayon::prelude::*;
     if n < 2 || work < 1 << 18 {
         (0..n).for_each(task);
     } else {
-        (0..n).into_par_iter().with_max_len(1).for_each(task);
+        on_all_threads(n, task);
     }
 }
 

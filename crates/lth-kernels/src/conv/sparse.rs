@@ -9,8 +9,6 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rayon::prelude::*;
-
 use super::geometry::{Direction, Map};
 use super::kernel::table::{Number, ProgramKind, SparseDotFn, SparseFn};
 use super::kernel::tile::{Pitch, SparseTile};
@@ -18,7 +16,7 @@ use super::mend;
 use super::program::{ClassProgram, HIGH_DENSITY, PANEL_BYTES, Program};
 use super::scratch::{Shared, copy, for_each_task, with_buffers};
 use crate::layout::Layout;
-use crate::parallel::all_written;
+use crate::parallel::{Shared as Parts, all_written, for_each};
 
 /// Bytes of sums or of factors that one task may go through before it comes to the next tile.
 const SUMS_BYTES: usize = 512 << 10;
@@ -132,14 +130,14 @@ fn lengths(map: &Map) -> [usize; 2] {
 
 fn fetch<T: Number>(positions: &[u32], weight: &[T], values: &mut [T]) {
     assert_eq!(values.len(), positions.len());
-    let fetch = |(values, positions): (&mut [T], &[u32])| {
-        values.iter_mut().zip(positions).for_each(|(value, &position)| *value = weight[position as usize]);
-    };
-    if values.len() <= FETCH {
-        fetch((values, positions));
-    } else {
-        values.par_chunks_mut(FETCH).zip(positions.par_chunks(FETCH)).for_each(fetch);
-    }
+    let len = values.len();
+    let values = Parts::new(values);
+    for_each_task(len.div_ceil(FETCH), ENTRY_WORK * len, |task| {
+        let at = task * FETCH..len.min((task + 1) * FETCH);
+        // SAFETY: the ranges are disjoint.
+        let values = unsafe { values.part(at.clone()) };
+        values.iter_mut().zip(&positions[at]).for_each(|(value, &position)| *value = weight[position as usize]);
+    });
 }
 
 /// Runs `dot`, which sums for each entry over some parts of the work, and writes all of the weight's gradient: the sums of
@@ -230,7 +228,12 @@ fn run<T: Number>(program: &Program, source: &[T], products: Option<Products<'_,
         return run_classes(program, source, products, dots);
     }
     with_buffers::<T, _>(source.len(), 0, |aligned, _| {
-        aligned.par_chunks_mut(COPIED).zip(source.par_chunks(COPIED)).for_each(|(to, from)| to.copy_from_slice(from));
+        let parts = Parts::new(aligned);
+        for_each(source.len().div_ceil(COPIED), source.len(), |piece| {
+            let at = piece * COPIED..source.len().min((piece + 1) * COPIED);
+            // SAFETY: the ranges are disjoint.
+            unsafe { parts.part(at.clone()) }.copy_from_slice(&source[at]);
+        });
         run_classes(program, aligned, products, dots);
     });
 }

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
+use super::compress::{compress, expand};
 use crate::bits::{WORD, count, pack, packed};
 use crate::error::{expect_dtype, expect_shape};
 use crate::parallel::{PIECE, Shared, for_ranges};
@@ -93,7 +94,7 @@ impl KeptPlaces {
             for_ranges(dense.len(), |at| {
                 // SAFETY: the kept values of disjoint ranges.
                 let kept = unsafe { shared.part(self.range(at.start)) };
-                gather(self.words_of(at.start), &dense[at], kept);
+                compress(self.words_of(at.start), &dense[at], kept);
             });
             tensor(kept, &[self.n_kept()])
         }))
@@ -111,7 +112,7 @@ impl KeptPlaces {
             for_ranges(len, |at| {
                 // SAFETY: the ranges are disjoint.
                 let dense = unsafe { shared.part(at.clone()) };
-                scatter(self.words_of(at.start), &kept[self.range(at.start)], dense);
+                expand(self.words_of(at.start), &kept[self.range(at.start)], dense);
             });
             tensor(dense, &self.dims)
         }))
@@ -174,31 +175,5 @@ impl KeptPlaces {
     pub(super) fn words_of(&self, start: usize) -> &[u64] {
         let first = start / WORD;
         &self.words[first..self.words.len().min(first + PIECE / WORD)]
-    }
-}
-
-/// Copies the values that `words` keep to `kept`.
-pub(super) fn gather<T: Real>(words: &[u64], values: &[T], kept: &mut [T]) {
-    let mut n = 0;
-    for (word, values) in words.iter().zip(values.chunks(WORD)) {
-        let mut word = *word;
-        while word != 0 {
-            kept[n] = values[word.trailing_zeros() as usize];
-            word &= word - 1;
-            n += 1;
-        }
-    }
-}
-
-/// Writes `kept` to the places that `words` keep.
-pub(super) fn scatter<T: Real>(words: &[u64], kept: &[T], values: &mut [T]) {
-    let mut n = 0;
-    for (word, values) in words.iter().zip(values.chunks_mut(WORD)) {
-        let mut word = *word;
-        while word != 0 {
-            values[word.trailing_zeros() as usize] = kept[n];
-            word &= word - 1;
-            n += 1;
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! Optimiser steps over slices: one pass over memory.
 
-use super::kept::{KeptPlaces, gather, scatter};
+use super::KeptPlaces;
+use super::compress::{compress, expand};
 use super::{AdamStep, Decay, SgdStep};
 use crate::dispatch::multiversion;
 use crate::parallel::{Shared, for_ranges};
@@ -126,13 +127,12 @@ fn for_kept<T: Real, const N: usize>(
         for ((words, p), grad) in words.zip(p.chunks_mut(BLOCK)).zip(grad[at].chunks(BLOCK)) {
             let n_kept: usize = words.iter().map(|word| word.count_ones() as usize).sum();
             let (values, gradients) = (&mut values[..n_kept], &mut gradients[..n_kept]);
-            gather(words, p, values);
-            gather(words, grad, gradients);
+            compress(words, p, values);
+            compress(words, grad, gradients);
             // SAFETY: the averages of the kept values of disjoint ranges.
             let of_block = averages.each_ref().map(|average| unsafe { average.part(first..first + n_kept) });
             step(values, of_block, gradients);
-            p.fill(T::ZERO);
-            scatter(words, values, p);
+            expand(words, values, p);
             first += n_kept;
         }
     });

@@ -4,6 +4,7 @@
 //! gradient, momentum or weight decay would have made of them. Since averages are 0 there, those of the kept values alone
 //! say as much ([`KeptPlaces`], [`adam_step_kept`], [`sgd_step_kept`]): less memory, to the same bits.
 
+mod compress;
 mod kept;
 mod kernel;
 

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Elements below which waking a thread costs more than it saves: 64 Ki elements are some 20 µs.
@@ -15,14 +15,30 @@ const ALONE: usize = 1 << 16;
 /// Elements of one piece of an element-wise loop: large against a hand-off, small against a cache.
 pub(crate) const PIECE: usize = 1 << 14;
 
-/// Runs `work`, a series of operators, on one of rayon's threads.
+/// Runs `work`, a series of operators, on one of rayon's threads; where there is but one, on the caller's.
 ///
 /// Called from outside, every operator would wake rayon's threads and put its own to sleep until they are done; here that
 /// happens once. Results do not depend on it. [`backward`](crate::backward) and the networks of `lth-nn` do so
 /// themselves.
 pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     let forced = Forced::get();
-    rayon::scope(|_| forced.run(work))
+    if rayon::current_thread_index().is_some() || rayon::current_num_threads() == 1 {
+        return forced.run(work);
+    }
+    let is_done = AtomicBool::new(false);
+    let mut result = None;
+    rayon::in_place_scope(|scope| {
+        scope.spawn(|_| {
+            result = Some(forced.run(work));
+            is_done.store(true, Ordering::Release);
+            stay_awake();
+        });
+        look_for_work(|| is_done.load(Ordering::Acquire));
+    });
+    match result {
+        Some(result) => result,
+        None => unreachable!("a scope ends when its work has, or panics as that did"),
+    }
 }
 
 /// How long a thread looks for more work before it goes to sleep. Waking it takes some 50 µs, as long as many an operator,
@@ -86,7 +102,8 @@ fn stay_awake() {
     });
 }
 
-/// Does what other threads have to give, until `is_enough` or there has been nothing for as long as [`AWAKE`].
+/// Does what rayon's other threads have to give, if this is one of them, until `is_enough` or there has been nothing for as
+/// long as [`AWAKE`].
 fn look_for_work(is_enough: impl Fn() -> bool) {
     let mut idle_since = Instant::now();
     let mut n_looks = 0u32;

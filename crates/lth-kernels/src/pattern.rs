@@ -1,10 +1,10 @@
 //! Which weights of a layer are kept.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor};
-use rayon::prelude::*;
 
 use crate::bits::{count, pack, unpack};
 use crate::composed;
@@ -150,9 +150,13 @@ impl Pattern {
     /// `weight` with exact zeros at the pruned positions: itself if they are there already, as they are while a masked
     /// network trains (looking costs a quarter of copying).
     pub(crate) fn masked<'a, T: Float>(&self, weight: &'a [T]) -> Cow<'a, [T]> {
-        const PIECE: usize = 1 << 14;
-        let (values, bits) = (weight.par_chunks(PIECE), self.bits().par_chunks(PIECE));
-        if values.zip(bits).all(|(values, bits)| is_masked(values, bits)) {
+        let is_right = AtomicBool::new(true);
+        for_ranges(weight.len(), |at| {
+            if is_right.load(Ordering::Relaxed) && !is_masked(&weight[at.clone()], &self.bits()[at]) {
+                is_right.store(false, Ordering::Relaxed);
+            }
+        });
+        if is_right.into_inner() {
             return Cow::Borrowed(weight);
         }
         let keep = |(&value, &bit): (&T, &u8)| if bit == 0 { T::default() } else { value };

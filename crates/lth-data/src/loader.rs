@@ -37,7 +37,7 @@ pub struct LoaderConfig {
     pub normalisation: Normalisation,
     /// Where the tensors go.
     pub device: Device,
-    /// Batches prepared ahead of the one in use.
+    /// Batches prepared ahead of the one in use; small ones, of less than 256 KiB, in bundles that count as one.
     pub n_ahead: usize,
 }
 
@@ -182,13 +182,26 @@ impl Loader {
         let shared = Arc::clone(&self.shared);
         let prepare = move || {
             let mut workbench = shared.workbench();
+            // The first is wanted at once; then more and more of small ones go together, since waking a thread for each
+            // takes longer than preparing it.
+            let (mut bundle, mut n_bytes, mut most) = (Vec::new(), 0, 1);
             for batch in plan {
                 let prepared = shared.prepare(&batch, epoch, &mut workbench);
                 let failed = prepared.is_err();
+                n_bytes += prepared.as_ref().map_or(0, Prepared::n_bytes);
+                bundle.push(prepared);
+                if !failed && bundle.len() < most && n_bytes < BUNDLE_BYTES {
+                    continue;
+                }
                 // The other end is gone when the iterator was dropped: nobody waits for more.
-                if sender.send(prepared).is_err() || failed {
+                if sender.send(std::mem::take(&mut bundle)).is_err() || failed {
                     return;
                 }
+                (n_bytes, most) = (0, MOST_IN_BUNDLE.min(2 * most));
+            }
+            if !bundle.is_empty() {
+                // As above.
+                let _ = sender.send(bundle);
             }
         };
         let thread = std::thread::Builder::new().name("lth-data batches".into()).spawn(prepare);
@@ -196,7 +209,8 @@ impl Loader {
             Ok(thread) => (Some(thread), None),
             Err(error) => (None, Some(error.to_string())),
         };
-        Batches { receiver: Some(receiver), thread, start_error, n_left, shared: Arc::clone(&self.shared) }
+        let bundle = Vec::new().into_iter();
+        Batches { receiver: Some(receiver), bundle, thread, start_error, n_left, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -212,6 +226,18 @@ struct Prepared {
     x: Vec<f32>,
     y: Vec<u32>,
 }
+
+impl Prepared {
+    fn n_bytes(&self) -> usize {
+        size_of_val(&self.x[..]) + size_of_val(&self.y[..])
+    }
+}
+
+/// Batches that go together have no more bytes than this, and the last of them.
+const BUNDLE_BYTES: usize = 256 << 10;
+
+/// Batches that go together.
+const MOST_IN_BUNDLE: usize = 16;
 
 impl Shared {
     fn workbench(&self) -> Workbench {
@@ -300,7 +326,9 @@ impl Shared {
 
 /// Batches in order; dropping it stops the thread that prepares them.
 pub struct Batches {
-    receiver: Option<Receiver<Result<Prepared>>>,
+    receiver: Option<Receiver<Vec<Result<Prepared>>>>,
+    /// What is here already.
+    bundle: std::vec::IntoIter<Result<Prepared>>,
     thread: Option<JoinHandle<()>>,
     start_error: Option<String>,
     n_left: usize,
@@ -316,10 +344,12 @@ impl Iterator for Batches {
             return None;
         }
         self.n_left -= 1;
-        let prepared = match self.receiver.as_ref().map(Receiver::recv) {
-            Some(Ok(prepared)) => prepared,
-            Some(Err(_)) | None => Err(Error::LoaderStopped { reason: self.reason() }),
-        };
+        if self.bundle.len() == 0
+            && let Some(Ok(bundle)) = self.receiver.as_ref().map(Receiver::recv)
+        {
+            self.bundle = bundle.into_iter();
+        }
+        let prepared = self.bundle.next().unwrap_or_else(|| Err(Error::LoaderStopped { reason: self.reason() }));
         let batch = prepared.and_then(|prepared| self.shared.tensors(prepared));
         if batch.is_err() {
             self.n_left = 0;

@@ -202,17 +202,26 @@ fn a_panic_of_the_preparing_thread_is_an_error_with_its_message() {
 
 #[test]
 fn dropping_the_batches_stops_the_reading() {
-    let (loader, n_read) = treacherous(1_000, false);
-    let mut batches = loader.train_epoch(0);
-    batches.next().unwrap().unwrap();
-    // One in hand, two in the queue, one being made.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while n_read.load(Ordering::SeqCst) < 40 && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    drop(batches);
-    let n = n_read.load(Ordering::SeqCst);
-    assert_eq!(n, 40, "batches read ahead of the training step");
+    let read_ahead = |image_size: usize, expected: usize| {
+        let n_read = Arc::new(AtomicUsize::new(0));
+        let inner = pictures(301, 3);
+        let set = Treacherous { inner, n_read: Arc::clone(&n_read), fails_at: 1_000, panics: false };
+        let split = Split { train: (0..300).collect(), valid: vec![300], test: vec![] };
+        let loader = Loader::new(Arc::new(set), split, LoaderConfig { image_size, ..config(10) }).unwrap();
+        let mut batches = loader.train_epoch(0);
+        batches.next().unwrap().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while n_read.load(Ordering::SeqCst) < expected && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(batches);
+        let n = n_read.load(Ordering::SeqCst);
+        assert_eq!(n, expected, "pictures of {image_size} read ahead of the training step");
+    };
+    // One batch of more than 256 KiB in hand, two in the queue, one being made.
+    read_ahead(96, 40);
+    // Of small ones one in hand, bundles of two and of four in the queue, and one of eight being made.
+    read_ahead(4, 150);
 }
 
 #[test]

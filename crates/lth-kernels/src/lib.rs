@@ -55,7 +55,9 @@
 //! between loss and variables are of this crate ([`concat()`], [`add_bias`], [`multiply_by`] and [`reshape`] are
 //! here for that); [`foreign_operator`] finds the first that is not.
 //! A program that trains calls [`keep_freed_memory`] first: returning feature maps to the operating
-//! system after every layer costs more than the layers.
+//! system after every layer costs more than the layers. It can take [`Allocator`] as its own besides, which lays tensors
+//! as vectors want them. Threads of rayon's look for work for 200 µs before they sleep, since waking one takes as
+//! long as a small operator; with one thread everything runs on the caller's.
 //!
 //! In cargo's `dev` profile, which does not optimise dependencies, everything is many times slower. Where a program is
 //! run that way, its `Cargo.toml` needs

@@ -71,15 +71,16 @@ fn large_blocks_are_asked_for_in_huge_pages() {
             Some(usize::from_str_radix(from, 16).ok()?..usize::from_str_radix(to, 16).ok()?)
         };
         let mut lines = maps.lines().skip_while(|line| range(line).is_none_or(|range| !range.contains(&last)));
-        let flags = lines.find_map(|line| line.strip_prefix("VmFlags:")).expect("since Linux 3.8").to_owned();
+        let flags = lines.find_map(|line| line.strip_prefix("VmFlags:")).map(str::to_owned);
         lth_kernels::Allocator.dealloc(block, layout);
         flags
     };
     let wants = |flags: &str| flags.split(' ').any(|flag| flag == "hg");
     let before = flags();
-    assert!(!wants(&before), "nobody has asked: {before}");
+    assert!(before.as_deref().is_none_or(|flags| !wants(flags)), "nobody has asked: {before:?}");
     assert!(lth_kernels::keep_freed_memory());
     let after = flags();
-    let has_huge_pages = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
-    assert_eq!(wants(&after), has_huge_pages, "{after}");
+    // Not every kernel has huge pages, and says so of a mapping.
+    let can_say = after.is_some() && std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
+    assert_eq!(after.as_deref().is_some_and(wants), can_say, "{after:?}");
 }

@@ -1,7 +1,7 @@
 //! Batches of tensors, prepared ahead of the training step on another thread.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
@@ -182,26 +182,14 @@ impl Loader {
         let shared = Arc::clone(&self.shared);
         let prepare = move || {
             let mut workbench = shared.workbench();
-            // The first is wanted at once; then more and more of small ones go together, since waking a thread for each
-            // takes longer than preparing it.
-            let (mut bundle, mut n_bytes, mut most) = (Vec::new(), 0, 1);
+            let mut bundle = Bundle { sender, batches: Vec::new(), n_bytes: 0, most: 1 };
             for batch in plan {
                 let prepared = shared.prepare(&batch, epoch, &mut workbench);
                 let failed = prepared.is_err();
-                n_bytes += prepared.as_ref().map_or(0, Prepared::n_bytes);
-                bundle.push(prepared);
-                if !failed && bundle.len() < most && n_bytes < BUNDLE_BYTES {
-                    continue;
-                }
                 // The other end is gone when the iterator was dropped: nobody waits for more.
-                if sender.send(std::mem::take(&mut bundle)).is_err() || failed {
+                if !bundle.push(prepared) || failed {
                     return;
                 }
-                (n_bytes, most) = (0, MOST_IN_BUNDLE.min(2 * most));
-            }
-            if !bundle.is_empty() {
-                // As above.
-                let _ = sender.send(bundle);
             }
         };
         let thread = std::thread::Builder::new().name("lth-data batches".into()).spawn(prepare);
@@ -233,11 +221,42 @@ impl Prepared {
     }
 }
 
-/// Batches that go together have no more bytes than this, and the last of them.
+/// Bytes from which on batches go to who waits for them.
 const BUNDLE_BYTES: usize = 256 << 10;
 
-/// Batches that go together.
+/// Batches that go together at most.
 const MOST_IN_BUNDLE: usize = 16;
+
+/// Batches that go together, since waking a thread for each small one takes longer than preparing it. The first goes alone:
+/// it is wanted at once.
+struct Bundle {
+    sender: SyncSender<Vec<Result<Prepared>>>,
+    batches: Vec<Result<Prepared>>,
+    n_bytes: usize,
+    most: usize,
+}
+
+impl Bundle {
+    /// `false` if nobody waits for more.
+    fn push(&mut self, prepared: Result<Prepared>) -> bool {
+        self.n_bytes += prepared.as_ref().map_or(0, Prepared::n_bytes);
+        self.batches.push(prepared);
+        if self.batches.len() < self.most && self.n_bytes < BUNDLE_BYTES {
+            return true;
+        }
+        (self.n_bytes, self.most) = (0, MOST_IN_BUNDLE.min(2 * self.most));
+        self.sender.send(std::mem::take(&mut self.batches)).is_ok()
+    }
+}
+
+impl Drop for Bundle {
+    /// What is prepared arrives, also before a panic.
+    fn drop(&mut self) {
+        if !self.batches.is_empty() {
+            let _ = self.sender.send(std::mem::take(&mut self.batches));
+        }
+    }
+}
 
 impl Shared {
     fn workbench(&self) -> Workbench {

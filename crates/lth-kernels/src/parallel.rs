@@ -15,6 +15,13 @@ const ALONE: usize = 1 << 16;
 /// Elements of one piece of an element-wise loop: large against a hand-off, small against a cache.
 pub(crate) const PIECE: usize = 1 << 14;
 
+/// How long a thread looks for more work before it goes to sleep. Waking it takes some 50 µs, as long as many an operator,
+/// and a pass has a hundred of them; between two there is less than this.
+const AWAKE: Duration = Duration::from_micros(200);
+
+/// Looks that a thread takes before it lets others have the core, if any want it.
+const LOOKS: u32 = 64;
+
 /// Runs `work`, a series of operators, on one of rayon's threads; where there is but one, on the caller's.
 ///
 /// Called from outside, every operator would wake rayon's threads and put its own to sleep until they are done; here that
@@ -40,13 +47,6 @@ pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
         None => unreachable!("a scope ends when its work has, or panics as that did"),
     }
 }
-
-/// How long a thread looks for more work before it goes to sleep. Waking it takes some 50 µs, as long as many an operator,
-/// and a pass has a hundred of them; between two there is less than this.
-const AWAKE: Duration = Duration::from_micros(200);
-
-/// Looks that a thread takes before it lets others have the core, if any want it.
-const LOOKS: u32 = 64;
 
 /// Runs `task` for 0 to `n`, on rayon's threads if the `work` (elements touched) is worth it.
 pub(crate) fn for_each(n: usize, work: usize, task: impl Fn(usize) + Sync + Send) {

@@ -194,10 +194,15 @@ fn an_error_is_delivered_in_its_place_and_is_the_last_item() {
 
 #[test]
 fn a_panic_of_the_preparing_thread_is_an_error_with_its_message() {
-    let (loader, _) = treacherous(60, true);
-    let batches: Vec<_> = loader.valid().collect();
-    assert_eq!(batches.len(), 2);
-    assert!(matches!(&batches[1], Err(Error::LoaderStopped { reason }) if reason == "picture 60 is cursed"));
+    // In the second batch; and in the third, which is prepared together with the second.
+    for (fails_at, n_whole) in [(60, 1), (70, 2)] {
+        let (loader, _) = treacherous(fails_at, true);
+        let batches: Vec<_> = loader.valid().collect();
+        assert_eq!(batches.len(), n_whole + 1);
+        assert!(batches[..n_whole].iter().all(Result::is_ok));
+        let is_right = |reason: &str| reason == format!("picture {fails_at} is cursed");
+        assert!(matches!(&batches[n_whole], Err(Error::LoaderStopped { reason }) if is_right(reason)));
+    }
 }
 
 #[test]

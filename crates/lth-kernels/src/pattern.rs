@@ -9,10 +9,10 @@ use candle_core::{DType, Device, Result, Tensor};
 use crate::bits::{count, pack, unpack};
 use crate::composed;
 use crate::conv::compact::KeptChannels;
-use crate::conv::cost::{Kept, runs_in_blocks};
+use crate::conv::cost::{Kept, program_kind};
 use crate::conv::flat::FlatProgram;
 use crate::conv::kernel::table::ProgramKind;
-use crate::conv::kernel::tile::BLOCK;
+use crate::conv::kernel::tile::GROUP;
 use crate::conv::program::{Program, ProgramKey};
 use crate::conv::single::adjoint_weight;
 use crate::conv::{Direction, Float, Geometry, Number};
@@ -136,7 +136,7 @@ impl Pattern {
     fn in_blocks(&self) -> bool {
         *self.inner.in_blocks.get_or_init(|| {
             let per_output = self.inner.dims.iter().skip(1).product::<usize>();
-            let block = per_output * BLOCK;
+            let block = per_output * GROUP;
             let is_block = |bits: &[u8]| {
                 let first = &bits[..per_output];
                 bits.chunks_exact(per_output).all(|other| other.iter().zip(first).all(|(a, b)| (*a == 0) == (*b == 0)))
@@ -172,11 +172,10 @@ impl Pattern {
         });
     }
 
-    /// The lists for the forward pass, of blocks where those run, made at the first call.
-    pub(crate) fn forward_program<T: Number>(&self, geometry: &Geometry) -> Arc<Program> {
-        let in_blocks = runs_in_blocks(geometry, self.in_blocks(), T::kernels().set);
-        let kind = if in_blocks { ProgramKind::Blocks } else { ProgramKind::Rows };
-        self.program::<T>(geometry, Direction::Forward, kind)
+    /// The lists to multiply by in one direction of a convolution, made at the first call.
+    pub(crate) fn products<T: Number>(&self, geometry: &Geometry, direction: Direction) -> Arc<Program> {
+        let kind = program_kind(geometry, direction, &self.kept(), T::kernels().set);
+        self.program::<T>(geometry, direction, kind)
     }
 
     /// The lists for one direction of a convolution, made at the first call.
@@ -260,12 +259,13 @@ pub(crate) fn cached<K: PartialEq, V>(cache: &Cache<K, V>, most: usize, key: K, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::InstructionSet;
 
     #[test]
-    fn four_outputs_that_keep_the_same_places_run_together() -> Result<()> {
+    fn four_channels_run_together_where_that_gains() -> Result<()> {
         let geometry = |side: usize, groups: usize| Geometry {
             batch: 16,
-            in_channels: 2 * groups,
+            in_channels: 4 * groups,
             out_channels: 8,
             groups,
             input: [side, side],
@@ -275,19 +275,37 @@ mod tests {
             padding: [1, 1],
             dilation: [1, 1],
         };
-        let kind = |bit: &dyn Fn(usize, usize) -> bool, geometry: &Geometry| {
-            let bits: Vec<u8> = (0..8 * 18).map(|at| u8::from(bit(at / 18, at % 18))).collect();
-            let pattern = Pattern::new(&Tensor::from_vec(bits, (8, 2, 3, 3), &Device::Cpu)?)?;
-            Ok::<_, candle_core::Error>(pattern.forward_program::<f32>(geometry).kind)
+        type Bit = dyn Fn(usize, usize) -> bool;
+        let kind = |set: InstructionSet, bit: &Bit, geometry: &Geometry, direction: Direction| {
+            let bits: Vec<u8> = (0..8 * 36).map(|at| u8::from(bit(at / 36, at % 36))).collect();
+            let pattern = Pattern::new(&Tensor::from_vec(bits, (8, 4, 3, 3), &Device::Cpu)?)?;
+            let program = || pattern.products::<f32>(geometry, direction);
+            // What the machine lacks is not tried.
+            Ok::<_, candle_core::Error>(set.run(|| program().kind))
         };
         let blocks = |output: usize, place: usize| !(output / 4 + place).is_multiple_of(3);
-        assert_eq!(kind(&blocks, &geometry(5, 1))?, ProgramKind::Blocks);
-        // Around the padding of a small picture go the kernels of single channels; a group of two outputs is no block.
-        assert_eq!(kind(&blocks, &geometry(2, 1))?, ProgramKind::Rows);
-        assert_eq!(kind(&blocks, &geometry(5, 4))?, ProgramKind::Rows);
-        let one_differs = |output: usize, place: usize| blocks(output, place) != (output == 6 && place == 9);
-        assert_eq!(kind(&one_differs, &geometry(5, 1))?, ProgramKind::Rows);
-        assert_eq!(kind(&|output, place| (output + place).is_multiple_of(2), &geometry(5, 1))?, ProgramKind::Rows);
+        let half = |output: usize, place: usize| (output + place).is_multiple_of(2);
+        let few = |output: usize, place: usize| (output + place).is_multiple_of(3);
+        let (forward, gradient) = (Direction::Forward, Direction::InputGradient);
+        let (avx2, avx512) = (InstructionSet::Avx2, InstructionSet::Avx512);
+        let cases: [(InstructionSet, &Bit, Geometry, Direction, ProgramKind); 11] = [
+            (avx512, &half, geometry(5, 1), forward, ProgramKind::Groups),
+            (avx512, &half, geometry(5, 1), gradient, ProgramKind::Groups),
+            (avx512, &few, geometry(5, 1), forward, ProgramKind::Rows),
+            (avx512, &blocks, geometry(5, 1), forward, ProgramKind::Groups),
+            // Around the padding of a small picture go the kernels of single channels; a group of two outputs is too small.
+            (avx512, &half, geometry(4, 1), forward, ProgramKind::Rows),
+            (avx512, &blocks, geometry(5, 4), forward, ProgramKind::Rows),
+            // With fewer registers all four have to keep the same.
+            (avx2, &half, geometry(5, 1), forward, ProgramKind::Rows),
+            (avx2, &blocks, geometry(5, 1), forward, ProgramKind::Groups),
+            (avx2, &blocks, geometry(5, 1), gradient, ProgramKind::Rows),
+            (avx2, &blocks, geometry(2, 1), forward, ProgramKind::Rows),
+            (avx2, &blocks, geometry(5, 4), forward, ProgramKind::Rows),
+        ];
+        for (at, (set, bit, geometry, direction, expected)) in cases.into_iter().enumerate() {
+            assert!(kind(set, bit, &geometry, direction)?.is_none_or(|kind| kind == expected), "case {at}");
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 
 use super::compact::KeptChannels;
 use super::geometry::{Direction, Geometry, Map};
-use super::kernel::table::InstructionSet;
+use super::kernel::table::{InstructionSet, ProgramKind};
 use super::kernel::tile;
 use crate::forced::Forced;
 
@@ -71,6 +71,8 @@ struct Model {
     /// What a multiplication of a forward pass costs where four output channels keep the same places, as a part of what it costs
     /// otherwise.
     block: f64,
+    /// The same, in either direction, where four channels run together and keep different places.
+    group: f64,
     /// Forward, and the input gradient of a convolution without stride.
     map: Coefficients,
     /// The input gradient of a strided one: several small convolutions that each pack the gradient.
@@ -83,6 +85,8 @@ struct Model {
 const AVX512: Model = Model {
     // 3×3 layers of 64 and 128 channels at densities of 0.35 and 0.5.
     block: 0.68,
+    // 3×3 layers of 64 and 128 channels at densities of 0.05 to 0.5.
+    group: 0.6,
     map: Coefficients {
         dense: 1.35,
         dense_vector: 17.0,
@@ -117,6 +121,7 @@ const AVX512: Model = Model {
 const AVX2: Model = Model {
     // 3×3 layers of 64, 128 and 256 channels at densities of 0.2 to 0.5.
     block: 0.82,
+    group: 1.0,
     map: Coefficients {
         dense: 1.12,
         dense_vector: 21.0,
@@ -149,12 +154,15 @@ const AVX2: Model = Model {
 
 /// The model is off by 12 to 20 % on average: where the two are close, the dense kernel cannot lose. With AVX2 what it chooses for
 /// ResNet-18's layers took 5 % more in sum than the faster kernel of each, and 1.8 times less than dense for all; single layers of
-/// half density were up to 27 % slower than dense. With AVX-512 it took 4 % more than the faster kernel of each.
+/// half density were up to 27 % slower than dense. With AVX-512 it took 6 % more than the faster kernel of each.
 const SPARSE_MUST_COST: f64 = 0.8;
 
-/// The same bound where four output channels keep the same places, whose times lie closer together: with AVX2 at a density of one
-/// half they need 0.69 to 0.82 of dense.
-const BLOCKS_MUST_COST: f64 = 0.85;
+/// The same bound where four channels run together, whose times lie closer together: where they keep the same places, AVX2 needs
+/// 0.69 to 0.82 of dense at a density of one half; where they do not, AVX-512 0.75 to 0.78.
+const GROUPS_MUST_COST: f64 = 0.85;
+
+/// Weights that a row keeps for four rows to run together.
+const GROUPED_WEIGHTS: f64 = 16.0;
 
 /// Of a vector that is copied because channels are left out.
 const COPY: f64 = 20.0;
@@ -227,24 +235,37 @@ pub(crate) fn costs(g: &Geometry, kept: &Kept<'_>, pass: Pass, set: InstructionS
         }
         _ => (by.dense * work + by.dense_vector * moved + by.dense_weight * weights, work),
     };
-    let part = if are_blocks(g, kept, pass, set) { model.block } else { 1.0 };
+    let part = part(g, kept, pass, set);
     let sparse = (part * by.sparse * work + by.entry * weights) * density
         + by.sparse_vector * moved
         + by.sparse_weight * weights;
     [dense, sparse]
 }
 
-/// Whether the kernels of four output channels run a weight of which every four outputs keep the same: not where the picture is
-/// so small that going around its padding gains more.
-pub(crate) fn runs_in_blocks(g: &Geometry, in_blocks: bool, set: InstructionSet) -> bool {
+/// For which kernels a mask's lists are made, to multiply by: for four channels of the target at once where that gains. It does not
+/// where the picture is so small that going around its padding gains more, nor where rows are short. AVX2 has too few registers to
+/// keep what was loaded for four, but where all four multiply it.
+pub(crate) fn program_kind(g: &Geometry, direction: Direction, kept: &Kept<'_>, set: InstructionSet) -> ProgramKind {
     // The planes that kernels of one channel have as a whole.
     let small = if set == InstructionSet::Avx512 { 4 } else { 2 };
-    let is_small = g.output.iter().all(|&n| n <= small) && g.n_taps() > 1;
-    in_blocks && !is_small && g.out_per_group().is_multiple_of(tile::BLOCK)
+    let map = g.map(direction);
+    let is_small = map.target.iter().all(|&n| n <= small) && g.n_taps() > 1;
+    let of_row = kept.density * (map.depth * g.n_taps()) as f64;
+    let gains = match set {
+        InstructionSet::Avx512 => of_row >= GROUPED_WEIGHTS,
+        _ => kept.in_blocks && direction == Direction::Forward,
+    };
+    if gains && !is_small && map.rows.is_multiple_of(tile::GROUP) { ProgramKind::Groups } else { ProgramKind::Rows }
 }
 
-fn are_blocks(g: &Geometry, kept: &Kept<'_>, pass: Pass, set: InstructionSet) -> bool {
-    pass == Pass::Map(Direction::Forward) && kept.density < 1.0 && runs_in_blocks(g, kept.in_blocks, set)
+/// What a multiplication costs with the lists of a pass, as a part of what it costs with those of single rows.
+fn part(g: &Geometry, kept: &Kept<'_>, pass: Pass, set: InstructionSet) -> f64 {
+    match pass {
+        Pass::Map(direction) if program_kind(g, direction, kept, set) == ProgramKind::Groups => {
+            if kept.in_blocks && direction == Direction::Forward { set.model().block } else { set.model().group }
+        }
+        _ => 1.0,
+    }
 }
 
 /// The cost of the dense kernel on what is left when whole channels are left out, and of copying it there and back.
@@ -276,7 +297,7 @@ fn cheapest(g: &Geometry, [dense, sparse]: [f64; 2], of: &Kept<'_>, pass: Pass, 
         Some(forced) => return forced,
         None => {}
     }
-    let must_cost = if are_blocks(g, of, pass, set) { BLOCKS_MUST_COST } else { SPARSE_MUST_COST };
+    let must_cost = if part(g, of, pass, set) < 1.0 { GROUPS_MUST_COST } else { SPARSE_MUST_COST };
     let (best, cost) = if sparse < must_cost * dense { (Kernel::Sparse, sparse) } else { (Kernel::Dense, dense) };
     match kept {
         Some(kept) if compact_cost(g, kept, pass, set) < cost => Kernel::Compact,
@@ -334,7 +355,7 @@ mod tests {
         for pass in [Pass::Map(Direction::Forward), Pass::Map(Direction::InputGradient), Pass::WeightGradient] {
             let choose = |channels| {
                 let kept = Kept { channels, ..Kept::irregular(0.5) };
-                choose(&layer(64, 16), &kept, pass, InstructionSet::Avx512)
+                choose(&layer(64, 16), &kept, pass, InstructionSet::Avx2)
             };
             assert_eq!((choose(Some(&kept)), choose(None)), (Kernel::Compact, Kernel::Dense));
         }

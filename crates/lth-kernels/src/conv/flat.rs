@@ -140,7 +140,7 @@ impl FlatProgram {
                                 panel: panel[tile * self.tile_len..].as_ptr(),
                                 row_pitch: 0,
                                 target: Pitch { row: 0, column: kernels.lanes, log_unit: 0 },
-                                next: [0, 0],
+                                next_row: 0,
                             };
                             let sums = sums[tile * self.tile_len..][..self.tile_len].as_mut_ptr();
                             // SAFETY: the kernel is of this machine's instruction set; an offset plus a position is

@@ -47,6 +47,9 @@ pub(crate) fn product(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>) ->
     tape::apply2(x, weight, Product { geometry, pattern: pattern.cloned() })
 }
 
+/// Up to which density both gradients gain by sharing panels, rather than four channels at once in that of the input.
+const SHARED_DENSITY: f64 = 0.15;
+
 struct Forward {
     geometry: Geometry,
     pattern: Option<Pattern>,
@@ -131,12 +134,14 @@ fn gradients(
 }
 
 /// Whether both gradients run on the sparse kernel, and gain by sharing it: where a stride skips inputs, they would come
-/// to many that no weight reads.
+/// to many that no weight reads. Where much is kept, four channels at once gain more, which the weight gradient does not have.
 fn share_panels<T: Number>(g: &Geometry, pattern: &Pattern) -> bool {
     let skips = g.stride[0] > g.kernel[0] || g.stride[1] > g.kernel[1];
     let passes = [Pass::Map(Direction::InputGradient), Pass::WeightGradient];
-    let choose = |pass| cost::choose(g, &pattern.kept(), pass, T::kernels().set);
-    !skips && passes.into_iter().all(|pass| choose(pass) == Kernel::Sparse)
+    let (kept, set) = (pattern.kept(), T::kernels().set);
+    let gains = kept.density <= SHARED_DENSITY
+        || cost::program_kind(g, Direction::InputGradient, &kept, set) == ProgramKind::Rows;
+    gains && !skips && passes.into_iter().all(|pass| cost::choose(g, &kept, pass, set) == Kernel::Sparse)
 }
 
 /// Both gradients at once, all in `[C, H, W, N]`.
@@ -325,10 +330,7 @@ impl Apply<'_> {
         let kept = pattern.kept();
         let is_finite = match (cost::choose(g, &kept, Pass::Map(direction), T::kernels().set), kept.channels) {
             (Kernel::Sparse, _) => {
-                let program = match direction {
-                    Direction::Forward => pattern.forward_program::<T>(g),
-                    Direction::InputGradient => pattern.program::<T>(g, direction, ProgramKind::Rows),
-                };
+                let program = pattern.products::<T>(g, direction);
                 sparse::apply(&program, weight, source, out)
             }
             (Kernel::Compact, Some(kept)) => compact::apply(kept, g, direction, &pattern.masked(weight), source, out),

@@ -335,7 +335,7 @@ impl Inner {
         let key = (ProgramKey::new::<f32>(g, Direction::Forward, ProgramKind::Rows), layout);
         cached(&self.packed, MAX_SHAPES, key, || match layout {
             Layout::Chwn => {
-                let program = pattern.forward_program::<f32>(g);
+                let program = pattern.products::<f32>(g, Direction::Forward);
                 let values = sparse::packed(&program, &self.weight);
                 Lists::Chwn(program, values)
             }

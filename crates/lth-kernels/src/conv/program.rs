@@ -3,7 +3,8 @@
 //! For one class of target positions the picture is cut into tiles of registers (`rows` × columns × a piece of the
 //! batch) and the source channels into chunks whose part of the picture stays in L1. A program holds, chunk by chunk
 //! and row by row, where in the packed panel each kept weight reads; such an entry has a number, and the program's
-//! positions say which weight is whose.
+//! positions say which weight is whose. For kernels of four rows an entry is a place that any of them keeps, and has a
+//! value for each that does.
 
 use std::ops::Range;
 
@@ -11,7 +12,7 @@ use rayon::prelude::*;
 
 use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::{InstructionSet, Kernels, Number, ProgramKind, TileShape};
-use super::kernel::tile::BLOCK;
+use super::kernel::tile::{GROUP, PATTERNS};
 use super::lattice::{Class, Grid, classes};
 
 /// Density from which a chunk is read so often that all of it has to stay in the L1 cache.
@@ -20,9 +21,9 @@ pub(crate) const HIGH_DENSITY: f64 = 0.25;
 /// Bytes of panel that a chunk's tile may touch: about the L1 cache. Measured with AVX-512 (48 KB): 40, 64 and 96 KB
 /// differ by less than 5 % at density 0.1; below it, fewer and longer chunks win. From a quarter on 40 KB take 0.8 to 1.0 of the
 /// time of 64.
-fn l1_bytes(set: InstructionSet, density: f64) -> usize {
+fn l1_bytes(set: InstructionSet, kind: ProgramKind, density: f64) -> usize {
     match set {
-        InstructionSet::Avx512 if density < HIGH_DENSITY => 64 << 10,
+        InstructionSet::Avx512 if density < HIGH_DENSITY && kind == ProgramKind::Rows => 64 << 10,
         InstructionSet::Avx512 => 40 << 10,
         _ => 24 << 10,
     }
@@ -90,7 +91,9 @@ pub(crate) struct Tiling {
     pub(crate) channel_pitch: usize,
     pub(crate) depth_chunk: usize,
     pub(crate) n_chunks: usize,
-    /// Segments per row and chunk: nine in cut tiles, else one.
+    /// Rows that are listed together.
+    pub(crate) rows_at_once: usize,
+    /// Segments per chunk and rows that are listed together: nine in cut tiles, one for each pattern in groups, else one.
     pub(crate) n_segments: usize,
 }
 
@@ -125,13 +128,18 @@ impl Tiling {
         let per_channel = density * class.taps.len() as f64;
         let wanted = (WANTED_ENTRIES as f64 / per_channel.max(1e-3)).ceil() as usize;
         let channels = |bytes: usize| bytes / touched.max(1);
-        let bytes = l1_bytes(kernels.set, density);
+        let bytes = l1_bytes(kernels.set, kind, density);
         let most = channels(bytes).max(wanted.min(channels(8 * bytes)));
         let n_chunks = map.depth.div_ceil(most.clamp(1, map.depth.max(1))).max(1);
         let depth_chunk = map.depth.div_ceil(n_chunks).max(1);
         Self {
             first_shift: if cut { [0, 0] } else { [shifts_y.0, shifts_x.0] },
-            n_segments: if cut { 9 } else { 1 },
+            rows_at_once: kind.rows(),
+            n_segments: match kind {
+                ProgramKind::Rows if cut => CUT_SEGMENTS,
+                ProgramKind::Rows => 1,
+                ProgramKind::Groups => PATTERNS,
+            },
             n_chunks: map.depth.div_ceil(depth_chunk).max(1),
             class,
             shape,
@@ -173,9 +181,34 @@ impl Tiling {
             && (self.first_shift, self.panel, self.channel_pitch) == ([0, 0], map.source, plane_len)
     }
 
-    /// Which segment a shift belongs to.
-    fn segment(&self, shift: [isize; 2]) -> usize {
-        if self.n_segments == 1 { 0 } else { ((shift[0] + 1) * 3 + shift[1] + 1) as usize }
+    /// The segments of a row, or of the rows that are listed with it, in one chunk: where they begin among all.
+    pub(crate) fn segment_index(&self, map: &Map, group: usize, chunk: usize, row: usize) -> usize {
+        self.list_index(map, group, chunk, row) * self.n_segments
+    }
+
+    fn list_index(&self, map: &Map, group: usize, chunk: usize, row: usize) -> usize {
+        ((group * self.n_chunks + chunk) * map.rows + row) / self.rows_at_once
+    }
+
+    fn is_cut(&self) -> bool {
+        self.shape.cut_unit > 0
+    }
+
+    /// The taps that stand together in a row's list: all, or in cut tiles those of one shift.
+    fn taps(&self, map: &Map) -> Vec<Taps> {
+        let mut all: Vec<Vec<(u32, usize)>> = vec![Vec::new(); if self.is_cut() { CUT_SEGMENTS } else { 1 }];
+        for tap in &self.class.taps {
+            let mut offset = tap.plane * self.plane_pitch;
+            let mut of = 0;
+            if self.is_cut() {
+                of = ((tap.shift[0] + 1) * 3 + tap.shift[1] + 1) as usize;
+            } else {
+                offset += (tap.shift[0] - self.first_shift[0]) as usize * self.row_pitch;
+                offset += (tap.shift[1] - self.first_shift[1]) as usize * (self.row_pitch / self.panel[1]);
+            }
+            all[of].push((offset as u32, tap.tap));
+        }
+        all.iter().map(|taps| Taps::new(self, map.weight_step, taps)).collect()
     }
 }
 
@@ -206,6 +239,7 @@ fn choose_tile<T>(
         low >= -1 && high <= 1
     };
     let whole = class.planes.iter().all(|plane| plane.size == grid) && small(0) && small(1);
+    let are_lines = kernels.set == InstructionSet::Avx512;
     let mut best: Option<(f64, TileShape, usize)> = None;
     for shape in kernels.shapes(kind) {
         // A tile is whole columns, and no wider than the batch needs.
@@ -235,13 +269,19 @@ fn choose_tile<T>(
                 waste * (kept + 2.0 / registers)
             } else {
                 let halo = ((tile[0] as f64 + span(0)) * (tile[1] as f64 + span(1))) / (tile[0] * tile[1]) as f64;
-                // Of a block, one load and a share of four weights and an offset for four multiplications.
-                let (own, share) = if kind == ProgramKind::Blocks { (0.5, 0.6) } else { (1.0, 2.0) };
+                // Of a group, one load and a share of four weights and an offset for four multiplications; vectors that are
+                // lines of the cache come in pairs.
+                let (own, share) = match kind {
+                    ProgramKind::Groups if are_lines && unit == 1 && batch_vectors > 1 => (0.6, 0.6),
+                    ProgramKind::Groups => (0.5, 0.6),
+                    ProgramKind::Rows => (1.0, 2.0),
+                };
                 waste * (own + share / registers + 0.02 * (halo - 1.0))
             };
             // Columns of the whole batch lie side by side.
             let run = if unit < batch_vectors || class.target.step[1] > 1 { unit } else { unit * tile[1] };
-            let scattered = scattered(run, target_bytes);
+            // Of a group, tiles are a quarter as large: what they cost for that showed no difference.
+            let scattered = if kind == ProgramKind::Groups && are_lines { 0.0 } else { scattered(run, target_bytes) };
             // A panel spans whole rows of the picture; rows between two panels are packed for both.
             let columns = grid[1].next_multiple_of(tile[1]) + span(1) as usize;
             let row_bytes = depth * class.planes.len() * columns * unit * kernels.lanes * size_of::<T>();
@@ -261,12 +301,14 @@ fn choose_tile<T>(
 #[derive(Debug)]
 pub(crate) struct ClassProgram {
     pub(crate) tiling: Tiling,
-    /// Where entries begin: `[group][chunk][row][segment]`, and the end.
+    /// Where entries begin: `[group][chunk][row][segment]`, of rows that are listed together once, and the end.
     pub(crate) segments: Vec<u32>,
     /// Where in its chunk's panel an entry reads.
     pub(crate) offsets: Vec<u32>,
-    /// The number of its first entry among all classes'.
-    pub(crate) first_entry: usize,
+    /// The number of its first value among all classes'.
+    pub(crate) first_value: usize,
+    /// For each four rows, chunk by chunk, the number of their first value among this class's; empty where each entry has one.
+    first_values: Vec<u32>,
     /// Whether any kept weight reads a source channel.
     pub(crate) used_channels: Vec<bool>,
 }
@@ -280,12 +322,14 @@ impl ClassProgram {
 
     /// The entries of some rows in one chunk, which are numbered one after the other.
     pub(crate) fn entries(&self, map: &Map, group: usize, chunk: usize, rows: &Range<usize>) -> Range<usize> {
-        let begin = |row| self.segments[self.segment_index(map, group, chunk, row)] as usize;
+        let begin = |row| self.segments[self.tiling.segment_index(map, group, chunk, row)] as usize;
         begin(rows.start)..begin(rows.end)
     }
 
-    pub(crate) fn segment_index(&self, map: &Map, group: usize, chunk: usize, row: usize) -> usize {
-        ((group * self.tiling.n_chunks + chunk) * map.rows + row) * self.tiling.n_segments
+    /// The number among all values that the kernel of a row, or of the rows that are listed with it, counts from.
+    pub(crate) fn first_value_of(&self, map: &Map, group: usize, chunk: usize, row: usize) -> usize {
+        let list = self.tiling.list_index(map, group, chunk, row);
+        self.first_value + self.first_values.get(list).map_or(0, |&first| first as usize)
     }
 }
 
@@ -317,7 +361,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// `kept` has the weight's elements, 0 = pruned. For lists of blocks the outputs of every four keep the same.
+    /// `kept` has the weight's elements, 0 = pruned. For groups the target's channels are a multiple of four.
     pub(crate) fn new<T: Number>(
         geometry: &Geometry,
         direction: Direction,
@@ -326,7 +370,7 @@ impl Program {
         density: f64,
     ) -> Self {
         let map = geometry.map(direction);
-        assert!(kind == ProgramKind::Rows || (direction == Direction::Forward && map.rows.is_multiple_of(kind.rows())));
+        assert!(map.rows.is_multiple_of(kind.rows()));
         let kernels = T::kernels();
         let mut positions = Vec::new();
         let classes: Vec<ClassProgram> = classes(&map)
@@ -335,47 +379,25 @@ impl Program {
                 ClassProgram::new(Tiling::new(class, &map, kernels, density, kind), &map, kept, &mut positions)
             })
             .collect();
-        if kind == ProgramKind::Blocks {
-            // Kernels read what the first of four rows lists for all of them.
-            assert!(classes.iter().all(|class| class.are_blocks(&map)), "four outputs keep the same places");
-        }
         Self { map, kind, classes, positions }
     }
 }
 
 impl ClassProgram {
-    /// Whether every four rows list the same.
-    fn are_blocks(&self, map: &Map) -> bool {
-        let n_rows = (self.segments.len() - 1) / self.tiling.n_segments;
-        let entries = |row: usize| {
-            let at = |row: usize| self.segments[row * self.tiling.n_segments] as usize;
-            &self.offsets[at(row)..at(row + 1)]
-        };
-        map.rows.is_multiple_of(BLOCK)
-            && (0..n_rows).step_by(BLOCK).all(|first| (1..BLOCK).all(|k| entries(first + k) == entries(first)))
-    }
-
-    /// `positions`: where in the weight the value of each entry lies, of all classes so far.
+    /// `positions`: where in the weight each value lies, of all classes so far.
     fn new(tiling: Tiling, map: &Map, kept: &[u8], positions: &mut Vec<u32>) -> Self {
         let g = &map.geometry;
-        let mut by_segment: Vec<Vec<(u32, usize)>> = vec![Vec::new(); tiling.n_segments];
-        for tap in &tiling.class.taps {
-            let mut offset = tap.plane * tiling.plane_pitch;
-            if tiling.n_segments == 1 {
-                offset += (tap.shift[0] - tiling.first_shift[0]) as usize * tiling.row_pitch;
-                offset += (tap.shift[1] - tiling.first_shift[1]) as usize * (tiling.row_pitch / tiling.panel[1]);
-            }
-            by_segment[tiling.segment(tap.shift)].push((offset as u32, tap.tap));
-        }
-        let by_segment: Vec<Segment> =
-            by_segment.iter().map(|taps| Segment::new(&tiling, map.weight_step, taps)).collect();
+        let taps = tiling.taps(map);
         let n_blocks = map.rows.div_ceil(ROW_BLOCK);
         let list = |block: usize| {
             let (rows, rest) = (block % n_blocks, block / n_blocks);
             let (chunk, group) = (rest % tiling.n_chunks, rest / tiling.n_chunks);
             let depth = chunk * tiling.depth_chunk..((chunk + 1) * tiling.depth_chunk).min(map.depth);
             let rows = rows * ROW_BLOCK..((rows + 1) * ROW_BLOCK).min(map.rows);
-            List::new(map, group, &depth, &rows, &by_segment, kept)
+            match &taps[..] {
+                [all] if tiling.rows_at_once == GROUP => List::of_groups(map, group, &depth, &rows, all, kept),
+                _ => List::of_rows(map, group, &depth, &rows, &taps, kept),
+            }
         };
         let n_blocks_in_all = g.groups * tiling.n_chunks * n_blocks;
         let lists: Vec<List> = if kept.len() < ALONE {
@@ -383,10 +405,11 @@ impl ClassProgram {
         } else {
             (0..n_blocks_in_all).into_par_iter().map(list).collect()
         };
-        let n_entries = lists.iter().map(|list| list.offsets.len()).sum();
-        let first_entry = positions.len();
-        positions.reserve_exact(n_entries);
-        let (mut segments, mut offsets) = (vec![0], Vec::with_capacity(n_entries));
+        let first_value = positions.len();
+        positions.reserve_exact(lists.iter().map(|list| list.positions.len()).sum());
+        let mut segments = vec![0];
+        let mut offsets = Vec::with_capacity(lists.iter().map(|list| list.offsets.len()).sum());
+        let mut first_values = Vec::new();
         let mut used_channels = vec![false; g.groups * map.depth];
         let mut end = 0;
         for list in lists {
@@ -394,13 +417,15 @@ impl ClassProgram {
                 end += length;
                 end
             }));
+            let before = (positions.len() - first_value) as u32;
+            first_values.extend(list.first_values.into_iter().map(|first| before + first));
             offsets.extend(list.offsets);
             positions.extend(list.positions);
             for (used, is_used) in used_channels[list.first_channel..].iter_mut().zip(list.is_used) {
                 *used |= is_used;
             }
         }
-        Self { tiling, segments, offsets, first_entry, used_channels }
+        Self { tiling, segments, offsets, first_value, first_values, used_channels }
     }
 }
 
@@ -410,8 +435,10 @@ struct List {
     lengths: Vec<u32>,
     /// Where each reads in the chunk's panel.
     offsets: Vec<u32>,
-    /// Where in the weight its value lies.
+    /// Where in the weight each value lies.
     positions: Vec<u32>,
+    /// For each four rows, the number of their first value; empty where each entry has one.
+    first_values: Vec<u32>,
     /// The chunk's first channel, of all groups'.
     first_channel: usize,
     /// Whether anything reads a channel of the chunk.
@@ -419,14 +446,14 @@ struct List {
 }
 
 /// Taps whose entries stand together.
-struct Segment {
+struct Taps {
     taps: Vec<usize>,
     /// For a chunk's channels, and in a channel for the taps: where in the panel each reads, and where its weight lies behind
     /// the row's first.
     reads: Vec<(u32, u32)>,
 }
 
-impl Segment {
+impl Taps {
     /// `taps`: where each reads in a channel's part of the panel, and its number.
     fn new(tiling: &Tiling, weight_step: usize, taps: &[(u32, usize)]) -> Self {
         let read = |i: usize| {
@@ -442,16 +469,20 @@ impl Segment {
     }
 }
 
+/// Shifts of a cut tile: by -1, 0 or 1 along both axes.
+const CUT_SEGMENTS: usize = 9;
+
 /// Places that are looked at together.
 const WORD: usize = size_of::<u64>();
 
 impl List {
-    fn new(
+    /// Row by row.
+    fn of_rows(
         map: &Map,
         group: usize,
         depth: &Range<usize>,
         rows: &Range<usize>,
-        by_segment: &[Segment],
+        by_segment: &[Taps],
         kept: &[u8],
     ) -> Self {
         let g = &map.geometry;
@@ -460,7 +491,7 @@ impl List {
         // Of each row and segment a line in the order of its entries, channel by channel and in a channel tap by tap: a byte
         // of 0 or 1 each, so that a look at a word finds eight. An odd number of words keeps lines that are written side by
         // side apart in the cache.
-        let words = |segment: &Segment| (depth.len() * segment.taps.len()).div_ceil(WORD) | 1;
+        let words = |segment: &Taps| (depth.len() * segment.taps.len()).div_ceil(WORD) | 1;
         let row_words: usize = by_segment.iter().map(words).sum();
         // Of each weight that a channel has in these rows: where it lies, seen from the first row; where its byte is, for the
         // first channel, and how far from one channel to the next.
@@ -511,6 +542,61 @@ impl List {
                 lengths.push((offsets.len() - before) as u32);
             }
         }
-        Self { lengths, offsets, positions, first_channel: group * map.depth + depth.start, is_used }
+        let first_channel = group * map.depth + depth.start;
+        Self { lengths, offsets, positions, first_values: Vec::new(), first_channel, is_used }
+    }
+
+    /// Four rows at a time, by which of them keep a place.
+    fn of_groups(map: &Map, group: usize, depth: &Range<usize>, rows: &Range<usize>, taps: &Taps, kept: &[u8]) -> Self {
+        let first = group * map.geometry.weights_per_group();
+        let n_taps = taps.taps.len();
+        let mut list = Self {
+            lengths: Vec::with_capacity(rows.len() / GROUP * PATTERNS),
+            offsets: Vec::new(),
+            positions: Vec::new(),
+            first_values: Vec::with_capacity(rows.len() / GROUP),
+            first_channel: group * map.depth + depth.start,
+            is_used: vec![false; depth.len()],
+        };
+        let mut patterns = vec![0u8; depth.len() * n_taps];
+        for row in rows.clone().step_by(GROUP) {
+            let begin = first + row * map.weight_row + depth.start * map.weight_step;
+            let mut counts = [0; PATTERNS + 1];
+            for (i, (patterns, is_used)) in patterns.chunks_exact_mut(n_taps.max(1)).zip(&mut list.is_used).enumerate()
+            {
+                let of_channel = &kept[begin + i * map.weight_step..];
+                for (pattern, &tap) in patterns.iter_mut().zip(&taps.taps) {
+                    let bit = |k: usize| u8::from(of_channel[k * map.weight_row + tap] != 0) << k;
+                    *pattern = (0..GROUP).fold(0, |pattern, k| pattern | bit(k));
+                    counts[usize::from(*pattern)] += 1;
+                    *is_used |= *pattern != 0;
+                }
+            }
+            // Where the next entry of each pattern goes, and its first value.
+            let (mut entry, mut value) = (list.offsets.len(), list.positions.len());
+            list.first_values.push(value as u32);
+            let mut next = [(0, 0); PATTERNS + 1];
+            for pattern in 1..=PATTERNS {
+                next[pattern] = (entry, value);
+                list.lengths.push(counts[pattern] as u32);
+                entry += counts[pattern];
+                value += counts[pattern] * pattern.count_ones() as usize;
+            }
+            list.offsets.resize(entry, 0);
+            list.positions.resize(value, 0);
+            for (&pattern, &(offset, place)) in patterns.iter().zip(&taps.reads) {
+                if pattern == 0 {
+                    continue;
+                }
+                let (entry, value) = &mut next[usize::from(pattern)];
+                list.offsets[*entry] = offset;
+                *entry += 1;
+                for k in (0..GROUP).filter(|k| pattern >> k & 1 == 1) {
+                    list.positions[*value] = (begin + k * map.weight_row) as u32 + place;
+                    *value += 1;
+                }
+            }
+        }
+        list
     }
 }

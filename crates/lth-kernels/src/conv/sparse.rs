@@ -169,7 +169,7 @@ fn with_dots<T: Number>(program: &Program, grad: &mut [MaybeUninit<T>], dot: imp
                 let (n_entries, n_sums) = (class.offsets.len(), class.n_sums(map, lanes));
                 let of_class;
                 (of_class, rest) = rest.split_at(n_entries * n_sums);
-                let positions = &program.positions[class.first_entry..][..n_entries];
+                let positions = &program.positions[class.first_value..][..n_entries];
                 for chunk in 0..class.tiling.n_chunks {
                     for entry in class.entries(map, group, chunk, &rows) {
                         let of_parts = (0..n_sums).map(|part| of_class[part * n_entries + entry]);
@@ -427,7 +427,7 @@ impl<'a, T: Number> Pass<'a, T> {
                 let at = (chunk - chunks.start) * tiling.depth_chunk * tiling.channel_pitch;
                 let panel = panel.wrapping_add(at + tile * tiling.tile[1] * self.width);
                 for row in rows.clone().step_by(self.rows_at_once) {
-                    let segments = &class.segments[class.segment_index(map, group, chunk, row)..];
+                    let segments = &class.segments[tiling.segment_index(map, group, chunk, row)..];
                     let is_empty = segments[0] == segments[tiling.n_segments];
                     let (direct, copied) = (places.direct[tile], copied(row, tile));
                     let args = SparseTile {
@@ -436,12 +436,12 @@ impl<'a, T: Number> Pass<'a, T> {
                         panel,
                         row_pitch: tiling.row_pitch,
                         target: if direct.is_some() { places.pitch } else { self.own_pitch },
-                        next: [tiling.n_segments, if direct.is_some() { channel_len } else { self.tile_len }],
+                        next_row: if direct.is_some() { channel_len } else { self.tile_len },
                     };
                     if let (Some(products), Some(kernel)) = (self.products, self.kernel)
                         && (chunk == 0 || !is_empty)
                     {
-                        let values = products.values[class.first_entry..].as_ptr();
+                        let values = products.values[class.first_value_of(map, group, chunk, row)..].as_ptr();
                         let out = match direct {
                             Some(in_channel) => products.target.at(channel(row) + in_channel),
                             None => sums[copied..][..tiles_len].as_mut_ptr(),
@@ -495,7 +495,7 @@ impl<'a, T: Number> Pass<'a, T> {
         // Sums of a few vectors that are taken up again lie better one after the other than a channel apart.
         let n_weights = map.geometry.weights_per_group() * map.geometry.groups;
         let is_dense = self.program.positions.len() as f64 >= HIGH_DENSITY * n_weights as f64;
-        let is_scattered = (self.program.kind == ProgramKind::Blocks || is_dense) && tiling.n_chunks > 1;
+        let is_scattered = (self.program.kind == ProgramKind::Groups || is_dense) && tiling.n_chunks > 1;
         let is_whole_row = len == self.width && n_rows == tiling.tile[0] && !is_scattered;
         let is_whole = |tile: usize| is_whole_row && (tile + 1) * tiling.tile[1] <= grid.size[1];
         let direct = |tile| is_whole(tile).then(|| in_channel(0, tile * tiling.tile[1]));

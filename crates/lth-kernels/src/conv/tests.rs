@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{InstructionSet, Number, ProgramKind};
-use super::kernel::tile::BLOCK;
+use super::kernel::tile::GROUP;
 use super::program::Program;
 use super::scratch::with_buffers;
 use super::{dense, dense_weight, sparse, unfold};
@@ -172,23 +172,39 @@ fn assert_close<T: Number + Into<f64>>(what: &str, g: &Geometry, got: &[T], expe
     }
 }
 
+/// Whether the mask keeps the same in every four outputs.
+#[derive(Clone, Copy, PartialEq)]
+enum Spread {
+    Irregular,
+    Blocks,
+}
+
 fn check<T: Number + From<f32> + Into<f64>>(
     g: &Geometry,
     density: Option<f64>,
     number: impl Fn(f64) -> T + Copy,
     tolerance: f64,
 ) {
-    check_mask(g, density, false, number, tolerance);
-    if density.is_some() && g.out_per_group().is_multiple_of(BLOCK) {
-        check_mask(g, density, true, number, tolerance);
+    for (spread, kind) in [
+        (Spread::Irregular, ProgramKind::Rows),
+        (Spread::Irregular, ProgramKind::Groups),
+        (Spread::Blocks, ProgramKind::Groups),
+    ] {
+        let is_of_fours = g.out_per_group().is_multiple_of(GROUP);
+        if spread == Spread::Irregular || is_of_fours {
+            check_mask(g, density, (spread, kind), number, tolerance);
+        }
+        if density.is_none() {
+            return;
+        }
     }
 }
 
-/// `in_blocks`: every four outputs keep the same places, and the kernels of blocks run.
+/// `kind`: what multiplies, where channels are a multiple of four.
 fn check_mask<T: Number + From<f32> + Into<f64>>(
     g: &Geometry,
     density: Option<f64>,
-    in_blocks: bool,
+    (spread, kind): (Spread, ProgramKind),
     number: impl Fn(f64) -> T,
     tolerance: f64,
 ) {
@@ -197,9 +213,9 @@ fn check_mask<T: Number + From<f32> + Into<f64>>(
     let weight = noise(g.weights_per_group() * g.groups, 2);
     let grad = noise(g.out_channels * g.n_outputs() * g.batch, 3);
     let mut kept: Vec<u8> = noise(weight.len(), 4).iter().map(|v| u8::from(v + 0.5 < density.unwrap_or(1.0))).collect();
-    if in_blocks {
+    if spread == Spread::Blocks {
         let per_output = g.in_per_group() * g.n_taps();
-        for block in kept.chunks_exact_mut(BLOCK * per_output) {
+        for block in kept.chunks_exact_mut(GROUP * per_output) {
             let (first, others) = block.split_at_mut(per_output);
             others.chunks_exact_mut(per_output).for_each(|other| other.copy_from_slice(first));
         }
@@ -209,9 +225,13 @@ fn check_mask<T: Number + From<f32> + Into<f64>>(
     expected.weight_gradient.iter_mut().zip(&kept).for_each(|(g, &k)| *g *= f64::from(k));
     let (x, weight, grad) = (convert(&x), convert(&weight), convert(&grad));
     let program = |direction, kind| density.map(|density| Program::new::<T>(g, direction, kind, &kept, density));
-    let forward = program(Direction::Forward, if in_blocks { ProgramKind::Blocks } else { ProgramKind::Rows });
+    let products = |direction| {
+        let is_of_fours = g.map(direction).rows.is_multiple_of(GROUP);
+        program(direction, if is_of_fours { kind } else { ProgramKind::Rows })
+    };
+    let (forward, backward) = (products(Direction::Forward), products(Direction::InputGradient));
     let dots = program(Direction::Forward, ProgramKind::Rows);
-    let backward = program(Direction::InputGradient, ProgramKind::Rows);
+    let shared = program(Direction::InputGradient, ProgramKind::Rows);
     let output = written(grad.len(), |out| {
         let is_finite = match &forward {
             Some(program) => sparse::apply(program, &weight, &x, out),
@@ -231,7 +251,7 @@ fn check_mask<T: Number + From<f32> + Into<f64>>(
         None => dense_weight::weight_gradient(g, &x, &grad, None, out),
     });
     let mut both = None;
-    if let Some(program) = &backward {
+    if let Some(program) = &shared {
         let mut of_weight = Vec::new();
         let of_input = written(x.len(), |of_input| {
             of_weight = written(weight.len(), |of_weight| {

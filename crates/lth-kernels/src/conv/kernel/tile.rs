@@ -153,7 +153,7 @@ pub(crate) unsafe fn transpose<V: Vector>(rows: [*const V::Elem; 4], len: usize,
     }
 }
 
-/// The kept weights of one output channel, or of a block of them, against one panel.
+/// The kept weights of one output channel, or of a group of them, against one panel.
 #[derive(Clone, Copy)]
 pub(crate) struct SparseTile<T> {
     /// Where each class of taps begins in `offsets`; one more entry ends the last.
@@ -162,13 +162,15 @@ pub(crate) struct SparseTile<T> {
     pub(crate) panel: *const T,
     pub(crate) row_pitch: usize,
     pub(crate) target: Pitch,
-    /// For kernels of [`BLOCK`] output channels, which keep the same places: how far the next channel's segments lie, and its
-    /// tile of the target.
-    pub(crate) next: [usize; 2],
+    /// For kernels of [`GROUP`] output channels: how far the next channel's tile of the target lies.
+    pub(crate) next_row: usize,
 }
 
-/// Output channels that a block kernel goes through together.
-pub(crate) const BLOCK: usize = 4;
+/// Output channels whose kept weights may be listed together.
+pub(crate) const GROUP: usize = 4;
+
+/// Which of a group's channels keep a place: all choices but none.
+pub(crate) const PATTERNS: usize = (1 << GROUP) - 1;
 
 /// Where the vectors of a tile of sums or gradients lie: rows `row` elements apart, columns `column`, and the
 /// `1 << log_unit` vectors of a column one after the other.
@@ -286,13 +288,15 @@ pub(crate) unsafe fn sparse_dot<V: Vector, const R: usize, const L: usize, const
     }
 }
 
-/// [`sparse`] for [`BLOCK`] output channels that keep the same places: what one entry of the first reads is multiplied with a
-/// value of each, so that a number comes from the cache once for four multiplications. `out` is the first channel's.
+/// [`sparse`] for [`GROUP`] output channels at once. Entries are places that any of them keeps, listed by which ones do
+/// (segment `p - 1` has those that channel `k` keeps if bit `k` of `p` is set), so that a number comes from the cache once for all
+/// of them; each has a value for every channel that keeps it, and `values` is where those of the first begin. `out` is the first
+/// channel's.
 ///
 /// # Safety
-/// As [`sparse`], for each of the channels, whose segments and tiles lie `tile.next` apart and have the same offsets.
+/// As [`sparse`], for tiles that lie `tile.next_row` apart; `segments` has one entry more than [`PATTERNS`].
 #[inline(always)]
-pub(crate) unsafe fn sparse_block<V: Vector, const R: usize, const L: usize>(
+pub(crate) unsafe fn sparse_group<V: Vector, const R: usize, const L: usize>(
     tile: &SparseTile<V::Elem>,
     values: *const V::Elem,
     out: *mut V::Elem,
@@ -300,41 +304,46 @@ pub(crate) unsafe fn sparse_block<V: Vector, const R: usize, const L: usize>(
 ) {
     // SAFETY: the caller's promise covers each address computed here.
     unsafe {
-        let begin: [usize; BLOCK] = std::array::from_fn(|k| *tile.segments.add(k * tile.next[0]) as usize);
-        let n = *tile.segments.add(1) as usize - begin[0];
-        let values = begin.map(|begin| values.add(begin));
-        let offsets = tile.offsets.add(begin[0]);
-        let mut acc = [[[V::zero(); L]; R]; BLOCK];
+        let mut values = values;
+        let mut acc = [[[V::zero(); L]; R]; GROUP];
         if !first {
-            for k in 0..BLOCK {
+            for k in 0..GROUP {
                 for r in 0..R {
                     for l in 0..L {
-                        acc[k][r][l] = V::load(out.add(k * tile.next[1] + tile.target.at::<V>(r, l)));
+                        acc[k][r][l] = V::load(out.add(k * tile.next_row + tile.target.at::<V>(r, l)));
                     }
                 }
             }
         }
-        for i in 0..n {
-            let from = tile.panel.add(*offsets.add(i) as usize);
-            let mut x = [[V::zero(); L]; R];
-            for r in 0..R {
-                for l in 0..L {
-                    x[r][l] = V::load(from.add(r * tile.row_pitch + l * V::LANES));
-                }
-            }
-            for k in 0..BLOCK {
-                let w = V::splat(*values[k].add(i));
-                for r in 0..R {
-                    for l in 0..L {
-                        acc[k][r][l] = w.fma(x[r][l], acc[k][r][l]);
+        macro_rules! pattern {
+            ($($pattern:literal)*) => {
+                $(for i in *tile.segments.add($pattern - 1) as usize..*tile.segments.add($pattern) as usize {
+                    let from = tile.panel.add(*tile.offsets.add(i) as usize);
+                    let mut x = [[V::zero(); L]; R];
+                    for r in 0..R {
+                        for l in 0..L {
+                            x[r][l] = V::load(from.add(r * tile.row_pitch + l * V::LANES));
+                        }
                     }
-                }
-            }
+                    for k in 0..GROUP {
+                        if $pattern >> k & 1 == 1 {
+                            let w = V::splat(*values);
+                            values = values.add(1);
+                            for r in 0..R {
+                                for l in 0..L {
+                                    acc[k][r][l] = w.fma(x[r][l], acc[k][r][l]);
+                                }
+                            }
+                        }
+                    }
+                })*
+            };
         }
-        for k in 0..BLOCK {
+        pattern!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+        for k in 0..GROUP {
             for r in 0..R {
                 for l in 0..L {
-                    acc[k][r][l].store(out.add(k * tile.next[1] + tile.target.at::<V>(r, l)));
+                    acc[k][r][l].store(out.add(k * tile.next_row + tile.target.at::<V>(r, l)));
                 }
             }
         }

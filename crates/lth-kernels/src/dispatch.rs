@@ -123,7 +123,7 @@ pub(crate) mod tests {
         let sources = [
             ("dispatch.rs", include_str!("dispatch.rs")),
             ("table.rs", include_str!("conv/kernel/table.rs")),
-            ("compress.rs", include_str!("optim/compress.rs")),
+            ("compress.rs", include_str!("compress.rs")),
         ];
         let code = |file: &'static str| file.split("#[cfg(test)]\npub(crate) mod tests").next().unwrap();
         let asked: Vec<&str> =

@@ -1,5 +1,5 @@
-//! What is in force for calls from one thread: what tests and benchmarks force upon the kernels, and that patterns are not
-//! looked for.
+//! What is in force for calls from one thread: what tests and benchmarks force upon the kernels, that patterns are not
+//! looked for, and that gradients of kept weights are enough.
 
 use std::cell::Cell;
 
@@ -11,10 +11,14 @@ pub(crate) struct Forced {
     pub(crate) kernel: Option<Kernel>,
     /// Whether layers compute with the zeros of pruned weights.
     pub(crate) ignores_patterns: bool,
+    /// Whether gradients of masked weights may be those of the kept ones alone.
+    pub(crate) keeps_gradients: bool,
 }
 
 thread_local! {
-    static FORCED: Cell<Forced> = const { Cell::new(Forced { set: None, kernel: None, ignores_patterns: false }) };
+    static FORCED: Cell<Forced> = const {
+        Cell::new(Forced { set: None, kernel: None, ignores_patterns: false, keeps_gradients: false })
+    };
 }
 
 impl Forced {

@@ -81,11 +81,14 @@
 mod activation;
 mod bits;
 mod composed;
+mod compress;
 mod conv;
 mod dispatch;
 mod elementwise;
 mod error;
 mod forced;
+mod gradients;
+mod kept;
 mod layout;
 mod linear;
 mod loss;
@@ -110,6 +113,7 @@ pub use conv::{
 };
 pub use elementwise::{add_bias, concat, multiply_by, reshape};
 pub use error::Error;
+pub use gradients::Gradients;
 pub use layout::{Layout, to_layout};
 pub use linear::linear;
 pub use loss::{cross_entropy, smoothed_cross_entropy};
@@ -119,4 +123,4 @@ pub use parallel::in_pool;
 pub use pattern::Pattern;
 pub use pool::{Pool2dParams, avg_pool2d, global_avg_pool, global_max_pool, max_pool2d};
 pub use slot::{PatternSlot, with_dense_gradients};
-pub use tape::{backward, foreign_operator};
+pub use tape::{backward, backward_kept, foreign_operator};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::bits::{count, pack, unpack};
+use crate::bits::unpack;
 use crate::composed;
 use crate::conv::compact::KeptChannels;
 use crate::conv::cost::{Kept, program_kind};
@@ -18,6 +18,7 @@ use crate::conv::single::adjoint_weight;
 use crate::conv::{Direction, Float, Geometry, Number};
 use crate::dispatch::multiversion;
 use crate::error::Error;
+use crate::kept::KeptPlaces;
 use crate::parallel::{Shared, for_ranges};
 use crate::real::with_values;
 
@@ -29,13 +30,10 @@ pub struct Pattern {
 
 #[derive(Debug)]
 struct Inner {
-    dims: Vec<usize>,
-    /// A bit for each weight, 1 = keep.
-    words: Vec<u64>,
+    places: KeptPlaces,
     n_weights: usize,
     /// A byte for each, for the kernels that look at them in every pass.
     bytes: OnceLock<Vec<u8>>,
-    n_kept: usize,
     /// Of a mask with outputs and inputs; found when a convolution first asks.
     kept_channels: OnceLock<KeptChannels>,
     /// Whether every four outputs keep the same places.
@@ -51,7 +49,7 @@ struct Inner {
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         let (one, other) = (&*self.inner, &*other.inner);
-        std::ptr::eq(one, other) || (one.dims == other.dims && one.words == other.words)
+        std::ptr::eq(one, other) || one.places == other.places
     }
 }
 
@@ -76,11 +74,9 @@ impl Pattern {
     fn of_bytes(dims: Vec<usize>, bytes: &[u8]) -> Pattern {
         Pattern {
             inner: Arc::new(Inner {
-                dims,
-                words: pack(bytes),
+                places: KeptPlaces::of_bytes(dims, bytes),
                 n_weights: bytes.len(),
                 bytes: OnceLock::new(),
-                n_kept: count(bytes),
                 kept_channels: OnceLock::new(),
                 in_blocks: OnceLock::new(),
                 programs: Mutex::default(),
@@ -93,37 +89,42 @@ impl Pattern {
     /// The kept fraction, in [0, 1]; 1 for an empty mask.
     pub fn density(&self) -> f64 {
         let n = self.inner.n_weights;
-        if n == 0 { 1.0 } else { self.inner.n_kept as f64 / n as f64 }
+        if n == 0 { 1.0 } else { self.inner.places.n_kept() as f64 / n as f64 }
+    }
+
+    /// Where the kept weights are.
+    pub fn places(&self) -> &KeptPlaces {
+        &self.inner.places
     }
 
     /// Fails unless `weight` has the mask's shape.
     pub(crate) fn expect_fits(&self, op: &'static str, weight: &Tensor) -> Result<()> {
-        Ok(crate::error::expect_shape(op, "weight", weight, &self.inner.dims)?)
+        Ok(crate::error::expect_shape(op, "weight", weight, self.inner.places.dims())?)
     }
 
     /// `weight` with exact zeros at the pruned positions.
     pub(crate) fn apply(&self, op: &'static str, weight: &Tensor) -> Result<Tensor> {
         self.expect_fits(op, weight)?;
-        let mask = Tensor::from_slice(&self.looked_at(), &*self.inner.dims, weight.device())?;
+        let mask = Tensor::from_slice(&self.looked_at(), self.inner.places.dims(), weight.device())?;
         composed::keep(weight, &mask)
     }
 
     /// A byte for each weight, 0 = pruned.
     pub(crate) fn bits(&self) -> &[u8] {
-        self.inner.bytes.get_or_init(|| unpack(&self.inner.words, self.inner.n_weights))
+        self.inner.bytes.get_or_init(|| unpack(self.inner.places.words(), self.inner.n_weights))
     }
 
     /// The same for a look now and then: not kept for it.
     fn looked_at(&self) -> Cow<'_, [u8]> {
         match self.inner.bytes.get() {
             Some(bytes) => Cow::Borrowed(bytes),
-            None => Cow::Owned(unpack(&self.inner.words, self.inner.n_weights)),
+            None => Cow::Owned(unpack(self.inner.places.words(), self.inner.n_weights)),
         }
     }
 
     /// The outputs and inputs of which anything is kept.
     pub(crate) fn kept_channels(&self) -> Option<&KeptChannels> {
-        let &[outputs, inputs, ..] = &*self.inner.dims else { return None };
+        let &[outputs, inputs, ..] = self.inner.places.dims() else { return None };
         Some(self.inner.kept_channels.get_or_init(|| KeptChannels::new(&self.looked_at(), outputs, inputs)))
     }
 
@@ -135,7 +136,7 @@ impl Pattern {
     /// Whether every four outputs keep the same places.
     fn in_blocks(&self) -> bool {
         *self.inner.in_blocks.get_or_init(|| {
-            let per_output = self.inner.dims.iter().skip(1).product::<usize>();
+            let per_output = self.inner.places.dims().iter().skip(1).product::<usize>();
             let block = per_output * GROUP;
             let is_block = |bits: &[u8]| {
                 let first = &bits[..per_output];

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, WithDType};
 
 /// `f32` or `f64`.
-pub(crate) trait Real: WithDType {
+pub(crate) trait Real: WithDType + Default {
     const ZERO: Self;
     const NEG_INFINITY: Self;
     /// The smallest number above 0 that is not denormal.

@@ -5,8 +5,10 @@
 //! of this crate was applied to is therefore noted here as well, under the identity of its result,
 //! for as long as that result's graph lives; [`backward`] then hands gradients on as they are.
 
-use crate::elementwise::add;
 use crate::error::Error;
+use crate::forced::Forced;
+use crate::gradients::Gradients;
+use crate::pattern::Pattern;
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, TensorId};
 use std::collections::HashMap;
@@ -21,7 +23,8 @@ type Three = dyn CustomOp3 + Send + Sync;
 #[derive(Clone)]
 enum Note {
     One(Tensor, Weak<Box<One>>),
-    Two([Tensor; 2], Weak<Box<Two>>),
+    /// With the mask of the second argument, if it has one.
+    Two([Tensor; 2], Weak<Box<Two>>, Option<Pattern>),
     Three([Tensor; 3], Weak<Box<Three>>),
 }
 
@@ -140,10 +143,21 @@ pub(crate) fn apply1<C: CustomOp1 + Send + Sync + 'static>(x: &Tensor, op: C) ->
 
 /// `a.apply_op2(b, op)`, noted.
 pub(crate) fn apply2<C: CustomOp2 + Send + Sync + 'static>(a: &Tensor, b: &Tensor, op: C) -> Result<Tensor> {
+    apply_masked(a, b, None, op)
+}
+
+/// `x.apply_op2(weight, op)`, noted. With a `pattern` the weight's gradient may be that of the kept weights alone, `[n_kept]`, where
+/// [`Forced::keeps_gradients`].
+pub(crate) fn apply_masked<C: CustomOp2 + Send + Sync + 'static>(
+    a: &Tensor,
+    b: &Tensor,
+    pattern: Option<&Pattern>,
+    op: C,
+) -> Result<Tensor> {
     let result = Arc::new(OnceLock::new());
     let op: Arc<Box<Two>> = Arc::new(Box::new(Noted { op, result: Arc::clone(&result) }));
     let y = a.apply_op2_arc(b, Arc::clone(&op))?;
-    note(&y, &result, || Note::Two([a.clone(), b.clone()], Arc::downgrade(&op)));
+    note(&y, &result, || Note::Two([a.clone(), b.clone()], Arc::downgrade(&op), pattern.cloned()));
     Ok(y)
 }
 
@@ -175,6 +189,19 @@ const SHALLOW: usize = 2000;
 /// If an operator's backward pass fails, or if candle is told to build a graph of the gradients for second derivatives
 /// (`CANDLE_GRAD_DO_NOT_DETACH`).
 pub fn backward(loss: &Tensor) -> Result<GradStore> {
+    backward_with(loss, false)?.into_whole()
+}
+
+/// [`backward`], with gradients of masked weights for the kept ones alone where the kernels have them so: an optimiser that keeps no
+/// more ([`adam_step_kept`](crate::optim::adam_step_kept)) then neither writes nor reads the zeros between. The same numbers.
+///
+/// # Errors
+/// As [`backward`].
+pub fn backward_kept(loss: &Tensor) -> Result<Gradients> {
+    backward_with(loss, true)
+}
+
+fn backward_with(loss: &Tensor, keeps_gradients: bool) -> Result<Gradients> {
     let nodes = loss.sorted_nodes();
     let n_nodes = nodes.len();
     let steps: Option<Vec<(&Tensor, Note)>> = {
@@ -183,9 +210,9 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
         inner.map(|node| Some((node, notes.get(&node.id())?.clone()))).collect()
     };
     match steps {
-        Some(steps) => crate::in_pool(|| walk(loss, steps)),
-        None if n_nodes <= SHALLOW => crate::in_pool(|| loss.backward()),
-        None => loss.backward(),
+        Some(steps) => crate::in_pool(|| Forced { keeps_gradients, ..Forced::get() }.run(|| walk(loss, steps))),
+        None if n_nodes <= SHALLOW => crate::in_pool(|| loss.backward()).map(Gradients::from),
+        None => loss.backward().map(Gradients::from),
     }
 }
 
@@ -211,45 +238,40 @@ pub fn foreign_operator(loss: &Tensor) -> Option<Vec<usize>> {
     nodes.iter().rev().find(is_foreign).map(|node| node.dims().to_vec())
 }
 
-fn walk(loss: &Tensor, steps: Vec<(&Tensor, Note)>) -> Result<GradStore> {
-    let mut store = GradStore::default();
-    store.insert(loss, loss.ones_like()?.contiguous()?);
+fn walk(loss: &Tensor, steps: Vec<(&Tensor, Note)>) -> Result<Gradients> {
+    let mut all = Gradients::from(GradStore::default());
+    all.add(loss, &loss.ones_like()?.contiguous()?)?;
     for (y, note) in steps {
-        let Some(dy) = store.remove(y) else {
+        let Some(dy) = all.take(y) else {
             continue; // no operator after it wanted its gradient
         };
         let gone = || candle_core::Error::msg("backward: an operator of a living graph is gone").bt();
+        let mut add = |x: &Tensor, gradient: Option<Tensor>| match gradient.filter(|_| x.track_op()) {
+            Some(gradient) => all.add(x, &gradient),
+            None => Ok(()),
+        };
         match note {
             Note::One(x, op) => {
                 let dx = op.upgrade().ok_or_else(gone)?.bwd(&x, y, &dy)?;
-                accumulate(&mut store, &x, dx)?;
+                add(&x, dx)?;
             }
-            Note::Two([a, b], op) => {
+            Note::Two([a, b], op, pattern) => {
                 let (da, db) = op.upgrade().ok_or_else(gone)?.bwd(&a, &b, y, &dy)?;
-                accumulate(&mut store, &a, da)?;
-                accumulate(&mut store, &b, db)?;
+                add(&a, da)?;
+                match (pattern, db) {
+                    (Some(pattern), Some(kept)) if kept.dims() != b.dims() => all.add_kept(&b, pattern, kept)?,
+                    (_, db) => add(&b, db)?,
+                }
             }
             Note::Three([a, b, c], op) => {
                 let (da, db, dc) = op.upgrade().ok_or_else(gone)?.bwd(&a, &b, &c, y, &dy)?;
-                accumulate(&mut store, &a, da)?;
-                accumulate(&mut store, &b, db)?;
-                accumulate(&mut store, &c, dc)?;
+                add(&a, da)?;
+                add(&b, db)?;
+                add(&c, dc)?;
             }
         }
     }
-    Ok(store)
-}
-
-fn accumulate(store: &mut GradStore, x: &Tensor, gradient: Option<Tensor>) -> Result<()> {
-    let Some(gradient) = gradient.filter(|_| x.track_op()) else {
-        return Ok(());
-    };
-    let sum = match store.remove(x) {
-        Some(before) => add(&before, &gradient)?,
-        None => gradient.detach(),
-    };
-    store.insert(x, sum);
-    Ok(())
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -257,7 +257,7 @@ fn gradients(fit: &mut Fit<'_>) -> Result<BTreeMap<String, Vec<f64>>, Error> {
     let names = moved(fit);
     let var = |name: &String| Ok((name.clone(), fit.parameters().require(name)?.var().clone()));
     let variables: Vec<_> = names.iter().map(var).collect::<Result<_, Error>>()?;
-    let Some(all) = fit.gradients() else { return Ok(BTreeMap::new()) };
+    let Some(all) = fit.gradients()? else { return Ok(BTreeMap::new()) };
     let found = variables.into_iter().filter_map(|(name, var)| Some((name, all.get(&var)?.clone())));
     found.map(|(name, gradient)| Ok((name, values(&gradient)?))).collect()
 }

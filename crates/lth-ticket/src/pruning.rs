@@ -339,7 +339,7 @@ impl<'a> Pruning<'a> {
         }
         let weights = self.weights(fit.parameters());
         let variables: Vec<_> = weights.into_iter().map(|(name, var)| (name.to_owned(), var.clone())).collect();
-        let Some(gradients) = fit.gradients() else { return Ok(()) };
+        let Some(gradients) = fit.gradients()? else { return Ok(()) };
         let gradients =
             variables.into_iter().filter_map(|(name, var)| Some((name, gradients.get(&var)?.clone()))).collect();
         self.state.collected.observe(&gradients)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use lth_kernels::Gradients;
 
 use crate::fit::FitSpan;
 use crate::{BoxError, Error, Evaluation, Network, Optimizer, Parameters, Record};
@@ -39,7 +40,7 @@ pub struct Fit<'a> {
     pub(crate) network: &'a mut dyn Network,
     pub(crate) masks: &'a mut BTreeMap<String, Tensor>,
     pub(crate) optimizer: &'a mut Optimizer,
-    pub(crate) gradients: Option<&'a mut GradStore>,
+    pub(crate) gradients: Option<&'a mut Gradients>,
     pub(crate) history: &'a [Record],
     pub(crate) evaluation: Option<&'a Evaluation>,
     pub(crate) loss: Option<f64>,
@@ -134,8 +135,10 @@ impl Fit<'_> {
     }
 
     /// The gradients of the step at hand, at [`Event::BeforeStep`] only: means over its batches, not yet clipped.
-    pub fn gradients(&mut self) -> Option<&mut GradStore> {
-        self.gradients.as_deref_mut()
+    /// # Errors
+    /// If candle fails.
+    pub fn gradients(&mut self) -> Result<Option<&mut GradStore>, Error> {
+        Ok(self.gradients.as_deref_mut().map(Gradients::whole).transpose()?)
     }
 
     /// The learning rate of the step at hand, from its first [`Event::BeforeBatch`] to [`Event::AfterStep`].

@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
+use lth_kernels::Gradients;
 use lth_kernels::optim::{AdamStep, Decay, KeptPlaces, SgdStep, adam_step, adam_step_kept, sgd_step, sgd_step_kept};
 use serde::{Deserialize, Serialize};
 
@@ -128,6 +129,23 @@ struct Averages {
     n_steps: u64,
 }
 
+/// A parameter's gradient: all of it, or that of its kept values, all others being 0.
+enum Gradient<'a> {
+    Whole(&'a Tensor),
+    Kept(&'a KeptPlaces, &'a Tensor),
+}
+
+impl Gradient<'_> {
+    /// As a step with averages of the values at `places`, or of all values, takes it.
+    fn for_averages(&self, places: Option<&KeptPlaces>) -> Result<Tensor, Error> {
+        Ok(match self {
+            Self::Kept(own, values) if places == Some(own) => (*values).clone(),
+            Self::Kept(own, values) => own.scatter(values)?,
+            Self::Whole(gradient) => gradient.contiguous()?,
+        })
+    }
+}
+
 const FIRST: &str = "first";
 const SECOND: &str = "second";
 const STEPS: &str = "steps";
@@ -181,24 +199,54 @@ impl Optimizer {
         gradients: &GradStore,
         masks: &BTreeMap<String, Tensor>,
     ) -> Result<(), Error> {
+        let of = |var: &Var| gradients.get(var).map(Gradient::Whole);
+        self.move_all((learning_rate, momentum), parameters, of, masks)
+    }
+
+    /// [`Optimizer::step_with_momentum`] with what [`backward_kept`](lth_kernels::backward_kept) gives: to the same bits, in less
+    /// time where little is kept.
+    /// # Errors
+    /// As `step`.
+    pub fn step_kept(
+        &mut self,
+        learning_rate: f64,
+        momentum: Option<f64>,
+        parameters: &Parameters,
+        gradients: &Gradients,
+        masks: &BTreeMap<String, Tensor>,
+    ) -> Result<(), Error> {
+        let of = |var: &Var| match gradients.kept(var) {
+            Some((places, values)) => Some(Gradient::Kept(places, values)),
+            None => gradients.get(var).map(Gradient::Whole),
+        };
+        self.move_all((learning_rate, momentum), parameters, of, masks)
+    }
+
+    fn move_all<'a>(
+        &mut self,
+        (learning_rate, momentum): (f64, Option<f64>),
+        parameters: &Parameters,
+        gradient_of: impl Fn(&Var) -> Option<Gradient<'a>> + Send,
+        masks: &BTreeMap<String, Tensor>,
+    ) -> Result<(), Error> {
         self.n_steps += 1;
         let mut now = self.config;
         let (OptimizerConfig::Adam { beta1: own, .. } | OptimizerConfig::Sgd { momentum: own, .. }) = &mut now;
         *own = momentum.unwrap_or(*own);
-        lth_kernels::in_pool(|| self.move_all(now, learning_rate, parameters, gradients, masks))
+        lth_kernels::in_pool(|| self.move_each(now, learning_rate, parameters, gradient_of, masks))
     }
 
-    fn move_all(
+    fn move_each<'a>(
         &mut self,
         config: OptimizerConfig,
         learning_rate: f64,
         parameters: &Parameters,
-        gradients: &GradStore,
+        gradient_of: impl Fn(&Var) -> Option<Gradient<'a>>,
         masks: &BTreeMap<String, Tensor>,
     ) -> Result<(), Error> {
         for (name, parameter) in parameters.trainable() {
             let var = parameter.var();
-            let Some(gradient) = gradients.get(var) else { continue };
+            let Some(gradient) = gradient_of(var) else { continue };
             let mask = masks.get(name);
             if let Some(mask) = mask {
                 check_shape("mask", name, mask, var)?;
@@ -212,7 +260,7 @@ impl Optimizer {
                 Entry::Vacant(place) => place.insert(Averages::zeros(var, few_places(var, mask)?, self.config)?),
             };
             averages.n_steps += 1;
-            let gradient = gradient.contiguous()?;
+            let gradient = gradient.for_averages(averages.places.as_ref())?;
             let strength = |weight_decay, decays| match (decays, parameter.role()) {
                 (Decays::All, _) | (_, Role::Weight | Role::Embedding) => weight_decay,
                 _ => 0.0,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
+use lth_kernels::Gradients;
 
 use crate::hook::{Requests, check_finite};
 use crate::parameters::first_not_finite;
@@ -296,20 +297,20 @@ impl<N: Network> Trainer<N> {
                 "the backward pass is candle's, which takes longer: an operator that is not of lth-kernels gave {shape:?}"
             );
         }
-        let mut gradients = lth_kernels::backward(&loss)?;
+        let mut gradients = lth_kernels::backward_kept(&loss)?;
         drop(loss);
         if std::mem::take(&mut run.is_first_batch) {
-            self.check_gradients_reach(&gradients)?;
+            self.check_gradients_reach(gradients.whole()?)?;
         }
         let (n, is_last) = span.step_of(iteration);
         run.losses += value;
         if n > 1 {
-            self.add_gradients(&gradients, &mut run.sums)?;
+            self.add_gradients(gradients.whole()?, &mut run.sums)?;
             if !is_last {
                 return Ok(());
             }
             for (name, sum) in std::mem::take(&mut run.sums) {
-                gradients.insert(self.network.parameters().require(&name)?.var(), (sum / n as f64)?);
+                gradients.whole()?.insert(self.network.parameters().require(&name)?.var(), (sum / n as f64)?);
             }
         }
         let mean = std::mem::take(&mut run.losses) / n as f64;
@@ -327,10 +328,10 @@ impl<N: Network> Trainer<N> {
         Ok(())
     }
 
-    fn step(&mut self, config: &FitConfig<'_>, run: &Run, gradients: &mut GradStore) -> Result<(), Error> {
+    fn step(&mut self, config: &FitConfig<'_>, run: &Run, gradients: &mut Gradients) -> Result<(), Error> {
         let parameters = self.network.parameters();
         if let Some(clip) = config.clip
-            && let Some(parameter) = clip.apply(parameters, gradients, &self.masks)?
+            && let Some(parameter) = clip.apply(parameters, gradients.whole()?, &self.masks)?
         {
             return Err(Error::GradientNotFinite { parameter, step: run.at.span.step(run.at.iteration) });
         }
@@ -340,7 +341,7 @@ impl<N: Network> Trainer<N> {
             let (got, expected) = (momentum.to_string(), "a number in [0, 1)".to_owned());
             return Err(Error::Setting { what: "momentum", got, expected });
         }
-        self.optimizer.step_with_momentum(rate, momentum, parameters, gradients, &self.masks)
+        self.optimizer.step_kept(rate, momentum, parameters, gradients, &self.masks)
     }
 
     /// Adds the gradients of trainable parameters to sums by name.
@@ -538,7 +539,7 @@ impl Run {
         &mut self,
         trainer: &mut Trainer<N>,
         event: Event,
-        gradients: Option<&mut GradStore>,
+        gradients: Option<&mut Gradients>,
         hooks: &mut [&mut dyn Hook],
     ) -> Result<(), Error> {
         let iteration = self.at.iteration;

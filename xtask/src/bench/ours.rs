@@ -156,9 +156,9 @@ impl Training {
         let loss = lth_kernels::cross_entropy(&logits, target)?;
         let value = loss.to_scalar::<f32>()?;
         anyhow::ensure!(value.is_finite(), "the loss is {value}");
-        let gradients = lth_kernels::backward(&loss)?;
+        let gradients = lth_kernels::backward_kept(&loss)?;
         drop((logits, loss));
-        self.optimizer.step(LEARNING_RATE, self.network.parameters(), &gradients, &self.masks)?;
+        self.optimizer.step_kept(LEARNING_RATE, None, self.network.parameters(), &gradients, &self.masks)?;
         self.n_steps += 1;
         Ok(())
     }

@@ -4,14 +4,16 @@
 //! positions, which run one by one.
 
 use std::mem::MaybeUninit;
+use std::sync::{Arc, OnceLock};
 
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor};
 
 use super::cost::{self, Kept, Kernel, Pass};
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{Number, ProgramKind};
 use super::scratch::with_buffers;
 use super::{compact, dense, dense_weight, dots, mend, single, sparse, unfold};
+use crate::forced::Forced;
 use crate::layout::{Layout as Order, to_layout, transposed};
 use crate::parallel::all_written;
 use crate::pattern::Pattern;
@@ -26,7 +28,12 @@ pub(super) fn convolve(
     pattern: Option<&Pattern>,
     layout: Order,
 ) -> Result<Tensor> {
-    tape::apply2(x, weight, Forward { geometry, pattern: pattern.cloned(), layout })
+    tape::apply_masked(
+        x,
+        weight,
+        pattern,
+        Forward { geometry, pattern: pattern.cloned(), layout, kept: KeptWeights::default() },
+    )
 }
 
 /// `x` [N, I] times the transpose of `weight` [O, I], both contiguous, of one type, on the CPU.
@@ -44,7 +51,12 @@ pub(crate) fn product(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>) ->
         padding: [0, 0],
         dilation: [1, 1],
     };
-    tape::apply2(x, weight, Product { geometry, pattern: pattern.cloned() })
+    tape::apply_masked(
+        x,
+        weight,
+        pattern,
+        Product { geometry, pattern: pattern.cloned(), kept: KeptWeights::default() },
+    )
 }
 
 /// Up to which density both gradients gain by sharing panels, rather than four channels at once in that of the input.
@@ -54,12 +66,30 @@ struct Forward {
     geometry: Geometry,
     pattern: Option<Pattern>,
     layout: Order,
+    kept: KeptWeights,
+}
+
+/// The kept values of a weight, one behind the other, gathered by the first pass that wants them: the gradient of the input
+/// takes those of the forward pass.
+#[derive(Clone, Default)]
+struct KeptWeights(Arc<OnceLock<CpuStorage>>);
+
+impl KeptWeights {
+    fn with<T: Number, R>(&self, pattern: &Pattern, weight: &[T], work: impl FnOnce(&[T]) -> R) -> R {
+        let gather = || pattern.places().gathered(weight);
+        match T::cpu_storage_as_slice(self.0.get_or_init(|| T::to_cpu_storage_owned(gather()))) {
+            Ok(kept) => work(kept),
+            // Of another type: not by any pass of one layer.
+            Err(_) => work(&gather()),
+        }
+    }
 }
 
 /// A linear layer: a convolution of pictures of one pixel.
 struct Product {
     geometry: Geometry,
     pattern: Option<Pattern>,
+    kept: KeptWeights,
 }
 
 /// The weight gradient of a linear layer whose every weight is multiplied.
@@ -71,6 +101,7 @@ struct ProductWeightGradient {
 struct InputGradient {
     geometry: Geometry,
     pattern: Option<Pattern>,
+    kept: KeptWeights,
 }
 
 struct WeightGradient {
@@ -84,32 +115,26 @@ impl CustomOp2 for Forward {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (g, pattern) = (&self.geometry, self.pattern.as_ref());
+        let (g, pattern, kept) = (&self.geometry, self.pattern.as_ref(), &self.kept);
         let shape = self.layout.shape(g.batch, g.out_channels, g.output[0], g.output[1]);
         let (x, w) = ((x, lx), (w, lw));
         match self.layout {
             Order::Chwn => {
-                let apply = Apply { geometry: g, pattern, direction: Direction::Forward };
+                let apply = Apply { geometry: g, pattern, kept, direction: Direction::Forward };
                 both(self.name(), x, w, Shape::from(&shape), &apply)
             }
-            Order::Nchw => both(self.name(), x, w, Shape::from(&shape), &Unfolded { geometry: g, pattern }),
+            Order::Nchw => both(self.name(), x, w, Shape::from(&shape), &Unfolded { geometry: g, pattern, kept }),
         }
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        gradients(&self.geometry, self.pattern.as_ref(), self.layout, x, w, grad)
+        gradients(self, x, w, grad)
     }
 }
 
-/// The gradients that are asked for; `x` and `grad` in `layout`.
-fn gradients(
-    geometry: &Geometry,
-    pattern: Option<&Pattern>,
-    layout: Order,
-    x: &Tensor,
-    w: &Tensor,
-    grad: &Tensor,
-) -> Result<(Option<Tensor>, Option<Tensor>)> {
+/// The gradients that are asked for; `x` and `grad` in the pass's layout.
+fn gradients(of: &Forward, x: &Tensor, w: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    let (geometry, pattern, layout, kept) = (&of.geometry, of.pattern.as_ref(), of.layout, &of.kept);
     if layout == Order::Nchw && single::takes(geometry) {
         let (x, w, grad) = (x.contiguous()?, w.contiguous()?, grad.contiguous()?);
         return with_real!(w.dtype(), T => gradients_by_picture::<T>(geometry, pattern, &x, &w, &grad));
@@ -121,15 +146,17 @@ fn gradients(
         && w.track_op()
         && with_real!(w.dtype(), T => share_panels::<T>(geometry, pattern))
     {
-        let (of_x, of_w) = with_real!(w.dtype(), T => sparse_gradients::<T>(geometry, pattern, &chwn(x)?, w, &grad))?;
+        let (of_x, of_w) =
+            with_real!(w.dtype(), T => sparse_gradients::<T>(geometry, (pattern, kept), &chwn(x)?, w, &grad))?;
         return Ok((Some(to_layout(&of_x, Order::Chwn, layout)?), Some(of_w)));
     }
     let (geometry, pattern) = (*geometry, pattern.cloned());
     let of_x = || {
-        let grad = grad.apply_op2_no_bwd(w, &InputGradient { geometry, pattern: pattern.clone() })?;
+        let grad =
+            grad.apply_op2_no_bwd(w, &InputGradient { geometry, pattern: pattern.clone(), kept: kept.clone() })?;
         to_layout(&grad, Order::Chwn, layout)
     };
-    let of_w = || chwn(x)?.apply_op2_no_bwd(&grad, &WeightGradient { geometry, pattern: pattern.clone() });
+    let of_w = || weight_gradient(&geometry, pattern.as_ref(), &chwn(x)?, w, &grad);
     Ok((x.track_op().then(of_x).transpose()?, w.track_op().then(of_w).transpose()?))
 }
 
@@ -145,9 +172,9 @@ fn share_panels<T: Number>(g: &Geometry, pattern: &Pattern) -> bool {
 }
 
 /// Both gradients at once, all in `[C, H, W, N]`.
-fn sparse_gradients<T: Number + WithDType>(
+fn sparse_gradients<T: Number>(
     g: &Geometry,
-    pattern: &Pattern,
+    (pattern, kept): (&Pattern, &KeptWeights),
     x: &Tensor,
     w: &Tensor,
     grad: &Tensor,
@@ -157,12 +184,12 @@ fn sparse_gradients<T: Number + WithDType>(
     let of_x = with_values(x, |x: &[T]| {
         with_values(w, |w: &[T]| {
             with_values(grad, |grad: &[T]| {
-                // SAFETY: `gradients` writes all of both.
                 let mut is_finite = true;
+                // SAFETY: `gradients` writes all of it.
                 let mut of_x = unsafe {
                     written(x.len(), |of_x| {
-                        of_w = written(w.len(), |of_w| {
-                            is_finite = sparse::gradients(&program, w, x, grad, of_x, of_w);
+                        (of_w, is_finite) = kept.with(pattern, w, |kept| {
+                            sparse::gradients(&program, pattern.places(), kept, (x, grad), of_x)
                         });
                     })
                 };
@@ -174,11 +201,37 @@ fn sparse_gradients<T: Number + WithDType>(
             })
         })
     })?;
-    Ok((tensor(of_x, x.dims())?, tensor(of_w, w.dims())?))
+    Ok((tensor(of_x, x.dims())?, kept_gradient(w, pattern, of_w)?))
+}
+
+/// The gradient of `w`, of which `pattern` keeps that of `kept`: as it is where that is enough, else of all of it.
+fn kept_gradient<T: Number>(w: &Tensor, pattern: &Pattern, kept: Vec<T>) -> Result<Tensor> {
+    if Forced::get().keeps_gradients {
+        let n_kept = [kept.len()];
+        return tensor(kept, &n_kept);
+    }
+    tensor(pattern.places().scattered(&kept), w.dims())
+}
+
+/// The gradient of the weight, `x` and `grad` in `[C, H, W, N]`.
+fn weight_gradient(g: &Geometry, pattern: Option<&Pattern>, x: &Tensor, w: &Tensor, grad: &Tensor) -> Result<Tensor> {
+    if let Some(pattern) = pattern
+        && with_real!(w.dtype(), T => cost::choose(g, &pattern.kept(), Pass::WeightGradient, T::kernels().set))
+            == Kernel::Sparse
+    {
+        return with_real!(w.dtype(), T => {
+            let program = pattern.program::<T>(g, Direction::Forward, ProgramKind::Rows);
+            let of_w = with_values(x, |x: &[T]| {
+                with_values(grad, |grad: &[T]| Ok(sparse::weight_gradient(&program, pattern.places(), x, grad)))
+            })?;
+            kept_gradient(w, pattern, of_w)
+        });
+    }
+    x.apply_op2_no_bwd(grad, &WeightGradient { geometry: *g, pattern: pattern.cloned() })
 }
 
 /// The gradients that are asked for, all in `[N, C, H, W]`.
-fn gradients_by_picture<T: Number + WithDType>(
+fn gradients_by_picture<T: Number>(
     g: &Geometry,
     pattern: Option<&Pattern>,
     x: &Tensor,
@@ -188,7 +241,8 @@ fn gradients_by_picture<T: Number + WithDType>(
     let of_x = || {
         let adjoint = single::adjoint(g);
         let pattern = pattern.map(|pattern| pattern.adjoint(g));
-        let forward = Unfolded { geometry: &adjoint, pattern: pattern.as_deref() };
+        let kept = &KeptWeights::default();
+        let forward = Unfolded { geometry: &adjoint, pattern: pattern.as_deref(), kept };
         let of_x = with_values(w, |w: &[T]| {
             let w = single::adjoint_weight([g.out_channels, g.in_channels, g.n_taps()], w);
             with_values(grad, |grad: &[T]| {
@@ -223,18 +277,19 @@ impl CustomOp2 for Product {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (g, pattern) = (&self.geometry, self.pattern.as_ref());
+        let (g, pattern, kept) = (&self.geometry, self.pattern.as_ref(), &self.kept);
         let shape = (g.batch, g.out_channels).into();
-        both(self.name(), (x, lx), (w, lw), shape, &Unfolded { geometry: g, pattern })
+        both(self.name(), (x, lx), (w, lw), shape, &Unfolded { geometry: g, pattern, kept })
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (geometry, pattern) = (self.geometry, self.pattern.clone());
+        let (geometry, pattern, kept) = (self.geometry, self.pattern.clone(), self.kept.clone());
         let Geometry { batch, in_channels, out_channels, .. } = geometry;
         // Samples innermost: [I, N] is what a convolution of one pixel takes.
         let grad = transposed(&grad.detach(), batch, &[out_channels, batch])?;
         let of_x = || {
-            let dx = grad.apply_op2_no_bwd(w, &InputGradient { geometry, pattern: pattern.clone() })?;
+            let (pattern, kept) = (pattern.clone(), kept.clone());
+            let dx = grad.apply_op2_no_bwd(w, &InputGradient { geometry, pattern, kept })?;
             transposed(&dx, in_channels, &[batch, in_channels])
         };
         let of_w = || {
@@ -249,9 +304,9 @@ impl CustomOp2 for Product {
                 let gradient = ProductWeightGradient { geometry, pattern: pattern.clone() };
                 return x.detach().contiguous()?.apply_op2_no_bwd(&grad, &gradient);
             }
-            let gradient = WeightGradient { geometry, pattern: pattern.clone() };
             let x = transposed(&x.detach(), batch, &[in_channels, batch])?;
-            x.apply_op2_no_bwd(&grad, &gradient)?.reshape(w.shape())
+            let of_w = weight_gradient(&geometry, pattern.as_ref(), &x, w, &grad)?;
+            if of_w.dims().len() == 1 { Ok(of_w) } else { of_w.reshape(w.shape()) }
         };
         Ok((x.track_op().then(of_x).transpose()?, w.track_op().then(of_w).transpose()?))
     }
@@ -278,14 +333,14 @@ impl CustomOp2 for InputGradient {
     }
 
     fn cpu_fwd(&self, grad: &CpuStorage, lg: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (g, pattern) = (&self.geometry, self.pattern.as_ref());
+        let (g, pattern, kept) = (&self.geometry, self.pattern.as_ref(), &self.kept);
         let [height, width] = g.input;
         both(
             self.name(),
             (grad, lg),
             (w, lw),
             (g.in_channels, height, width, g.batch).into(),
-            &Apply { geometry: g, pattern, direction: Direction::InputGradient },
+            &Apply { geometry: g, pattern, kept, direction: Direction::InputGradient },
         )
     }
 }
@@ -316,6 +371,7 @@ trait Compute {
 struct Apply<'a> {
     geometry: &'a Geometry,
     pattern: Option<&'a Pattern>,
+    kept: &'a KeptWeights,
     direction: Direction,
 }
 
@@ -331,7 +387,7 @@ impl Apply<'_> {
         let is_finite = match (cost::choose(g, &kept, Pass::Map(direction), T::kernels().set), kept.channels) {
             (Kernel::Sparse, _) => {
                 let program = pattern.products::<T>(g, direction);
-                sparse::apply(&program, weight, source, out)
+                self.kept.with(pattern, weight, |kept| sparse::apply(&program, kept, source, out))
             }
             (Kernel::Compact, Some(kept)) => compact::apply(kept, g, direction, &pattern.masked(weight), source, out),
             _ if pattern.density() == 1.0 => return dense::apply(g, direction, weight, source, out),
@@ -356,6 +412,7 @@ impl Compute for Apply<'_> {
 struct Unfolded<'a> {
     geometry: &'a Geometry,
     pattern: Option<&'a Pattern>,
+    kept: &'a KeptWeights,
 }
 
 impl Compute for Unfolded<'_> {
@@ -392,7 +449,8 @@ impl Compute for Unfolded<'_> {
             }
             return;
         }
-        let apply = Apply { geometry: &inner, pattern: self.pattern, direction: Direction::Forward };
+        let &Self { pattern, kept, .. } = self;
+        let apply = Apply { geometry: &inner, pattern, kept, direction: Direction::Forward };
         with_buffers::<T, _>(inner.in_channels * inner.batch, 0, |columns, _| {
             unfold::unfold(g, x, columns);
             let mut is_finite = true;
@@ -429,9 +487,6 @@ impl Compute for ForWeight<'_> {
         let kept = pattern.kept();
         match (cost::choose(g, &kept, Pass::WeightGradient, T::kernels().set), kept.channels) {
             (Kernel::Compact, Some(kept)) => compact::weight_gradient(kept, g, x, grad, pattern.bits(), out),
-            (Kernel::Sparse, _) => {
-                sparse::weight_gradient(&pattern.program::<T>(g, Direction::Forward, ProgramKind::Rows), x, grad, out);
-            }
             _ => dense_weight::weight_gradient(g, x, grad, Some(pattern.bits()), out),
         }
     }

@@ -336,7 +336,7 @@ impl Inner {
         cached(&self.packed, MAX_SHAPES, key, || match layout {
             Layout::Chwn => {
                 let program = pattern.products::<f32>(g, Direction::Forward);
-                let values = sparse::packed(&program, &self.weight);
+                let values = sparse::packed(&program, &pattern.places().gathered(&self.weight));
                 Lists::Chwn(program, values)
             }
             Layout::Nchw => {

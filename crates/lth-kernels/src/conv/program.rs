@@ -3,8 +3,8 @@
 //! For one class of target positions the picture is cut into tiles of registers (`rows` × columns × a piece of the
 //! batch) and the source channels into chunks whose part of the picture stays in L1. A program holds, chunk by chunk
 //! and row by row, where in the packed panel each kept weight reads; such an entry has a number, and the program's
-//! positions say which weight is whose. For kernels of four rows an entry is a place that any of them keeps, and has a
-//! value for each that does.
+//! ranks say which of the kept weights is whose. For kernels of four rows an entry is a place that any of them keeps, and
+//! has a value for each that does.
 
 use std::ops::Range;
 
@@ -14,6 +14,7 @@ use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::{InstructionSet, Kernels, Number, ProgramKind, TileShape};
 use super::kernel::tile::{GROUP, PATTERNS};
 use super::lattice::{Class, Grid, classes};
+use crate::bits;
 
 /// Density from which a chunk is read so often that all of it has to stay in the L1 cache.
 pub(crate) const HIGH_DENSITY: f64 = 0.25;
@@ -356,8 +357,10 @@ pub(crate) struct Program {
     pub(crate) map: Map,
     pub(crate) kind: ProgramKind,
     pub(crate) classes: Vec<ClassProgram>,
-    /// Where in the weight each entry's lies, class by class: the kept weights that are multiplied with anything.
-    pub(crate) positions: Vec<u32>,
+    /// Of each value, class by class, which of the kept weights it is, counted in row-major order: those that are multiplied with
+    /// anything.
+    pub(crate) ranks: Vec<u32>,
+    pub(crate) n_kept: usize,
 }
 
 impl Program {
@@ -372,20 +375,21 @@ impl Program {
         let map = geometry.map(direction);
         assert!(map.rows.is_multiple_of(kind.rows()));
         let kernels = T::kernels();
-        let mut positions = Vec::new();
+        let ranked = Ranks::new(kept);
+        let mut ranks = Vec::new();
         let classes: Vec<ClassProgram> = classes(&map)
             .into_iter()
             .map(|class| {
-                ClassProgram::new(Tiling::new(class, &map, kernels, density, kind), &map, kept, &mut positions)
+                ClassProgram::new(Tiling::new(class, &map, kernels, density, kind), &map, (kept, &ranked), &mut ranks)
             })
             .collect();
-        Self { map, kind, classes, positions }
+        Self { map, kind, classes, ranks, n_kept: ranked.n_kept }
     }
 }
 
 impl ClassProgram {
-    /// `positions`: where in the weight each value lies, of all classes so far.
-    fn new(tiling: Tiling, map: &Map, kept: &[u8], positions: &mut Vec<u32>) -> Self {
+    /// `ranks`: of each value of all classes so far.
+    fn new(tiling: Tiling, map: &Map, (kept, ranked): (&[u8], &Ranks), ranks: &mut Vec<u32>) -> Self {
         let g = &map.geometry;
         let taps = tiling.taps(map);
         let n_blocks = map.rows.div_ceil(ROW_BLOCK);
@@ -395,8 +399,10 @@ impl ClassProgram {
             let depth = chunk * tiling.depth_chunk..((chunk + 1) * tiling.depth_chunk).min(map.depth);
             let rows = rows * ROW_BLOCK..((rows + 1) * ROW_BLOCK).min(map.rows);
             match &taps[..] {
-                [all] if tiling.rows_at_once == GROUP => List::of_groups(map, group, &depth, &rows, all, kept),
-                _ => List::of_rows(map, group, &depth, &rows, &taps, kept),
+                [all] if tiling.rows_at_once == GROUP => {
+                    List::of_groups(map, group, &depth, &rows, all, (kept, ranked))
+                }
+                _ => List::of_rows(map, group, &depth, &rows, &taps, (kept, ranked)),
             }
         };
         let n_blocks_in_all = g.groups * tiling.n_chunks * n_blocks;
@@ -405,8 +411,8 @@ impl ClassProgram {
         } else {
             (0..n_blocks_in_all).into_par_iter().map(list).collect()
         };
-        let first_value = positions.len();
-        positions.reserve_exact(lists.iter().map(|list| list.positions.len()).sum());
+        let first_value = ranks.len();
+        ranks.reserve_exact(lists.iter().map(|list| list.ranks.len()).sum());
         let mut segments = vec![0];
         let mut offsets = Vec::with_capacity(lists.iter().map(|list| list.offsets.len()).sum());
         let mut first_values = Vec::new();
@@ -417,15 +423,43 @@ impl ClassProgram {
                 end += length;
                 end
             }));
-            let before = (positions.len() - first_value) as u32;
+            let before = (ranks.len() - first_value) as u32;
             first_values.extend(list.first_values.into_iter().map(|first| before + first));
             offsets.extend(list.offsets);
-            positions.extend(list.positions);
+            ranks.extend(list.ranks);
             for (used, is_used) in used_channels[list.first_channel..].iter_mut().zip(list.is_used) {
                 *used |= is_used;
             }
         }
         Self { tiling, segments, offsets, first_value, first_values, used_channels }
+    }
+}
+
+/// How many kept weights lie before each.
+struct Ranks {
+    /// A bit for each weight.
+    words: Vec<u64>,
+    /// Kept weights before each word.
+    before: Vec<u32>,
+    n_kept: usize,
+}
+
+impl Ranks {
+    fn new(kept: &[u8]) -> Self {
+        let words = bits::pack(kept);
+        let mut n_kept = 0;
+        let count = |word: &u64| {
+            let before = n_kept;
+            n_kept += word.count_ones();
+            before
+        };
+        let before = words.iter().map(count).collect();
+        Self { words, before, n_kept: n_kept as usize }
+    }
+
+    fn of(&self, position: u32) -> u32 {
+        let (word, bit) = (position as usize / u64::BITS as usize, position % u64::BITS);
+        self.before[word] + (self.words[word] & ((1 << bit) - 1)).count_ones()
     }
 }
 
@@ -435,8 +469,8 @@ struct List {
     lengths: Vec<u32>,
     /// Where each reads in the chunk's panel.
     offsets: Vec<u32>,
-    /// Where in the weight each value lies.
-    positions: Vec<u32>,
+    /// Of each value.
+    ranks: Vec<u32>,
     /// For each four rows, the number of their first value; empty where each entry has one.
     first_values: Vec<u32>,
     /// The chunk's first channel, of all groups'.
@@ -483,7 +517,7 @@ impl List {
         depth: &Range<usize>,
         rows: &Range<usize>,
         by_segment: &[Taps],
-        kept: &[u8],
+        (kept, ranked): (&[u8], &Ranks),
     ) -> Self {
         let g = &map.geometry;
         let first = group * g.weights_per_group();
@@ -521,7 +555,7 @@ impl List {
             *is_used = any;
         }
         let n_entries = bits.iter().map(|&bit| usize::from(bit)).sum();
-        let (mut offsets, mut positions) = (Vec::with_capacity(n_entries), Vec::with_capacity(n_entries));
+        let (mut offsets, mut ranks) = (Vec::with_capacity(n_entries), Vec::with_capacity(n_entries));
         let mut lengths = Vec::with_capacity(rows.len() * by_segment.len());
         let (of_words, _) = bits.as_chunks::<WORD>();
         for (row, mut of_row) in rows.clone().zip(of_words.chunks_exact(row_words)) {
@@ -536,24 +570,31 @@ impl List {
                         let (offset, place) = segment.reads[word * WORD + left.trailing_zeros() as usize / 8];
                         left &= left - 1;
                         offsets.push(offset);
-                        positions.push(begin + place);
+                        ranks.push(ranked.of(begin + place));
                     }
                 }
                 lengths.push((offsets.len() - before) as u32);
             }
         }
         let first_channel = group * map.depth + depth.start;
-        Self { lengths, offsets, positions, first_values: Vec::new(), first_channel, is_used }
+        Self { lengths, offsets, ranks, first_values: Vec::new(), first_channel, is_used }
     }
 
     /// Four rows at a time, by which of them keep a place.
-    fn of_groups(map: &Map, group: usize, depth: &Range<usize>, rows: &Range<usize>, taps: &Taps, kept: &[u8]) -> Self {
+    fn of_groups(
+        map: &Map,
+        group: usize,
+        depth: &Range<usize>,
+        rows: &Range<usize>,
+        taps: &Taps,
+        (kept, ranked): (&[u8], &Ranks),
+    ) -> Self {
         let first = group * map.geometry.weights_per_group();
         let n_taps = taps.taps.len();
         let mut list = Self {
             lengths: Vec::with_capacity(rows.len() / GROUP * PATTERNS),
             offsets: Vec::new(),
-            positions: Vec::new(),
+            ranks: Vec::new(),
             first_values: Vec::with_capacity(rows.len() / GROUP),
             first_channel: group * map.depth + depth.start,
             is_used: vec![false; depth.len()],
@@ -573,7 +614,7 @@ impl List {
                 }
             }
             // Where the next entry of each pattern goes, and its first value.
-            let (mut entry, mut value) = (list.offsets.len(), list.positions.len());
+            let (mut entry, mut value) = (list.offsets.len(), list.ranks.len());
             list.first_values.push(value as u32);
             let mut next = [(0, 0); PATTERNS + 1];
             for pattern in 1..=PATTERNS {
@@ -583,7 +624,7 @@ impl List {
                 value += counts[pattern] * pattern.count_ones() as usize;
             }
             list.offsets.resize(entry, 0);
-            list.positions.resize(value, 0);
+            list.ranks.resize(value, 0);
             for (&pattern, &(offset, place)) in patterns.iter().zip(&taps.reads) {
                 if pattern == 0 {
                     continue;
@@ -592,7 +633,7 @@ impl List {
                 list.offsets[*entry] = offset;
                 *entry += 1;
                 for k in (0..GROUP).filter(|k| pattern >> k & 1 == 1) {
-                    list.positions[*value] = (begin + k * map.weight_row) as u32 + place;
+                    list.ranks[*value] = ranked.of((begin + k * map.weight_row) as u32 + place);
                     *value += 1;
                 }
             }

@@ -15,12 +15,13 @@ use super::kernel::tile::{Pitch, SparseTile};
 use super::mend;
 use super::program::{ClassProgram, HIGH_DENSITY, PANEL_BYTES, Program};
 use super::scratch::{Shared, copy, for_each_task, with_buffers};
+use crate::kept::KeptPlaces;
 use crate::layout::Layout;
-use crate::parallel::{Shared as Parts, all_written, for_each};
+use crate::parallel::{Shared as Parts, for_each};
 
 /// Bytes of sums or of factors that one task may go through before it comes to the next tile.
 const SUMS_BYTES: usize = 512 << 10;
-/// Rows whose weights' gradients one task writes.
+/// Rows whose weights' gradients one task adds up.
 const ROW_BLOCK: usize = 16;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
@@ -33,20 +34,20 @@ const FETCH: usize = 1 << 14;
 /// Multiplications that take as long as it does to add up an entry's sums and to write what comes out.
 const ENTRY_WORK: usize = 64;
 
-/// The forward pass or the input gradient (whichever the program is of): writes all of `target`. Whether all kept weights
-/// are finite comes back: one that is not makes NaN of the zeros of padding.
-pub(crate) fn apply<T: Number>(program: &Program, weight: &[T], source: &[T], target: &mut [MaybeUninit<T>]) -> bool {
-    with_buffers::<T, _>(program.positions.len(), 0, |values, _| {
-        fetch(&program.positions, weight, values);
+/// The forward pass or the input gradient (whichever the program is of): writes all of `target`. `kept` are the weights that the mask
+/// keeps, in row-major order. Whether all of them are finite comes back: one that is not makes NaN of the zeros of padding.
+pub(crate) fn apply<T: Number>(program: &Program, kept: &[T], source: &[T], target: &mut [MaybeUninit<T>]) -> bool {
+    with_buffers::<T, _>(program.ranks.len(), 0, |values, _| {
+        fetch(program, kept, values);
         apply_packed(program, values, source, target);
         mend::are_finite(values)
     })
 }
 
-/// The kept weights in the order of the program's entries.
-pub(crate) fn packed<T: Number>(program: &Program, weight: &[T]) -> Vec<T> {
-    let mut values = vec![T::default(); program.positions.len()];
-    fetch(&program.positions, weight, &mut values);
+/// The `kept` weights in the order of the program's values.
+pub(crate) fn packed<T: Number>(program: &Program, kept: &[T]) -> Vec<T> {
+    let mut values = vec![T::default(); program.ranks.len()];
+    fetch(program, kept, &mut values);
     values
 }
 
@@ -56,52 +57,53 @@ pub(crate) fn apply_packed<T: Number>(program: &Program, values: &[T], source: &
     run(program, source, Some(Products { values, target }), None);
 }
 
-/// The gradient of the kept weights; all others become exactly zero. `program` is of the forward direction.
+/// The gradient of the kept weights, in row-major order. `program` is of the forward direction.
 pub(crate) fn weight_gradient<T: Number>(
     program: &Program,
+    places: &KeptPlaces,
     input: &[T],
     output_grad: &[T],
-    grad: &mut [MaybeUninit<T>],
-) {
+) -> Vec<T> {
     assert_eq!(program.map.direction, Direction::Forward);
-    let is_finite =
-        with_dots(program, grad, |sums| run(program, input, None, Some(Dots { factors: output_grad, sums })));
-    mend_weight_gradient(program, is_finite, (input, output_grad), grad);
+    let (grad, is_finite) =
+        with_dots(program, |sums| run(program, input, None, Some(Dots { factors: output_grad, sums })));
+    mended_weight_gradient(program, places, is_finite, (input, output_grad), grad)
 }
 
-/// Where factors that are not finite have met the zeros of padding.
-fn mend_weight_gradient<T: Number>(
+/// Anew where factors that are not finite have met the zeros of padding.
+fn mended_weight_gradient<T: Number>(
     program: &Program,
+    places: &KeptPlaces,
     is_finite: bool,
-    (input, output_grad): (&[T], &[T]),
-    grad: &mut [MaybeUninit<T>],
-) {
-    let g = &program.map.geometry;
+    factors: (&[T], &[T]),
+    mut grad: Vec<T>,
+) -> Vec<T> {
     if !is_finite {
-        // SAFETY: every element was written.
-        mend::weight_gradient(g, (input, output_grad), unsafe { all_written(grad) }, Layout::Chwn);
+        let mut whole = places.scattered(&grad);
+        mend::weight_gradient(&program.map.geometry, factors, &mut whole, Layout::Chwn);
+        places.gather_to(&whole, &mut grad);
     }
+    grad
 }
 
-/// Both gradients: of all of the input, and of the kept weights. `program` is of the input gradient. Whether all kept
-/// weights are finite comes back, as from [`apply`].
+/// Both gradients: of all of the input, and of the kept weights, in row-major order. `program` is of the input gradient. The latter
+/// comes back, and whether all kept weights are finite, as from [`apply`].
 pub(crate) fn gradients<T: Number>(
     program: &Program,
-    weight: &[T],
-    input: &[T],
-    output_grad: &[T],
+    places: &KeptPlaces,
+    kept: &[T],
+    (input, output_grad): (&[T], &[T]),
     input_grad: &mut [MaybeUninit<T>],
-    weight_grad: &mut [MaybeUninit<T>],
-) -> bool {
+) -> (Vec<T>, bool) {
     assert_eq!(program.map.direction, Direction::InputGradient);
-    with_buffers::<T, _>(program.positions.len(), 0, |values, _| {
-        fetch(&program.positions, weight, values);
+    with_buffers::<T, _>(program.ranks.len(), 0, |values, _| {
+        fetch(program, kept, values);
         let target = Shared::of_uninit(check(program, values, output_grad, input_grad));
-        let is_finite = with_dots(program, weight_grad, |sums| {
+        let (grad, is_finite) = with_dots(program, |sums| {
             run(program, output_grad, Some(Products { values, target }), Some(Dots { factors: input, sums }));
         });
-        mend_weight_gradient(program, is_finite, (input, output_grad), weight_grad);
-        mend::are_finite(values)
+        let grad = mended_weight_gradient(program, places, is_finite, (input, output_grad), grad);
+        (grad, mend::are_finite(values))
     })
 }
 
@@ -113,7 +115,7 @@ fn check<'a, T>(
     target: &'a mut [MaybeUninit<T>],
 ) -> &'a mut [MaybeUninit<T>] {
     let [source_len, target_len] = lengths(&program.map);
-    assert_eq!(values.len(), program.positions.len());
+    assert_eq!(values.len(), program.ranks.len());
     assert_eq!(source.len(), source_len);
     assert_eq!(target.len(), target_len);
     target
@@ -128,40 +130,36 @@ fn lengths(map: &Map) -> [usize; 2] {
     ]
 }
 
-fn fetch<T: Number>(positions: &[u32], weight: &[T], values: &mut [T]) {
-    assert_eq!(values.len(), positions.len());
+/// The kept weights in the order of the program's values, fetched here and there from little memory, not from all of the weight's.
+fn fetch<T: Number>(program: &Program, kept: &[T], values: &mut [T]) {
+    assert_eq!((values.len(), kept.len()), (program.ranks.len(), program.n_kept));
     let len = values.len();
     let values = Parts::new(values);
     for_each_task(len.div_ceil(FETCH), ENTRY_WORK * len, |task| {
         let at = task * FETCH..len.min((task + 1) * FETCH);
         // SAFETY: the ranges are disjoint.
         let values = unsafe { values.part(at.clone()) };
-        values.iter_mut().zip(&positions[at]).for_each(|(value, &position)| *value = weight[position as usize]);
+        values.iter_mut().zip(&program.ranks[at]).for_each(|(value, &rank)| *value = kept[rank as usize]);
     });
 }
 
-/// Runs `dot`, which sums for each entry over some parts of the work, and writes all of the weight's gradient: the sums of
-/// an entry are added in order. Whether all are finite comes back.
-fn with_dots<T: Number>(program: &Program, grad: &mut [MaybeUninit<T>], dot: impl FnOnce(Shared<T>)) -> bool {
+/// Runs `dot`, which sums for each entry over some parts of the work. The gradient of the kept weights comes back, in row-major order:
+/// the sums of an entry are added in order; and whether all are finite.
+fn with_dots<T: Number>(program: &Program, dot: impl FnOnce(Shared<T>)) -> (Vec<T>, bool) {
     let (map, lanes) = (&program.map, T::kernels().lanes);
-    let g = &map.geometry;
-    assert_eq!(grad.len(), g.out_channels * g.in_per_group() * g.n_taps());
-    let (n_elements, n_entries) = (grad.len(), program.positions.len());
-    let grad = Shared::of_uninit(grad);
+    // What is multiplied with nothing stays 0.
+    let mut all = vec![T::default(); program.n_kept];
+    let grad = Shared::new(&mut all);
+    let n_entries = program.ranks.len();
     let n_sums: usize = program.classes.iter().map(|class| class.offsets.len() * class.n_sums(map, lanes)).sum();
     let is_finite = AtomicBool::new(true);
     with_buffers::<T, _>(n_sums, 0, |sums, _| {
         dot(Shared::new(sums));
         let sums = &*sums;
-        // Some rows of a task: what they write lies close together, and is in the cache since it was cleared.
         let n_blocks = map.rows.div_ceil(ROW_BLOCK);
-        for_each_task(n_blocks * g.groups, n_elements + ENTRY_WORK * n_entries, |task| {
+        for_each_task(n_blocks * map.geometry.groups, ENTRY_WORK * n_entries, |task| {
             let (group, block) = (task / n_blocks, task % n_blocks);
             let rows = block * ROW_BLOCK..((block + 1) * ROW_BLOCK).min(map.rows);
-            for weights in weights_of_rows(map, group, &rows) {
-                // SAFETY: weights of this task's rows alone, inside the gradient; zero bytes are the number zero.
-                unsafe { grad.at(weights.start).write_bytes(0, weights.len()) };
-            }
             // Stays 0 while the sums are finite.
             let mut probe = T::default();
             let mut rest = sums;
@@ -169,13 +167,13 @@ fn with_dots<T: Number>(program: &Program, grad: &mut [MaybeUninit<T>], dot: imp
                 let (n_entries, n_sums) = (class.offsets.len(), class.n_sums(map, lanes));
                 let of_class;
                 (of_class, rest) = rest.split_at(n_entries * n_sums);
-                let positions = &program.positions[class.first_value..][..n_entries];
+                let ranks = &program.ranks[class.first_value..][..n_entries];
                 for chunk in 0..class.tiling.n_chunks {
                     for entry in class.entries(map, group, chunk, &rows) {
                         let of_parts = (0..n_sums).map(|part| of_class[part * n_entries + entry]);
                         let sum = of_parts.fold(T::default(), |sum, part| sum + part);
                         // SAFETY: a place of this entry's weight alone, inside the gradient.
-                        unsafe { *grad.at(positions[entry] as usize) = sum };
+                        unsafe { *grad.at(ranks[entry] as usize) = sum };
                         probe += sum * T::default();
                     }
                 }
@@ -185,19 +183,7 @@ fn with_dots<T: Number>(program: &Program, grad: &mut [MaybeUninit<T>], dot: imp
             }
         });
     });
-    is_finite.into_inner()
-}
-
-/// Where in the weight that of some of a group's rows lies.
-fn weights_of_rows(map: &Map, group: usize, rows: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let n_taps = map.geometry.n_taps();
-    // Stretches of the weight, how far apart they begin, and how much of each is of one row.
-    let (n, pitch, row) = match map.direction {
-        Direction::Forward => (1, map.rows * map.depth * n_taps, map.depth * n_taps),
-        Direction::InputGradient => (map.depth, map.rows * n_taps, n_taps),
-    };
-    let (start, len) = (group * n * pitch + rows.start * row, rows.len() * row);
-    (0..n).map(move |stretch| start + stretch * pitch..start + stretch * pitch + len)
+    (all, is_finite.into_inner())
 }
 
 /// Sums of kept weights times what they read.
@@ -221,7 +207,7 @@ struct Dots<'a, T> {
 fn run<T: Number>(program: &Program, source: &[T], products: Option<Products<'_, T>>, dots: Option<Dots<'_, T>>) {
     let (map, lanes) = (&program.map, T::kernels().lanes);
     assert_eq!(source.len(), lengths(map)[0]);
-    let n_reads = program.positions.len() / (map.depth * map.geometry.groups).max(1);
+    let n_reads = program.ranks.len() / (map.depth * map.geometry.groups).max(1);
     let is_read_as_it_lies = || program.classes.iter().any(|class| class.tiling.is_source(map, lanes));
     // Allocators begin where a line of the cache does not, and then every vector of 64 bytes lies in two.
     if source.as_ptr().align_offset(LINE) == 0 || n_reads < READS || !is_read_as_it_lies() {
@@ -494,7 +480,7 @@ impl<'a, T: Number> Pass<'a, T> {
         };
         // Sums of a few vectors that are taken up again lie better one after the other than a channel apart.
         let n_weights = map.geometry.weights_per_group() * map.geometry.groups;
-        let is_dense = self.program.positions.len() as f64 >= HIGH_DENSITY * n_weights as f64;
+        let is_dense = self.program.ranks.len() as f64 >= HIGH_DENSITY * n_weights as f64;
         let is_scattered = (self.program.kind == ProgramKind::Groups || is_dense) && tiling.n_chunks > 1;
         let is_whole_row = len == self.width && n_rows == tiling.tile[0] && !is_scattered;
         let is_whole = |tile: usize| is_whole_row && (tile + 1) * tiling.tile[1] <= grid.size[1];

@@ -8,6 +8,7 @@ use super::kernel::tile::GROUP;
 use super::program::Program;
 use super::scratch::with_buffers;
 use super::{dense, dense_weight, sparse, unfold};
+use crate::kept::KeptPlaces;
 
 /// Numbers in [-0.5, 0.5) that depend on the seed alone.
 fn noise(n: usize, seed: u64) -> Vec<f64> {
@@ -224,6 +225,8 @@ fn check_mask<T: Number + From<f32> + Into<f64>>(
     let mut expected = reference(g, &x, &masked, &grad);
     expected.weight_gradient.iter_mut().zip(&kept).for_each(|(g, &k)| *g *= f64::from(k));
     let (x, weight, grad) = (convert(&x), convert(&weight), convert(&grad));
+    let places = KeptPlaces::of_bytes(vec![kept.len()], &kept);
+    let kept_weights = places.gathered(&weight);
     let program = |direction, kind| density.map(|density| Program::new::<T>(g, direction, kind, &kept, density));
     let products = |direction| {
         let is_of_fours = g.map(direction).rows.is_multiple_of(GROUP);
@@ -234,31 +237,29 @@ fn check_mask<T: Number + From<f32> + Into<f64>>(
     let shared = program(Direction::InputGradient, ProgramKind::Rows);
     let output = written(grad.len(), |out| {
         let is_finite = match &forward {
-            Some(program) => sparse::apply(program, &weight, &x, out),
+            Some(program) => sparse::apply(program, &kept_weights, &x, out),
             None => dense::apply(g, Direction::Forward, &weight, &x, out),
         };
         assert!(is_finite);
     });
     let input_gradient = written(x.len(), |out| {
         let is_finite = match &backward {
-            Some(program) => sparse::apply(program, &weight, &grad, out),
+            Some(program) => sparse::apply(program, &kept_weights, &grad, out),
             None => dense::apply(g, Direction::InputGradient, &weight, &grad, out),
         };
         assert!(is_finite);
     });
-    let weight_gradient = written(weight.len(), |out| match &dots {
-        Some(program) => sparse::weight_gradient(program, &x, &grad, out),
-        None => dense_weight::weight_gradient(g, &x, &grad, None, out),
-    });
+    let weight_gradient = match &dots {
+        Some(program) => places.scattered(&sparse::weight_gradient(program, &places, &x, &grad)),
+        None => written(weight.len(), |out| dense_weight::weight_gradient(g, &x, &grad, None, out)),
+    };
     let mut both = None;
     if let Some(program) = &shared {
         let mut of_weight = Vec::new();
         let of_input = written(x.len(), |of_input| {
-            of_weight = written(weight.len(), |of_weight| {
-                sparse::gradients(program, &weight, &x, &grad, of_input, of_weight);
-            });
+            (of_weight, _) = sparse::gradients(program, &places, &kept_weights, (&x, &grad), of_input);
         });
-        both = Some((of_input, of_weight));
+        both = Some((of_input, places.scattered(&of_weight)));
     }
     let name = format!("density {density:?}, {:?}:", InstructionSet::active());
     assert_close(&format!("{name} output"), g, &output, &expected.output, tolerance);

@@ -1,8 +1,8 @@
 //! Optimiser steps over slices: one pass over memory.
 
 use super::KeptPlaces;
-use super::compress::{compress, expand};
 use super::{AdamStep, Decay, SgdStep};
+use crate::compress::{compress, expand};
 use crate::dispatch::multiversion;
 use crate::parallel::{Shared, for_ranges};
 use crate::real::Real;
@@ -108,7 +108,8 @@ pub(super) fn adam_kept<T: Real>([p, m, v]: [&mut [T]; 3], grad: &[T], places: &
 /// Elements whose kept values are moved at a time: copies of them stay in the first cache.
 const BLOCK: usize = 1024;
 
-/// Runs `step` over the kept values of `p`, with their averages and their gradients; all others become exactly 0.
+/// Runs `step` over the kept values of `p`, with their averages and their gradients; all others become exactly 0. `grad` is of all
+/// values, or of the kept ones.
 fn for_kept<T: Real, const N: usize>(
     p: &mut [T],
     averages: [&mut [T]; N],
@@ -116,7 +117,7 @@ fn for_kept<T: Real, const N: usize>(
     places: &KeptPlaces,
     step: impl Fn(&mut [T], [&mut [T]; N], &[T]) + Sync + Send,
 ) {
-    let len = p.len();
+    let (len, is_kept) = (p.len(), grad.len() == places.n_kept());
     let (p, averages) = (Shared::new(p), averages.map(Shared::new));
     for_ranges(len, |at| {
         // SAFETY: the ranges are disjoint.
@@ -124,11 +125,16 @@ fn for_kept<T: Real, const N: usize>(
         let mut first = places.range(at.start).start;
         let (mut values, mut gradients) = ([T::ZERO; BLOCK], [T::ZERO; BLOCK]);
         let words = places.words_of(at.start).chunks(BLOCK / 64);
-        for ((words, p), grad) in words.zip(p.chunks_mut(BLOCK)).zip(grad[at].chunks(BLOCK)) {
+        for (start, (words, p)) in (at.start..).step_by(BLOCK).zip(words.zip(p.chunks_mut(BLOCK))) {
             let n_kept: usize = words.iter().map(|word| word.count_ones() as usize).sum();
-            let (values, gradients) = (&mut values[..n_kept], &mut gradients[..n_kept]);
+            let values = &mut values[..n_kept];
             compress(words, p, values);
-            compress(words, grad, gradients);
+            let gradients = if is_kept {
+                &grad[first..first + n_kept]
+            } else {
+                compress(words, &grad[start..start + p.len()], &mut gradients[..n_kept]);
+                &gradients[..n_kept]
+            };
             // SAFETY: the averages of the kept values of disjoint ranges.
             let of_block = averages.each_ref().map(|average| unsafe { average.part(first..first + n_kept) });
             step(values, of_block, gradients);

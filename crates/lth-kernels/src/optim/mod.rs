@@ -4,11 +4,9 @@
 //! gradient, momentum or weight decay would have made of them. Since averages are 0 there, those of the kept values alone
 //! say as much ([`KeptPlaces`], [`adam_step_kept`], [`sgd_step_kept`]): less memory, to the same bits.
 
-mod compress;
-mod kept;
 mod kernel;
 
-pub use kept::KeptPlaces;
+pub use crate::kept::KeptPlaces;
 
 use crate::composed;
 use crate::error::{Error, expect_dtype, expect_shape};
@@ -68,6 +66,7 @@ fn check(
     vars: &[(&'static str, &Var)],
     grad: &Tensor,
     average: &[usize],
+    gradient: &[usize],
 ) -> std::result::Result<(), Error> {
     let p = vars[0].1;
     for (i, (name, var)) in vars.iter().enumerate() {
@@ -82,7 +81,7 @@ fn check(
             }
         }
     }
-    expect_shape(op, "grad", grad, p.dims())?;
+    expect_shape(op, "grad", grad, gradient)?;
     expect_dtype(op, "grad", grad, p.dtype())
 }
 
@@ -92,11 +91,12 @@ fn check_mask(op: &'static str, p: &Var, mask: Option<&Tensor>) -> std::result::
     expect_dtype(op, "mask", mask, DType::U8)
 }
 
-/// Checks a step over kept values, whose averages are `[n_kept]`.
+/// Checks a step over kept values, whose averages are `[n_kept]`, as the gradient may be.
 fn check_kept(op: &'static str, vars: &[(&'static str, &Var)], grad: &Tensor, places: &KeptPlaces) -> Result<()> {
     let p = vars[0].1;
     expect_shape(op, "p", p, places.dims())?;
-    check(op, vars, grad, &[places.n_kept()])?;
+    let n_kept = [places.n_kept()];
+    check(op, vars, grad, &n_kept, if grad.dims() == n_kept { &n_kept } else { p.dims() })?;
     if !has_kernels(p) {
         candle_core::bail!("{op}: `p` is {:?} on {:?}, expected f32 or f64 on the CPU", p.dtype(), p.device());
     }
@@ -110,7 +110,7 @@ fn check_kept(op: &'static str, vars: &[(&'static str, &Var)], grad: &Tensor, pl
 /// If a shape or type does not fit, a variable is given twice, or `step` is 0.
 pub fn adam_step(p: &Var, grad: &Tensor, m: &Var, v: &Var, mask: Option<&Tensor>, step: &AdamStep) -> Result<()> {
     let op = "adam_step";
-    check(op, &[("p", p), ("m", m), ("v", v)], grad, p.dims())?;
+    check(op, &[("p", p), ("m", m), ("v", v)], grad, p.dims(), p.dims())?;
     check_mask(op, p, mask)?;
     if step.step == 0 {
         return Err(Error::Step { op }.into());
@@ -128,8 +128,8 @@ pub fn adam_step(p: &Var, grad: &Tensor, m: &Var, v: &Var, mask: Option<&Tensor>
     }))
 }
 
-/// [`adam_step`] of a masked parameter whose averages are those of its kept values alone: `m` and `v` are `[n_kept]`. All
-/// other values of `p` become exactly 0. To the bit what `adam_step` makes of averages that are 0 where nothing is kept.
+/// [`adam_step`] of a masked parameter whose averages are those of its kept values alone: `m` and `v` are `[n_kept]`, and so may
+/// `grad` be. All other values of `p` become exactly 0. To the bit what `adam_step` makes of averages that are 0 where nothing is kept.
 ///
 /// # Errors
 /// As [`adam_step`], and if `p` is not f32 or f64 on the CPU.
@@ -149,8 +149,8 @@ pub fn adam_step_kept(p: &Var, grad: &Tensor, m: &Var, v: &Var, places: &KeptPla
     }))
 }
 
-/// [`sgd_step`] of a masked parameter whose buffer, `[n_kept]`, is that of its kept values alone. All other values of `p`
-/// become exactly 0.
+/// [`sgd_step`] of a masked parameter whose buffer, `[n_kept]`, is that of its kept values alone, as `grad` may be. All other values
+/// of `p` become exactly 0.
 ///
 /// # Errors
 /// As [`sgd_step`], and if `p` is not f32 or f64 on the CPU.
@@ -173,7 +173,7 @@ pub fn sgd_step_kept(p: &Var, grad: &Tensor, buf: &Var, places: &KeptPlaces, ste
 /// If a shape or type does not fit, or a variable is given twice.
 pub fn sgd_step(p: &Var, grad: &Tensor, buf: &Var, mask: Option<&Tensor>, step: &SgdStep) -> Result<()> {
     let op = "sgd_step";
-    check(op, &[("p", p), ("buf", buf)], grad, p.dims())?;
+    check(op, &[("p", p), ("buf", buf)], grad, p.dims(), p.dims())?;
     check_mask(op, p, mask)?;
     if !has_kernels(p) {
         return composed::sgd_step(p, grad, buf, mask, step);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var, safetensors};
 use lth_kernels::optim::{AdamStep, Decay, SgdStep, adam_step, sgd_step};
+use lth_kernels::{Kernel, Pattern, backward, backward_kept, cross_entropy, linear};
 use lth_train::{Decays, Optimizer, OptimizerConfig, Parameter, Parameters, Role};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -233,6 +234,45 @@ fn averages_follow_the_mask() -> Outcome {
                 next.restore(u64::from(number), &tensors, &parameters)?;
                 optimizer = next;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Gradients of kept values alone, whatever the optimiser's own mask keeps: to the bit what whole gradients give.
+#[test]
+fn gradients_of_kept_values_alone_move_a_weight_to_the_same_bits() -> Outcome {
+    let wave = |k: f64, shape: (usize, usize)| -> candle_core::Result<Tensor> {
+        Tensor::from_iter((0..shape.0 * shape.1).map(|i| (i as f64 * k).sin() as f32), &Device::Cpu)?.reshape(shape)
+    };
+    let mask = |every: usize| -> candle_core::Result<Tensor> {
+        Tensor::from_iter((0..40 * 50).map(|i| u8::from(i % every == 1)), &Device::Cpu)?.reshape((40, 50))
+    };
+    let (x, labels) = (wave(0.3, (16, 50))?, Tensor::from_iter((0..16u32).map(|i| i * 2), &Device::Cpu)?);
+    let pattern = Pattern::new(&mask(3)?)?;
+    // The layer's own, another, one that keeps so much that averages are of all weights, and none.
+    for own in [Some(mask(3)?), Some(mask(4)?), Some(mask(3)?.eq(0u8)?), None] {
+        for config in [OptimizerConfig::torch_adam().with_weight_decay(0.01), OptimizerConfig::nesterov()] {
+            let masks: BTreeMap<_, _> = own.iter().map(|mask| ("p".to_owned(), mask.clone())).collect();
+            let moved = |is_kept: bool| -> Result<Vec<u32>, Box<dyn std::error::Error>> {
+                let var = Var::from_tensor(&wave(0.1, (40, 50))?)?;
+                let mut parameters = Parameters::new();
+                parameters.insert("p", Parameter::new(var.clone(), Role::Weight));
+                let mut optimizer = Optimizer::new(config);
+                for _ in 0..3 {
+                    let loss = || cross_entropy(&linear(&x, &var, None, Some(&pattern))?, &labels);
+                    Kernel::Sparse.run(|| -> Outcome {
+                        if is_kept {
+                            let gradients = backward_kept(&loss()?)?;
+                            assert!(gradients.kept(&var).is_some());
+                            return Ok(optimizer.step_kept(0.01, None, &parameters, &gradients, &masks)?);
+                        }
+                        Ok(optimizer.step(0.01, &parameters, &backward(&loss()?)?, &masks)?)
+                    })?;
+                }
+                Ok(var.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect())
+            };
+            assert_eq!(moved(true)?, moved(false)?);
         }
     }
     Ok(())

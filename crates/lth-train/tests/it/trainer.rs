@@ -83,7 +83,7 @@ impl Hook for Log {
     }
 
     fn on(&mut self, event: Event, fit: &mut Fit<'_>) -> Result<(), BoxError> {
-        assert_eq!(fit.gradients().is_some(), event == Event::BeforeStep);
+        assert_eq!(fit.gradients()?.is_some(), event == Event::BeforeStep);
         assert_eq!(fit.loss().is_some(), matches!(event, Event::BeforeStep | Event::AfterStep));
         self.0.push((event, fit.epoch(), fit.iteration()));
         Ok(())

@@ -9,6 +9,7 @@ use super::tile::{self, DOT_FILTERS, DOT_POSITIONS, DenseTile, GROUP, SparseTile
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use crate::dispatch::{self, Isa};
 use crate::forced::Forced;
+use candle_core::WithDType;
 
 /// A set of vector instructions that the kernels were compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,7 +143,7 @@ impl ProgramKind {
 }
 
 /// A number type that has kernels.
-pub(crate) trait Number: Float {
+pub(crate) trait Number: Float + WithDType {
     fn kernels() -> &'static Kernels<Self>;
 }
 

@@ -2,10 +2,12 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::compress::{compress, expand};
+use std::mem::MaybeUninit;
+
 use crate::bits::{WORD, count, pack, packed};
+use crate::compress::{compress, expand};
 use crate::error::{expect_dtype, expect_shape};
-use crate::parallel::{PIECE, Shared, for_ranges};
+use crate::parallel::{PIECE, Shared, all_written, for_ranges};
 use crate::real::{Real, has_kernels, tensor, with_real, with_values};
 
 /// Where the kept values of a masked tensor are, a bit for each: what lets averages of the kept values alone be kept, one
@@ -41,14 +43,19 @@ impl KeptPlaces {
             if count(bits) > most {
                 return Ok(None);
             }
-            let words = pack(bits);
-            let mut before = vec![0];
-            for piece in words.chunks(PIECE / WORD) {
-                let in_piece: usize = piece.iter().map(|word| word.count_ones() as usize).sum();
-                before.push(before[before.len() - 1] + in_piece);
-            }
-            Ok(Some(Self { dims: mask.dims().to_vec(), words, before }))
+            Ok(Some(Self::of_bytes(mask.dims().to_vec(), bits)))
         })
+    }
+
+    /// Of a byte for each element, 0 = pruned.
+    pub(crate) fn of_bytes(dims: Vec<usize>, bytes: &[u8]) -> Self {
+        let words = pack(bytes);
+        let mut before = vec![0];
+        for piece in words.chunks(PIECE / WORD) {
+            let in_piece: usize = piece.iter().map(|word| word.count_ones() as usize).sum();
+            before.push(before[before.len() - 1] + in_piece);
+        }
+        Self { dims, words, before }
     }
 
     /// Whether they are those of `mask`.
@@ -89,15 +96,26 @@ impl KeptPlaces {
     pub fn gather(&self, dense: &Tensor) -> Result<Tensor> {
         self.expect("KeptPlaces::gather", dense, &self.dims)?;
         with_real!(dense.dtype(), T => with_values(dense, |dense: &[T]| {
-            let mut kept = vec![T::ZERO; self.n_kept()];
-            let shared = Shared::new(&mut kept);
-            for_ranges(dense.len(), |at| {
-                // SAFETY: the kept values of disjoint ranges.
-                let kept = unsafe { shared.part(self.range(at.start)) };
-                compress(self.words_of(at.start), &dense[at], kept);
-            });
-            tensor(kept, &[self.n_kept()])
+            tensor(self.gathered(dense), &[self.n_kept()])
         }))
+    }
+
+    /// The kept values of `dense`.
+    pub(crate) fn gathered<T: Copy + Default + Send + Sync>(&self, dense: &[T]) -> Vec<T> {
+        let mut kept = vec![T::default(); self.n_kept()];
+        self.gather_to(dense, &mut kept);
+        kept
+    }
+
+    /// Writes the kept values of `dense` to `kept`.
+    pub(crate) fn gather_to<T: Copy + Default + Send + Sync>(&self, dense: &[T], kept: &mut [T]) {
+        assert_eq!((dense.len(), kept.len()), (self.dims.iter().product(), self.n_kept()));
+        let shared = Shared::new(kept);
+        for_ranges(dense.len(), |at| {
+            // SAFETY: the kept values of disjoint ranges.
+            let kept = unsafe { shared.part(self.range(at.start)) };
+            compress(self.words_of(at.start), &dense[at], kept);
+        });
     }
 
     /// The inverse of [`KeptPlaces::gather`]: `kept` at its places, 0 everywhere else.
@@ -107,15 +125,37 @@ impl KeptPlaces {
     pub fn scatter(&self, kept: &Tensor) -> Result<Tensor> {
         self.expect("KeptPlaces::scatter", kept, &[self.n_kept()])?;
         with_real!(kept.dtype(), T => with_values(kept, |kept: &[T]| {
-            let mut dense = vec![T::ZERO; self.dims.iter().product()];
-            let (len, shared) = (dense.len(), Shared::new(&mut dense));
-            for_ranges(len, |at| {
-                // SAFETY: the ranges are disjoint.
-                let dense = unsafe { shared.part(at.clone()) };
-                expand(self.words_of(at.start), &kept[self.range(at.start)], dense);
-            });
-            tensor(dense, &self.dims)
+            tensor(self.scattered(kept), &self.dims)
         }))
+    }
+
+    /// `kept` at its places, 0 everywhere else.
+    pub(crate) fn scattered<T: Copy + Default + Send + Sync>(&self, kept: &[T]) -> Vec<T> {
+        let len = self.dims.iter().product();
+        let mut dense = Vec::with_capacity(len);
+        self.scatter_to(kept, &mut dense.spare_capacity_mut()[..len]);
+        // SAFETY: all of it was written.
+        unsafe { dense.set_len(len) };
+        dense
+    }
+
+    /// Writes all of `dense`: `kept` at its places, 0 everywhere else.
+    pub(crate) fn scatter_to<T: Copy + Default + Send + Sync>(&self, kept: &[T], dense: &mut [MaybeUninit<T>]) {
+        assert_eq!((dense.len(), kept.len()), (self.dims.iter().product(), self.n_kept()));
+        let (len, shared) = (dense.len(), Shared::new(dense));
+        for_ranges(len, |at| {
+            // SAFETY: the ranges are disjoint.
+            let dense = unsafe { shared.part(at.clone()) };
+            dense.fill(MaybeUninit::new(T::default()));
+            // SAFETY: just now.
+            let dense = unsafe { all_written(dense) };
+            expand(self.words_of(at.start), &kept[self.range(at.start)], dense);
+        });
+    }
+
+    /// A bit for each element, 64 to a word, lowest first.
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
     }
 
     /// What `values`, those of these places, are at the places of `to`, a mask of the same shape: 0 where there was none.
@@ -166,13 +206,13 @@ impl KeptPlaces {
     }
 
     /// Which of the kept values are of the piece that begins with element `start`.
-    pub(super) fn range(&self, start: usize) -> std::ops::Range<usize> {
+    pub(crate) fn range(&self, start: usize) -> std::ops::Range<usize> {
         let piece = start / PIECE;
         self.before[piece]..self.before[piece + 1]
     }
 
     /// The words of the piece that begins with element `start`.
-    pub(super) fn words_of(&self, start: usize) -> &[u64] {
+    pub(crate) fn words_of(&self, start: usize) -> &[u64] {
         let first = start / WORD;
         &self.words[first..self.words.len().min(first + PIECE / WORD)]
     }

@@ -1,10 +1,9 @@
 //! The kept values of a masked slice moved together, and back to their places.
 
 use crate::bits::WORD;
-use crate::real::Real;
 
 /// Copies the values that `words` keep, one behind the other, to `kept`, which holds just as many.
-pub(super) fn compress<T: Real>(words: &[u64], values: &[T], kept: &mut [T]) {
+pub(crate) fn compress<T: Copy + Default>(words: &[u64], values: &[T], kept: &mut [T]) {
     #[cfg(target_arch = "x86_64")]
     if avx2::pays::<T>(kept.len(), values.len()) {
         // SAFETY: the machine has AVX2, and any four bytes are moved as a number is.
@@ -14,13 +13,13 @@ pub(super) fn compress<T: Real>(words: &[u64], values: &[T], kept: &mut [T]) {
 }
 
 /// Writes all of `values`: `kept` at the places that `words` keep, 0 everywhere else.
-pub(super) fn expand<T: Real>(words: &[u64], kept: &[T], values: &mut [T]) {
+pub(crate) fn expand<T: Copy + Default>(words: &[u64], kept: &[T], values: &mut [T]) {
     #[cfg(target_arch = "x86_64")]
     if avx2::pays::<T>(kept.len(), values.len()) {
         // SAFETY: the machine has AVX2, and any four bytes are moved as a number is; four bytes of 0 are the number 0.
         return unsafe { avx2::expand(words, avx2::as_numbers(kept), avx2::as_numbers_mut(values)) };
     }
-    values.fill(T::ZERO);
+    values.fill(T::default());
     one_by_one(words, |n, at| values[at] = kept[n]);
 }
 

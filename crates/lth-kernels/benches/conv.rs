@@ -1,4 +1,4 @@
-//! Every convolution of a ResNet-18 (batch 64, 64×64 pictures), dense and at three densities, under a mask that changes at
+//! Every convolution of a ResNet-18 (batch 64, 64×64 pictures), dense and at five densities, under a mask that changes at
 //! every step, and at batch 1; and one of its layers by the size of the batch.
 
 use candle_core::{Device, Result, Tensor, Var};
@@ -54,7 +54,7 @@ fn layers(c: &mut Criterion) {
             let mut group = c.benchmark_group(format!("{name}, batch {batch}"));
             let multiplications = batch * output * output * filters * channels * kernel * kernel;
             group.sample_size(20).throughput(Throughput::Elements(multiplications as u64));
-            for percent in [100, 20, 10, 5] {
+            for percent in [100, 50, 30, 20, 10, 5] {
                 let pattern = (percent < 100)
                     .then(|| mask(&shape, percent).and_then(|mask| Pattern::new(&mask)).expect("a mask"));
                 let run = |x: &Tensor, weight: &Tensor| conv2d(x, weight, pattern.as_ref(), &params).expect("runs");

@@ -54,6 +54,7 @@
 //! [`backward`] gives what `loss.backward()` gives, in fewer passes over memory, where all operators
 //! between loss and variables are of this crate ([`concat()`], [`add_bias`], [`multiply_by`] and [`reshape`] are
 //! here for that); [`foreign_operator`] finds the first that is not.
+//! [`backward_kept`] leaves gradients of masked weights at their kept values, for an optimiser that keeps no more.
 //! A program that trains calls [`keep_freed_memory`] first: returning feature maps to the operating
 //! system after every layer costs more than the layers. It can take [`Allocator`] as its own besides, which lays tensors
 //! as vectors want them. Threads of rayon's look for work for 200 µs before they sleep, since waking one takes as

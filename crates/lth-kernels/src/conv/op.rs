@@ -76,12 +76,17 @@ struct KeptWeights(Arc<OnceLock<CpuStorage>>);
 
 impl KeptWeights {
     fn with<T: Number, R>(&self, pattern: &Pattern, weight: &[T], work: impl FnOnce(&[T]) -> R) -> R {
-        let gather = || pattern.places().gathered(weight);
-        match T::cpu_storage_as_slice(self.0.get_or_init(|| T::to_cpu_storage_owned(gather()))) {
-            Ok(kept) => work(kept),
-            // Of another type: not by any pass of one layer.
-            Err(_) => work(&gather()),
+        if let Some(storage) = self.0.get()
+            && let Ok(kept) = T::cpu_storage_as_slice(storage)
+        {
+            return work(kept);
         }
+        // Gathered without the cell's lock: that is parallel work, and a worker that waits for it may come here again.
+        let kept = pattern.places().gathered(weight);
+        let result = work(&kept);
+        // Another may have been sooner, with the same.
+        let _ = self.0.set(T::to_cpu_storage_owned(kept));
+        result
     }
 }
 

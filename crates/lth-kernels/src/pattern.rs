@@ -12,7 +12,7 @@ use crate::conv::compact::KeptChannels;
 use crate::conv::cost::{Kept, program_kind};
 use crate::conv::flat::FlatProgram;
 use crate::conv::kernel::table::ProgramKind;
-use crate::conv::kernel::tile::GROUP;
+use crate::conv::kernel::tile::QUAD;
 use crate::conv::program::{Program, ProgramKey};
 use crate::conv::single::adjoint_weight;
 use crate::conv::{Direction, Float, Geometry, Number};
@@ -137,7 +137,7 @@ impl Pattern {
     fn in_blocks(&self) -> bool {
         *self.inner.in_blocks.get_or_init(|| {
             let per_output = self.inner.places.dims().iter().skip(1).product::<usize>();
-            let block = per_output * GROUP;
+            let block = per_output * QUAD;
             let is_block = |bits: &[u8]| {
                 let first = &bits[..per_output];
                 bits.chunks_exact(per_output).all(|other| other.iter().zip(first).all(|(a, b)| (*a == 0) == (*b == 0)))
@@ -187,7 +187,7 @@ impl Pattern {
         kind: ProgramKind,
     ) -> Arc<Program> {
         cached(&self.inner.programs, MAX_PROGRAMS, ProgramKey::new::<T>(geometry, direction, kind), || {
-            Program::new::<T>(geometry, direction, kind, &self.looked_at(), self.density())
+            Program::new::<T>(geometry, direction, kind, (&self.looked_at(), self.places()), self.density())
         })
     }
 
@@ -290,16 +290,16 @@ mod tests {
         let (forward, gradient) = (Direction::Forward, Direction::InputGradient);
         let (avx2, avx512) = (InstructionSet::Avx2, InstructionSet::Avx512);
         let cases: [(InstructionSet, &Bit, Geometry, Direction, ProgramKind); 11] = [
-            (avx512, &half, geometry(5, 1), forward, ProgramKind::Groups),
-            (avx512, &half, geometry(5, 1), gradient, ProgramKind::Groups),
+            (avx512, &half, geometry(5, 1), forward, ProgramKind::Quads),
+            (avx512, &half, geometry(5, 1), gradient, ProgramKind::Quads),
             (avx512, &few, geometry(5, 1), forward, ProgramKind::Rows),
-            (avx512, &blocks, geometry(5, 1), forward, ProgramKind::Groups),
+            (avx512, &blocks, geometry(5, 1), forward, ProgramKind::Quads),
             // Around the padding of a small picture go the kernels of single channels; a group of two outputs is too small.
             (avx512, &half, geometry(4, 1), forward, ProgramKind::Rows),
             (avx512, &blocks, geometry(5, 4), forward, ProgramKind::Rows),
             // With fewer registers all four have to keep the same.
             (avx2, &half, geometry(5, 1), forward, ProgramKind::Rows),
-            (avx2, &blocks, geometry(5, 1), forward, ProgramKind::Groups),
+            (avx2, &blocks, geometry(5, 1), forward, ProgramKind::Quads),
             (avx2, &blocks, geometry(5, 1), gradient, ProgramKind::Rows),
             (avx2, &blocks, geometry(2, 1), forward, ProgramKind::Rows),
             (avx2, &blocks, geometry(5, 4), forward, ProgramKind::Rows),

@@ -72,7 +72,7 @@ struct Model {
     /// otherwise.
     block: f64,
     /// The same, in either direction, where four channels run together and keep different places.
-    group: f64,
+    quad: f64,
     /// Forward, and the input gradient of a convolution without stride.
     map: Coefficients,
     /// The input gradient of a strided one: several small convolutions that each pack the gradient.
@@ -86,7 +86,7 @@ const AVX512: Model = Model {
     // 3×3 layers of 64 and 128 channels at densities of 0.35 and 0.5.
     block: 0.68,
     // 3×3 layers of 64 and 128 channels at densities of 0.05 to 0.5.
-    group: 0.6,
+    quad: 0.6,
     map: Coefficients {
         dense: 1.35,
         dense_vector: 17.0,
@@ -121,7 +121,7 @@ const AVX512: Model = Model {
 const AVX2: Model = Model {
     // 3×3 layers of 64, 128 and 256 channels at densities of 0.2 to 0.5.
     block: 0.82,
-    group: 1.0,
+    quad: 1.0,
     map: Coefficients {
         dense: 1.12,
         dense_vector: 21.0,
@@ -159,10 +159,10 @@ const SPARSE_MUST_COST: f64 = 0.8;
 
 /// The same bound where four channels run together, whose times lie closer together: where they keep the same places, AVX2 needs
 /// 0.69 to 0.82 of dense at a density of one half; where they do not, AVX-512 0.75 to 0.78.
-const GROUPS_MUST_COST: f64 = 0.85;
+const QUADS_MUST_COST: f64 = 0.85;
 
 /// Weights that a row keeps for four rows to run together.
-const GROUPED_WEIGHTS: f64 = 16.0;
+const QUAD_WEIGHTS: f64 = 16.0;
 
 /// Of a vector that is copied because channels are left out.
 const COPY: f64 = 20.0;
@@ -252,17 +252,17 @@ pub(crate) fn program_kind(g: &Geometry, direction: Direction, kept: &Kept<'_>, 
     let is_small = map.target.iter().all(|&n| n <= small) && g.n_taps() > 1;
     let of_row = kept.density * (map.depth * g.n_taps()) as f64;
     let gains = match set {
-        InstructionSet::Avx512 => of_row >= GROUPED_WEIGHTS,
+        InstructionSet::Avx512 => of_row >= QUAD_WEIGHTS,
         _ => kept.in_blocks && direction == Direction::Forward,
     };
-    if gains && !is_small && map.rows.is_multiple_of(tile::GROUP) { ProgramKind::Groups } else { ProgramKind::Rows }
+    if gains && !is_small && map.rows.is_multiple_of(tile::QUAD) { ProgramKind::Quads } else { ProgramKind::Rows }
 }
 
 /// What a multiplication costs with the lists of a pass, as a part of what it costs with those of single rows.
 fn part(g: &Geometry, kept: &Kept<'_>, pass: Pass, set: InstructionSet) -> f64 {
     match pass {
-        Pass::Map(direction) if program_kind(g, direction, kept, set) == ProgramKind::Groups => {
-            if kept.in_blocks && direction == Direction::Forward { set.model().block } else { set.model().group }
+        Pass::Map(direction) if program_kind(g, direction, kept, set) == ProgramKind::Quads => {
+            if kept.in_blocks && direction == Direction::Forward { set.model().block } else { set.model().quad }
         }
         _ => 1.0,
     }
@@ -297,7 +297,7 @@ fn cheapest(g: &Geometry, [dense, sparse]: [f64; 2], of: &Kept<'_>, pass: Pass, 
         Some(forced) => return forced,
         None => {}
     }
-    let must_cost = if part(g, of, pass, set) < 1.0 { GROUPS_MUST_COST } else { SPARSE_MUST_COST };
+    let must_cost = if part(g, of, pass, set) < 1.0 { QUADS_MUST_COST } else { SPARSE_MUST_COST };
     let (best, cost) = if sparse < must_cost * dense { (Kernel::Sparse, sparse) } else { (Kernel::Dense, dense) };
     match kept {
         Some(kept) if compact_cost(g, kept, pass, set) < cost => Kernel::Compact,

@@ -232,7 +232,8 @@ fn weight_gradient(g: &Geometry, pattern: Option<&Pattern>, x: &Tensor, w: &Tens
             kept_gradient(w, pattern, of_w)
         });
     }
-    x.apply_op2_no_bwd(grad, &WeightGradient { geometry: *g, pattern: pattern.cloned() })
+    // A linear layer's weight has no taps.
+    x.apply_op2_no_bwd(grad, &WeightGradient { geometry: *g, pattern: pattern.cloned() })?.reshape(w.shape())
 }
 
 /// The gradients that are asked for, all in `[N, C, H, W]`.
@@ -310,8 +311,7 @@ impl CustomOp2 for Product {
                 return x.detach().contiguous()?.apply_op2_no_bwd(&grad, &gradient);
             }
             let x = transposed(&x.detach(), batch, &[in_channels, batch])?;
-            let of_w = weight_gradient(&geometry, pattern.as_ref(), &x, w, &grad)?;
-            if of_w.dims().len() == 1 { Ok(of_w) } else { of_w.reshape(w.shape()) }
+            weight_gradient(&geometry, pattern.as_ref(), &x, w, &grad)
         };
         Ok((x.track_op().then(of_x).transpose()?, w.track_op().then(of_w).transpose()?))
     }

@@ -12,9 +12,9 @@ use rayon::prelude::*;
 
 use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::{InstructionSet, Kernels, Number, ProgramKind, TileShape};
-use super::kernel::tile::{GROUP, PATTERNS};
+use super::kernel::tile::{PATTERNS, QUAD};
 use super::lattice::{Class, Grid, classes};
-use crate::bits;
+use crate::kept::KeptPlaces;
 
 /// Density from which a chunk is read so often that all of it has to stay in the L1 cache.
 pub(crate) const HIGH_DENSITY: f64 = 0.25;
@@ -94,7 +94,7 @@ pub(crate) struct Tiling {
     pub(crate) n_chunks: usize,
     /// Rows that are listed together.
     pub(crate) rows_at_once: usize,
-    /// Segments per chunk and rows that are listed together: nine in cut tiles, one for each pattern in groups, else one.
+    /// Segments per chunk and rows that are listed together: nine in cut tiles, one for each pattern in quads, else one.
     pub(crate) n_segments: usize,
 }
 
@@ -139,7 +139,7 @@ impl Tiling {
             n_segments: match kind {
                 ProgramKind::Rows if cut => CUT_SEGMENTS,
                 ProgramKind::Rows => 1,
-                ProgramKind::Groups => PATTERNS,
+                ProgramKind::Quads => PATTERNS,
             },
             n_chunks: map.depth.div_ceil(depth_chunk).max(1),
             class,
@@ -270,19 +270,19 @@ fn choose_tile<T>(
                 waste * (kept + 2.0 / registers)
             } else {
                 let halo = ((tile[0] as f64 + span(0)) * (tile[1] as f64 + span(1))) / (tile[0] * tile[1]) as f64;
-                // Of a group, one load and a share of four weights and an offset for four multiplications; vectors that are
+                // Of a quad, one load and a share of four weights and an offset for four multiplications; vectors that are
                 // lines of the cache come in pairs.
                 let (own, share) = match kind {
-                    ProgramKind::Groups if are_lines && unit == 1 && batch_vectors > 1 => (0.6, 0.6),
-                    ProgramKind::Groups => (0.5, 0.6),
+                    ProgramKind::Quads if are_lines && unit == 1 && batch_vectors > 1 => (0.6, 0.6),
+                    ProgramKind::Quads => (0.5, 0.6),
                     ProgramKind::Rows => (1.0, 2.0),
                 };
                 waste * (own + share / registers + 0.02 * (halo - 1.0))
             };
             // Columns of the whole batch lie side by side.
             let run = if unit < batch_vectors || class.target.step[1] > 1 { unit } else { unit * tile[1] };
-            // Of a group, tiles are a quarter as large: what they cost for that showed no difference.
-            let scattered = if kind == ProgramKind::Groups && are_lines { 0.0 } else { scattered(run, target_bytes) };
+            // Of a quad, tiles are a quarter as large: what they cost for that showed no difference.
+            let scattered = if kind == ProgramKind::Quads && are_lines { 0.0 } else { scattered(run, target_bytes) };
             // A panel spans whole rows of the picture; rows between two panels are packed for both.
             let columns = grid[1].next_multiple_of(tile[1]) + span(1) as usize;
             let row_bytes = depth * class.planes.len() * columns * unit * kernels.lanes * size_of::<T>();
@@ -364,18 +364,18 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// `kept` has the weight's elements, 0 = pruned. For groups the target's channels are a multiple of four.
+    /// `kept` has the weight's elements, 0 = pruned: those at `places` are kept. For quads the target's channels are a multiple of four.
     pub(crate) fn new<T: Number>(
         geometry: &Geometry,
         direction: Direction,
         kind: ProgramKind,
-        kept: &[u8],
+        (kept, places): (&[u8], &KeptPlaces),
         density: f64,
     ) -> Self {
         let map = geometry.map(direction);
         assert!(map.rows.is_multiple_of(kind.rows()));
         let kernels = T::kernels();
-        let ranked = Ranks::new(kept);
+        let ranked = Ranks::new(places);
         let mut ranks = Vec::new();
         let classes: Vec<ClassProgram> = classes(&map)
             .into_iter()
@@ -383,13 +383,13 @@ impl Program {
                 ClassProgram::new(Tiling::new(class, &map, kernels, density, kind), &map, (kept, &ranked), &mut ranks)
             })
             .collect();
-        Self { map, kind, classes, ranks, n_kept: ranked.n_kept }
+        Self { map, kind, classes, ranks, n_kept: places.n_kept() }
     }
 }
 
 impl ClassProgram {
     /// `ranks`: of each value of all classes so far.
-    fn new(tiling: Tiling, map: &Map, (kept, ranked): (&[u8], &Ranks), ranks: &mut Vec<u32>) -> Self {
+    fn new(tiling: Tiling, map: &Map, (kept, ranked): (&[u8], &Ranks<'_>), ranks: &mut Vec<u32>) -> Self {
         let g = &map.geometry;
         let taps = tiling.taps(map);
         let n_blocks = map.rows.div_ceil(ROW_BLOCK);
@@ -399,9 +399,7 @@ impl ClassProgram {
             let depth = chunk * tiling.depth_chunk..((chunk + 1) * tiling.depth_chunk).min(map.depth);
             let rows = rows * ROW_BLOCK..((rows + 1) * ROW_BLOCK).min(map.rows);
             match &taps[..] {
-                [all] if tiling.rows_at_once == GROUP => {
-                    List::of_groups(map, group, &depth, &rows, all, (kept, ranked))
-                }
+                [all] if tiling.rows_at_once == QUAD => List::of_quads(map, group, &depth, &rows, all, (kept, ranked)),
                 _ => List::of_rows(map, group, &depth, &rows, &taps, (kept, ranked)),
             }
         };
@@ -436,17 +434,16 @@ impl ClassProgram {
 }
 
 /// How many kept weights lie before each.
-struct Ranks {
+struct Ranks<'a> {
     /// A bit for each weight.
-    words: Vec<u64>,
+    words: &'a [u64],
     /// Kept weights before each word.
     before: Vec<u32>,
-    n_kept: usize,
 }
 
-impl Ranks {
-    fn new(kept: &[u8]) -> Self {
-        let words = bits::pack(kept);
+impl<'a> Ranks<'a> {
+    fn new(places: &'a KeptPlaces) -> Self {
+        let words = places.words();
         let mut n_kept = 0;
         let count = |word: &u64| {
             let before = n_kept;
@@ -454,7 +451,7 @@ impl Ranks {
             before
         };
         let before = words.iter().map(count).collect();
-        Self { words, before, n_kept: n_kept as usize }
+        Self { words, before }
     }
 
     fn of(&self, position: u32) -> u32 {
@@ -517,7 +514,7 @@ impl List {
         depth: &Range<usize>,
         rows: &Range<usize>,
         by_segment: &[Taps],
-        (kept, ranked): (&[u8], &Ranks),
+        (kept, ranked): (&[u8], &Ranks<'_>),
     ) -> Self {
         let g = &map.geometry;
         let first = group * g.weights_per_group();
@@ -581,26 +578,26 @@ impl List {
     }
 
     /// Four rows at a time, by which of them keep a place.
-    fn of_groups(
+    fn of_quads(
         map: &Map,
         group: usize,
         depth: &Range<usize>,
         rows: &Range<usize>,
         taps: &Taps,
-        (kept, ranked): (&[u8], &Ranks),
+        (kept, ranked): (&[u8], &Ranks<'_>),
     ) -> Self {
         let first = group * map.geometry.weights_per_group();
         let n_taps = taps.taps.len();
         let mut list = Self {
-            lengths: Vec::with_capacity(rows.len() / GROUP * PATTERNS),
+            lengths: Vec::with_capacity(rows.len() / QUAD * PATTERNS),
             offsets: Vec::new(),
             ranks: Vec::new(),
-            first_values: Vec::with_capacity(rows.len() / GROUP),
+            first_values: Vec::with_capacity(rows.len() / QUAD),
             first_channel: group * map.depth + depth.start,
             is_used: vec![false; depth.len()],
         };
         let mut patterns = vec![0u8; depth.len() * n_taps];
-        for row in rows.clone().step_by(GROUP) {
+        for row in rows.clone().step_by(QUAD) {
             let begin = first + row * map.weight_row + depth.start * map.weight_step;
             let mut counts = [0; PATTERNS + 1];
             for (i, (patterns, is_used)) in patterns.chunks_exact_mut(n_taps.max(1)).zip(&mut list.is_used).enumerate()
@@ -608,7 +605,7 @@ impl List {
                 let of_channel = &kept[begin + i * map.weight_step..];
                 for (pattern, &tap) in patterns.iter_mut().zip(&taps.taps) {
                     let bit = |k: usize| u8::from(of_channel[k * map.weight_row + tap] != 0) << k;
-                    *pattern = (0..GROUP).fold(0, |pattern, k| pattern | bit(k));
+                    *pattern = (0..QUAD).fold(0, |pattern, k| pattern | bit(k));
                     counts[usize::from(*pattern)] += 1;
                     *is_used |= *pattern != 0;
                 }
@@ -632,7 +629,7 @@ impl List {
                 let (entry, value) = &mut next[usize::from(pattern)];
                 list.offsets[*entry] = offset;
                 *entry += 1;
-                for k in (0..GROUP).filter(|k| pattern >> k & 1 == 1) {
+                for k in (0..QUAD).filter(|k| pattern >> k & 1 == 1) {
                     list.ranks[*value] = ranked.of((begin + k * map.weight_row) as u32 + place);
                     *value += 1;
                 }

@@ -481,7 +481,7 @@ impl<'a, T: Number> Pass<'a, T> {
         // Sums of a few vectors that are taken up again lie better one after the other than a channel apart.
         let n_weights = map.geometry.weights_per_group() * map.geometry.groups;
         let is_dense = self.program.ranks.len() as f64 >= HIGH_DENSITY * n_weights as f64;
-        let is_scattered = (self.program.kind == ProgramKind::Groups || is_dense) && tiling.n_chunks > 1;
+        let is_scattered = (self.program.kind == ProgramKind::Quads || is_dense) && tiling.n_chunks > 1;
         let is_whole_row = len == self.width && n_rows == tiling.tile[0] && !is_scattered;
         let is_whole = |tile: usize| is_whole_row && (tile + 1) * tiling.tile[1] <= grid.size[1];
         let direct = |tile| is_whole(tile).then(|| in_channel(0, tile * tiling.tile[1]));

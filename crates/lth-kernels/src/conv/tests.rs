@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{InstructionSet, Number, ProgramKind};
-use super::kernel::tile::GROUP;
+use super::kernel::tile::QUAD;
 use super::program::Program;
 use super::scratch::with_buffers;
 use super::{dense, dense_weight, sparse, unfold};
@@ -188,10 +188,10 @@ fn check<T: Number + From<f32> + Into<f64>>(
 ) {
     for (spread, kind) in [
         (Spread::Irregular, ProgramKind::Rows),
-        (Spread::Irregular, ProgramKind::Groups),
-        (Spread::Blocks, ProgramKind::Groups),
+        (Spread::Irregular, ProgramKind::Quads),
+        (Spread::Blocks, ProgramKind::Quads),
     ] {
-        let is_of_fours = g.out_per_group().is_multiple_of(GROUP);
+        let is_of_fours = g.out_per_group().is_multiple_of(QUAD);
         if spread == Spread::Irregular || is_of_fours {
             check_mask(g, density, (spread, kind), number, tolerance);
         }
@@ -216,7 +216,7 @@ fn check_mask<T: Number + From<f32> + Into<f64>>(
     let mut kept: Vec<u8> = noise(weight.len(), 4).iter().map(|v| u8::from(v + 0.5 < density.unwrap_or(1.0))).collect();
     if spread == Spread::Blocks {
         let per_output = g.in_per_group() * g.n_taps();
-        for block in kept.chunks_exact_mut(GROUP * per_output) {
+        for block in kept.chunks_exact_mut(QUAD * per_output) {
             let (first, others) = block.split_at_mut(per_output);
             others.chunks_exact_mut(per_output).for_each(|other| other.copy_from_slice(first));
         }
@@ -227,9 +227,10 @@ fn check_mask<T: Number + From<f32> + Into<f64>>(
     let (x, weight, grad) = (convert(&x), convert(&weight), convert(&grad));
     let places = KeptPlaces::of_bytes(vec![kept.len()], &kept);
     let kept_weights = places.gathered(&weight);
-    let program = |direction, kind| density.map(|density| Program::new::<T>(g, direction, kind, &kept, density));
+    let program =
+        |direction, kind| density.map(|density| Program::new::<T>(g, direction, kind, (&kept, &places), density));
     let products = |direction| {
-        let is_of_fours = g.map(direction).rows.is_multiple_of(GROUP);
+        let is_of_fours = g.map(direction).rows.is_multiple_of(QUAD);
         program(direction, if is_of_fours { kind } else { ProgramKind::Rows })
     };
     let (forward, backward) = (products(Direction::Forward), products(Direction::InputGradient));

@@ -5,7 +5,7 @@ use super::simd::arm::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::x86::{Ymm, Zmm};
 use super::simd::{Float, Lanes, Vector};
-use super::tile::{self, DOT_FILTERS, DOT_POSITIONS, DenseTile, GROUP, SparseTile};
+use super::tile::{self, DOT_FILTERS, DOT_POSITIONS, DenseTile, QUAD, SparseTile};
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use crate::dispatch::{self, Isa};
 use crate::forced::Forced;
@@ -92,7 +92,7 @@ pub(crate) struct Kernels<T: 'static> {
     pub(crate) dots: &'static [(usize, DotsFn<T>)],
     pub(crate) sparse: &'static [(TileShape, SparseFn<T>, SparseDotFn<T>)],
     /// Of four output channels at once.
-    pub(crate) groups: &'static [(TileShape, SparseFn<T>)],
+    pub(crate) quads: &'static [(TileShape, SparseFn<T>)],
 }
 
 impl<T> Kernels<T> {
@@ -105,7 +105,7 @@ impl<T> Kernels<T> {
     pub(crate) fn shapes(&self, kind: ProgramKind) -> Vec<TileShape> {
         match kind {
             ProgramKind::Rows => self.sparse.iter().map(|(shape, ..)| *shape).collect(),
-            ProgramKind::Groups => self.groups.iter().map(|(shape, _)| *shape).collect(),
+            ProgramKind::Quads => self.quads.iter().map(|(shape, _)| *shape).collect(),
         }
     }
 
@@ -115,13 +115,13 @@ impl<T> Kernels<T> {
         self.dots[fits.unwrap_or(self.dots.len() - 1)]
     }
 
-    /// What multiplies and what sums, of a kind of lists; groups have no sum of their own.
+    /// What multiplies and what sums, of a kind of lists; quads have no sum of their own.
     pub(crate) fn sparse(&self, kind: ProgramKind, shape: TileShape) -> (Option<SparseFn<T>>, Option<SparseDotFn<T>>) {
         match kind {
             ProgramKind::Rows => {
                 self.sparse.iter().find(|(one, ..)| *one == shape).map(|&(_, map, dot)| (map, dot)).unzip()
             }
-            ProgramKind::Groups => (self.groups.iter().find(|(one, _)| *one == shape).map(|&(_, map)| map), None),
+            ProgramKind::Quads => (self.quads.iter().find(|(one, _)| *one == shape).map(|&(_, map)| map), None),
         }
     }
 }
@@ -132,13 +132,13 @@ pub(crate) enum ProgramKind {
     /// Channel by channel, for both kinds of kernels.
     Rows,
     /// Four channels of the target at once, for kernels that multiply.
-    Groups,
+    Quads,
 }
 
 impl ProgramKind {
     /// Channels of the target that a kernel goes through together.
     pub(crate) fn rows(self) -> usize {
-        if self == Self::Rows { 1 } else { GROUP }
+        if self == Self::Rows { 1 } else { QUAD }
     }
 }
 
@@ -171,7 +171,7 @@ macro_rules! kernels {
     ($name:ident, $set:ident, $vector:ty, $t:ty, [$($feature:literal),*], dense [$($nv:literal),*],
      positions [$($np:literal),*], chains $dot_chains:literal,
      sparse [$(($r:literal, $l:literal, $chains:literal)),*], cut [$(($cr:literal, $cl:literal, $cu:literal)),*],
-     groups [$(($br:literal, $bl:literal)),*]) => {
+     quads [$(($br:literal, $bl:literal)),*]) => {
         mod $name {
             use super::*;
 
@@ -223,11 +223,11 @@ macro_rules! kernels {
             }
 
             $(#[target_feature(enable = $feature)])*
-            unsafe fn group<const R: usize, const L: usize>(
+            unsafe fn quad<const R: usize, const L: usize>(
                 tile: &SparseTile<$t>, values: *const $t, out: *mut $t, first: bool,
             ) {
                 // SAFETY: see above.
-                unsafe { tile::sparse_group::<$vector, R, L>(tile, values, out, first) }
+                unsafe { tile::sparse_quad::<$vector, R, L>(tile, values, out, first) }
             }
 
             pub(super) static KERNELS: Kernels<$t> = Kernels {
@@ -240,7 +240,7 @@ macro_rules! kernels {
                     $((TileShape { rows: $r, vectors: $l, cut_unit: 0 }, sparse::<$r, $l, $chains>, dot::<$r, $l>),)*
                     $((TileShape { rows: $cr, vectors: $cl, cut_unit: $cu }, sparse_cut::<$cr, $cl, $cu>, dot_cut::<$cr, $cl, $cu>),)*
                 ],
-                groups: &[$((TileShape { rows: $br, vectors: $bl, cut_unit: 0 }, group::<$br, $bl>),)*],
+                quads: &[$((TileShape { rows: $br, vectors: $bl, cut_unit: 0 }, quad::<$br, $bl>),)*],
             };
         }
     };
@@ -248,21 +248,21 @@ macro_rules! kernels {
 
 kernels!(portable_f32, Portable, Lanes<f32, 8>, f32, [], dense [1], positions [1, 2], chains 4,
     sparse [(2, 2, 1), (1, 4, 1), (1, 2, 1), (1, 1, 2)], cut [(2, 2, 1)],
-    groups [(1, 2), (1, 1)]);
+    quads [(1, 2), (1, 1)]);
 kernels!(portable_f64, Portable, Lanes<f64, 4>, f64, [], dense [1], positions [1, 2], chains 4,
     sparse [(2, 2, 1), (1, 4, 1), (1, 2, 1), (1, 1, 2)], cut [(2, 2, 1)],
-    groups [(1, 2), (1, 1)]);
+    quads [(1, 2), (1, 1)]);
 #[cfg(target_arch = "x86_64")]
 kernels!(avx2, Avx2, Ymm, f32, ["avx2", "fma"], dense [1, 2], positions [1, 2], chains 4,
     sparse [(2, 4, 1), (1, 8, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)], cut [(2, 4, 2), (2, 2, 1)],
-    groups [(1, 2), (2, 1), (1, 1)]);
+    quads [(1, 2), (2, 1), (1, 1)]);
 #[cfg(target_arch = "x86_64")]
 kernels!(avx512, Avx512, Zmm, f32, ["avx512f", "avx512dq", "avx2", "fma"], dense [1, 2, 4], positions [1, 2, 4, 6], chains 4,
     sparse [(4, 4, 1), (2, 8, 1), (1, 16, 1), (1, 9, 1), (1, 8, 1), (1, 5, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)],
     cut [(4, 4, 1), (2, 8, 4), (2, 4, 2), (2, 2, 1)],
-    groups [(2, 2), (1, 4), (1, 2), (1, 1)]);
+    quads [(2, 2), (1, 4), (1, 2), (1, 1)]);
 #[cfg(target_arch = "aarch64")]
 kernels!(neon, Neon, Neon, f32, ["neon"], dense [1, 2, 4], positions [1, 2, 4, 6], chains 4,
     sparse [(4, 4, 1), (2, 8, 1), (1, 16, 1), (1, 9, 1), (1, 8, 1), (1, 5, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8)],
     cut [(4, 4, 1), (2, 8, 4), (2, 4, 2), (2, 2, 1)],
-    groups [(2, 2), (1, 4), (1, 2), (1, 1)]);
+    quads [(2, 2), (1, 4), (1, 2), (1, 1)]);

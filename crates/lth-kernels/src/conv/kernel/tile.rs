@@ -153,7 +153,7 @@ pub(crate) unsafe fn transpose<V: Vector>(rows: [*const V::Elem; 4], len: usize,
     }
 }
 
-/// The kept weights of one output channel, or of a group of them, against one panel.
+/// The kept weights of one output channel, or of a quad of them, against one panel.
 #[derive(Clone, Copy)]
 pub(crate) struct SparseTile<T> {
     /// Where each class of taps begins in `offsets`; one more entry ends the last.
@@ -162,15 +162,15 @@ pub(crate) struct SparseTile<T> {
     pub(crate) panel: *const T,
     pub(crate) row_pitch: usize,
     pub(crate) target: Pitch,
-    /// For kernels of [`GROUP`] output channels: how far the next channel's tile of the target lies.
+    /// For kernels of [`QUAD`] output channels: how far the next channel's tile of the target lies.
     pub(crate) next_row: usize,
 }
 
 /// Output channels whose kept weights may be listed together.
-pub(crate) const GROUP: usize = 4;
+pub(crate) const QUAD: usize = 4;
 
-/// Which of a group's channels keep a place: all choices but none.
-pub(crate) const PATTERNS: usize = (1 << GROUP) - 1;
+/// Which of a quad's channels keep a place: all choices but none.
+pub(crate) const PATTERNS: usize = (1 << QUAD) - 1;
 
 /// Where the vectors of a tile of sums or gradients lie: rows `row` elements apart, columns `column`, and the
 /// `1 << log_unit` vectors of a column one after the other.
@@ -288,7 +288,7 @@ pub(crate) unsafe fn sparse_dot<V: Vector, const R: usize, const L: usize, const
     }
 }
 
-/// [`sparse`] for [`GROUP`] output channels at once. Entries are places that any of them keeps, listed by which ones do
+/// [`sparse`] for [`QUAD`] output channels at once. Entries are places that any of them keeps, listed by which ones do
 /// (segment `p - 1` has those that channel `k` keeps if bit `k` of `p` is set), so that a number comes from the cache once for all
 /// of them; each has a value for every channel that keeps it, and `values` is where those of the first begin. `out` is the first
 /// channel's.
@@ -296,7 +296,7 @@ pub(crate) unsafe fn sparse_dot<V: Vector, const R: usize, const L: usize, const
 /// # Safety
 /// As [`sparse`], for tiles that lie `tile.next_row` apart; `segments` has one entry more than [`PATTERNS`].
 #[inline(always)]
-pub(crate) unsafe fn sparse_group<V: Vector, const R: usize, const L: usize>(
+pub(crate) unsafe fn sparse_quad<V: Vector, const R: usize, const L: usize>(
     tile: &SparseTile<V::Elem>,
     values: *const V::Elem,
     out: *mut V::Elem,
@@ -305,9 +305,9 @@ pub(crate) unsafe fn sparse_group<V: Vector, const R: usize, const L: usize>(
     // SAFETY: the caller's promise covers each address computed here.
     unsafe {
         let mut values = values;
-        let mut acc = [[[V::zero(); L]; R]; GROUP];
+        let mut acc = [[[V::zero(); L]; R]; QUAD];
         if !first {
-            for k in 0..GROUP {
+            for k in 0..QUAD {
                 for r in 0..R {
                     for l in 0..L {
                         acc[k][r][l] = V::load(out.add(k * tile.next_row + tile.target.at::<V>(r, l)));
@@ -325,7 +325,7 @@ pub(crate) unsafe fn sparse_group<V: Vector, const R: usize, const L: usize>(
                             x[r][l] = V::load(from.add(r * tile.row_pitch + l * V::LANES));
                         }
                     }
-                    for k in 0..GROUP {
+                    for k in 0..QUAD {
                         if $pattern >> k & 1 == 1 {
                             let w = V::splat(*values);
                             values = values.add(1);
@@ -340,7 +340,7 @@ pub(crate) unsafe fn sparse_group<V: Vector, const R: usize, const L: usize>(
             };
         }
         pattern!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-        for k in 0..GROUP {
+        for k in 0..QUAD {
             for r in 0..R {
                 for l in 0..L {
                     acc[k][r][l].store(out.add(k * tile.next_row + tile.target.at::<V>(r, l)));

@@ -16,16 +16,23 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
     if has_kernels(x) { crate::tape::apply1(&x.contiguous()?, Relu) } else { composed::relu(x) }
 }
 
+/// `max(x, 0)`; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn rectified<T: Real>(x: T) -> T {
+    if x <= T::ZERO { T::ZERO } else { x }
+}
+
 multiversion! {
     fn rectify[T: Real][T](x: &[T], y: &mut [MaybeUninit<T>]) {
         for (&x, y) in x.iter().zip(y) {
-            y.write(if x <= T::ZERO { T::ZERO } else { x });
+            y.write(rectified(x));
         }
     }
 }
 
 multiversion! {
-    fn gate[T: Real][T](y: &[T], dy: &[T], dx: &mut [MaybeUninit<T>]) {
+    /// `dy` where `y` is positive, else 0.
+    pub(crate) fn gate[T: Real][T](y: &[T], dy: &[T], dx: &mut [MaybeUninit<T>]) {
         for ((&y, &dy), dx) in y.iter().zip(dy).zip(dx) {
             dx.write(if y > T::ZERO { dy } else { T::ZERO });
         }

@@ -1,7 +1,9 @@
 //! Element-wise operators and concatenation: candle's own would interrupt [`crate::backward`].
 
+use crate::activation::{gate, rectified, relu};
+use crate::dispatch::multiversion;
 use crate::error::{Error, expect_dtype, expect_shape};
-use crate::parallel::{Blank, Shared, filled, for_each, for_ranges};
+use crate::parallel::{Blank, Shared, all_written, filled, for_each, for_ranges};
 use crate::real::{Real, has_kernels, is_half, slice, tensor, widened, with_real, with_values};
 use crate::tape;
 use candle_core::backend::BackendStorage;
@@ -81,30 +83,59 @@ impl CustomOp1 for MultiplyBy {
 /// # Errors
 /// If the axis is none of `x`'s, or shapes or types do not fit.
 pub fn add_bias(x: &Tensor, bias: &Tensor, axis: usize) -> Result<Tensor> {
-    let op = "add_bias";
+    biased(x, bias, AddBias { axis, relu: false })
+}
+
+/// [`relu`](crate::relu()) of [`add_bias`] in one pass, to the same bits.
+///
+/// # Errors
+/// As [`add_bias`].
+pub fn add_bias_relu(x: &Tensor, bias: &Tensor, axis: usize) -> Result<Tensor> {
+    biased(x, bias, AddBias { axis, relu: true })
+}
+
+fn biased(x: &Tensor, bias: &Tensor, add: AddBias) -> Result<Tensor> {
+    let (op, axis) = (add.name(), add.axis);
     let Some(&n) = x.dims().get(axis) else {
         return Err(Error::Rank { op, tensor: "x", expected: axis.saturating_add(1), got: x.dims().to_vec() }.into());
     };
     expect_shape(op, "bias", bias, &[n])?;
     expect_dtype(op, "bias", bias, x.dtype())?;
     if has_kernels(x) {
-        return tape::apply2(&x.contiguous()?, &bias.contiguous()?, AddBias { axis });
+        return tape::apply2(&x.contiguous()?, &bias.contiguous()?, add);
     }
     if is_half(x) {
         // The bias' gradient is a sum over the batch.
-        return add_bias(&widened(x)?, &widened(bias)?, axis)?.to_dtype(x.dtype());
+        return biased(&widened(x)?, &widened(bias)?, add)?.to_dtype(x.dtype());
     }
     let mut shape = vec![1; x.rank()];
     shape[axis] = n;
-    x.broadcast_add(&bias.reshape(shape)?)
+    let y = x.broadcast_add(&bias.reshape(shape)?)?;
+    if add.relu { relu(&y) } else { Ok(y) }
 }
 
 struct AddBias {
     axis: usize,
+    /// Whether what is negative becomes 0.
+    relu: bool,
+}
+
+multiversion! {
+    /// Adds to eight sums side by side, for the additions' latency.
+    fn add_to_lanes[T: Real][T](lanes: &mut [f64; 8], row: &[T]) {
+        let (eights, rest) = row.as_chunks::<8>();
+        for eight in eights {
+            lanes.iter_mut().zip(eight).for_each(|(lane, v)| *lane += v.wide());
+        }
+        lanes.iter_mut().zip(rest).for_each(|(lane, v)| *lane += v.wide());
+    }
 }
 
 /// Values in a row above which a row is a piece of work of its own.
 const LONG: usize = 64;
+
+/// Values whose gradients are made and added at a time.
+const GATED: usize = 1 << 11;
 
 impl AddBias {
     /// Values side by side that have one bias.
@@ -114,15 +145,16 @@ impl AddBias {
 
     fn forward<T: Real>(&self, x: &[T], bias: &[T], dims: &[usize]) -> CpuStorage {
         let run = self.run(dims);
+        let end = |v: T| if self.relu { rectified(v) } else { v };
         if run < LONG {
             let mut y = Vec::with_capacity(x.len());
             for rows in x.chunks_exact((bias.len() * run).max(1)) {
                 if run == 1 {
-                    y.extend(rows.iter().zip(bias).map(|(&x, &b)| x + b));
+                    y.extend(rows.iter().zip(bias).map(|(&x, &b)| end(x + b)));
                     continue;
                 }
                 for (row, &b) in rows.chunks_exact(run).zip(bias) {
-                    y.extend(row.iter().map(|&x| x + b));
+                    y.extend(row.iter().map(|&x| end(x + b)));
                 }
             }
             return T::to_cpu_storage_owned(y);
@@ -133,7 +165,7 @@ impl AddBias {
                 // SAFETY: the rows are disjoint.
                 let y = unsafe { out.part(at.clone()) };
                 for (&x, y) in x[at].iter().zip(y) {
-                    y.write(x + b);
+                    y.write(end(x + b));
                 }
             });
         };
@@ -157,36 +189,75 @@ impl AddBias {
             let out = Shared::new(&mut sums);
             for_each(n, dy.len(), |channel| {
                 let rows = dy.chunks_exact(run).skip(channel).step_by(n);
-                // Side by side, for the additions' latency.
                 let mut lanes = [0.0; 8];
-                for row in rows {
-                    let (eights, rest) = row.as_chunks::<8>();
-                    for eight in eights {
-                        lanes.iter_mut().zip(eight).for_each(|(lane, v)| *lane += v.wide());
-                    }
-                    lanes.iter_mut().zip(rest).for_each(|(lane, v)| *lane += v.wide());
-                }
+                rows.for_each(|row| add_to_lanes(&mut lanes, row));
                 // SAFETY: each channel's once.
                 unsafe { out.set(channel, lanes.iter().sum()) };
             });
         }
         sums.into_iter().map(T::of).collect()
     }
+
+    /// `dy` where `y` is positive, and its sums over all axes but the bias'.
+    fn gated<T: Real>(&self, y: &[T], dy: &[T], dims: &[usize]) -> (Vec<T>, Vec<T>) {
+        let (n, run) = (dims[self.axis], self.run(dims));
+        if run < LONG {
+            let fill = |out: &Blank<'_, T>| {
+                // SAFETY: the ranges are disjoint.
+                for_ranges(y.len(), |at| gate(&y[at.clone()], &dy[at.clone()], unsafe { out.part(at) }));
+            };
+            // SAFETY: the ranges cover the tensor.
+            let dx = unsafe { filled(y.len(), fill) };
+            let sums = self.sum(&dx, dims);
+            return (dx, sums);
+        }
+        let mut sums = vec![0.0; n];
+        let shared = Shared::new(&mut sums);
+        let fill = |out: &Blank<'_, T>| {
+            for_each(n, dy.len(), |channel| {
+                let mut lanes = [0.0; 8];
+                for row in (channel..dy.len() / run).step_by(n) {
+                    // Pieces that are still in the cache when they are added: whole eights but the last of a row.
+                    for start in (row * run..(row + 1) * run).step_by(GATED) {
+                        let at = start..(start + GATED).min((row + 1) * run);
+                        // SAFETY: the pieces are disjoint.
+                        let dx = unsafe { out.part(at.clone()) };
+                        gate(&y[at.clone()], &dy[at], dx);
+                        // SAFETY: `gate` has written all of it.
+                        add_to_lanes(&mut lanes, unsafe { all_written(dx) });
+                    }
+                }
+                // SAFETY: each channel's once.
+                unsafe { shared.set(channel, lanes.iter().sum()) };
+            });
+        };
+        // SAFETY: the pieces cover the tensor.
+        let dx = unsafe { filled(y.len(), fill) };
+        (dx, sums.into_iter().map(T::of).collect())
+    }
 }
 
 impl CustomOp2 for AddBias {
     fn name(&self) -> &'static str {
-        "add_bias"
+        if self.relu { "add_bias_relu" } else { "add_bias" }
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, bias: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
         let y = with_real!(x.dtype(), T => {
-            self.forward(slice::<T>("add_bias", x, lx)?, slice::<T>("add_bias", bias, lb)?, lx.dims())
+            self.forward(slice::<T>(self.name(), x, lx)?, slice::<T>(self.name(), bias, lb)?, lx.dims())
         });
         Ok((y, lx.shape().clone()))
     }
 
-    fn bwd(&self, x: &Tensor, bias: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(&self, x: &Tensor, bias: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        if self.relu {
+            let (dx, sums) = with_real!(x.dtype(), T => {
+                let (dx, sums) =
+                    with_values(y, |y: &[T]| with_values(dy, |dy| Ok(self.gated(y, dy, x.dims()))))?;
+                (tensor(dx, x.dims())?, tensor(sums, bias.dims())?)
+            });
+            return Ok((x.track_op().then_some(dx), bias.track_op().then_some(sums)));
+        }
         let of_bias = || {
             with_real!(x.dtype(), T => {
                 let sums = with_values(dy, |dy: &[T]| Ok(self.sum(dy, x.dims())))?;

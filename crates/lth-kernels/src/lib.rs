@@ -52,7 +52,7 @@
 //!
 //! # Fast
 //! [`backward`] gives what `loss.backward()` gives, in fewer passes over memory, where all operators
-//! between loss and variables are of this crate ([`concat()`], [`add_bias`], [`multiply_by`] and [`reshape`] are
+//! between loss and variables are of this crate ([`concat()`], [`add_bias`], [`add_bias_relu`], [`multiply_by`] and [`reshape`] are
 //! here for that); [`foreign_operator`] finds the first that is not.
 //! [`backward_kept`] leaves gradients of masked weights at their kept values, for an optimiser that keeps no more.
 //! A program that trains calls [`keep_freed_memory`] first: returning feature maps to the operating
@@ -112,7 +112,7 @@ pub use conv::{
     Conv1dParams, Conv2dKernels, Conv2dParams, InstructionSet, Kernel, PackedConv2d, PackedLinear, conv1d, conv2d,
     conv2d_kernels,
 };
-pub use elementwise::{add_bias, concat, multiply_by, reshape};
+pub use elementwise::{add_bias, add_bias_relu, concat, multiply_by, reshape};
 pub use error::Error;
 pub use gradients::Gradients;
 pub use layout::{Layout, to_layout};

@@ -3,8 +3,9 @@
 use crate::common::{assert_close, noise, noise32, values};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use lth_kernels::{
-    BatchNormParams, Conv2dParams, Layout, PackedConv2d, Pattern, Pool2dParams, add_bias, avg_pool2d, batch_norm_eval,
-    concat, conv2d, global_avg_pool, global_max_pool, linear, max_pool2d, multiply_by, relu, reshape, to_layout,
+    BatchNormParams, Conv2dParams, Layout, PackedConv2d, Pattern, Pool2dParams, add_bias, add_bias_relu, avg_pool2d,
+    batch_norm_eval, concat, conv2d, global_avg_pool, global_max_pool, linear, max_pool2d, multiply_by, relu, reshape,
+    to_layout,
 };
 
 const HUGE: usize = 1 << 63;
@@ -91,7 +92,7 @@ fn an_empty_batch_keeps_its_graph() -> Result<()> {
             let pool = Pool2dParams { kernel: (2, 2), stride: (2, 2), padding: (0, 0), layout };
             let conv = Conv2dParams { layout, ..Conv2dParams::default() };
             let norm = BatchNormParams { layout, ..BatchNormParams::default() };
-            let all: [(&str, Result<Tensor>, Vec<&Var>); 12] = [
+            let all: [(&str, Result<Tensor>, Vec<&Var>); 13] = [
                 ("conv2d", conv2d(&x, &weight, None, &conv), vec![&x, &weight]),
                 ("max_pool2d", max_pool2d(&x, &pool), vec![&x]),
                 ("avg_pool2d", avg_pool2d(&x, &pool), vec![&x]),
@@ -106,6 +107,7 @@ fn an_empty_batch_keeps_its_graph() -> Result<()> {
                 ("to_layout", to_layout(&x, layout, Layout::Chwn), vec![&x]),
                 ("linear", linear(&flat, &product, None, None), vec![&flat, &product]),
                 ("add_bias", add_bias(&flat, &bias, 1), vec![&flat, &bias]),
+                ("add_bias_relu", add_bias_relu(&flat, &bias, 1), vec![&flat, &bias]),
                 ("reshape", reshape(&flat, (4, 0)), vec![&flat]),
                 ("concat", concat(&flat, &multiply_by(&flat, &flat.ones_like()?)?, 0), vec![&flat]),
             ];

@@ -4,9 +4,9 @@ use crate::common::{assert_close, assert_gradients, noise, noise32, values};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use lth_kernels::{
-    BatchNormParams, Conv2dParams, Layout, Pattern, Pool2dParams, add_bias, batch_norm_eval, batch_norm_train,
-    batch_norm_train_max_pool, concat, conv2d, cross_entropy, linear, max_pool2d, multiply_by, relu, reshape,
-    smoothed_cross_entropy, to_layout,
+    BatchNormParams, Conv2dParams, Layout, Pattern, Pool2dParams, add_bias, add_bias_relu, batch_norm_eval,
+    batch_norm_train, batch_norm_train_max_pool, concat, conv2d, cross_entropy, linear, max_pool2d, multiply_by, relu,
+    reshape, smoothed_cross_entropy, to_layout,
 };
 
 const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Chwn];
@@ -324,6 +324,8 @@ fn concatenation_product_and_bias_are_candles_with_the_gradients_of_differences(
     assert_gradients(std::slice::from_ref(&a), |t| multiply_by(&t[0], &factor));
     let (rows, bias) = (noise(5, &[6, 3]), noise(6, &[3]));
     assert_close(&add_bias(&rows, &bias, 1)?, &rows.broadcast_add(&bias)?, 0.0);
+    assert_close(&add_bias_relu(&rows, &bias, 1)?, &relu(&add_bias(&rows, &bias, 1)?)?, 0.0);
+    assert_gradients(&[rows.clone(), bias.clone()], |t| add_bias_relu(&t[0], &t[1], 1));
     assert_gradients(&[rows, bias.clone()], |t| add_bias(&t[0], &t[1], 1));
     // Short rows and long ones, channels first and in between.
     for (shape, axis) in [([2, 3, 2, 2], 1), ([2, 3, 9, 8], 1), ([3, 2, 2, 3], 0), ([3, 5, 4, 7], 0), ([2, 2, 2, 3], 3)]
@@ -333,8 +335,20 @@ fn concatenation_product_and_bias_are_candles_with_the_gradients_of_differences(
         broadcast[axis] = 3;
         let expected = maps.broadcast_add(&bias.reshape(&broadcast)?)?;
         assert_close(&add_bias(&maps, &bias, axis)?, &expected, 0.0);
+        assert_close(&add_bias_relu(&maps, &bias, axis)?, &relu(&expected)?, 0.0);
+        assert_gradients(&[maps.clone(), bias.clone()], |t| add_bias_relu(&t[0], &t[1], axis));
         assert_gradients(&[maps, bias.clone()], |t| add_bias(&t[0], &t[1], axis));
     }
+    // In one pass and in two, rows of several pieces: the same bits.
+    let (maps, bias) = (noise32(8, &[3, 5, 70, 67]), noise32(9, &[5]));
+    let of = |f: &dyn Fn(&Tensor, &Tensor) -> Result<Tensor>| -> Result<Vec<Vec<f64>>> {
+        let [maps, bias] = [Var::from_tensor(&maps)?, Var::from_tensor(&bias)?];
+        let y = f(&maps, &bias)?;
+        let gradients = (&y * noise32(10, y.dims()))?.sum_all()?.backward()?;
+        let gradient = |of: &Tensor| values(gradients.get(of).expect("tracked"));
+        Ok(vec![values(&y), gradient(&maps), gradient(&bias)])
+    };
+    assert_eq!(of(&|x, b| add_bias_relu(x, b, 1))?, of(&|x, b| relu(&add_bias(x, b, 1)?))?);
     assert_gradients(std::slice::from_ref(&a), |t| reshape(&t[0], (4, 6)));
     assert_gradients(std::slice::from_ref(&a), |t| reshape(&t[0].transpose(0, 1)?, (6, 4)));
     let message = |r: Result<Tensor>| r.expect_err("refused").to_string();

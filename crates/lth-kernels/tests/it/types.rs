@@ -4,7 +4,7 @@ use crate::common::{noise, values};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use lth_kernels::optim::{AdamStep, Decay, SgdStep, adam_step, sgd_step};
 use lth_kernels::{
-    BatchNormParams, Conv2dParams, Layout, Pattern, Pool2dParams, add_bias, avg_pool2d, batch_norm_eval,
+    BatchNormParams, Conv2dParams, Layout, Pattern, Pool2dParams, add_bias, add_bias_relu, avg_pool2d, batch_norm_eval,
     batch_norm_train, batch_norm_train_max_pool, concat, conv2d, cross_entropy, global_avg_pool, global_max_pool,
     linear, max_pool2d, multiply_by, relu, reshape, to_layout,
 };
@@ -85,6 +85,7 @@ proptest! {
         check("add_bias", &[flat.clone(), vector(3, 7)], &|t| add_bias(&t[0], &t[1], 1));
         let axis = layout.channel_axis();
         check("add_bias of maps", &[x.clone(), vector(3, c)], &|t| add_bias(&t[0], &t[1], axis));
+        check("add_bias_relu", &[x.clone(), vector(3, c)], &|t| add_bias_relu(&t[0], &t[1], axis));
         check("reshape", from_ref(&x), &|t| reshape(&t[0], t[0].elem_count()));
 
         let pattern = |shape: &[usize]| -> Result<Option<Pattern>> {

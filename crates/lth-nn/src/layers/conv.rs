@@ -77,14 +77,27 @@ impl Conv2d {
     /// # Errors
     /// If the input does not fit or candle fails.
     pub fn forward(&self, x: &Tensor, context: &mut Context<'_>) -> candle_core::Result<Tensor> {
+        let y = self.product(x, context)?;
+        let Some(bias) = &self.bias else { return Ok(y) };
+        lth_kernels::add_bias(&y, &bias.tensor(&context.pass), context.layout.channel_axis())
+    }
+
+    /// The output behind a rectifier.
+    /// # Errors
+    /// As [`Conv2d::forward`].
+    pub fn forward_relu(&self, x: &Tensor, context: &mut Context<'_>) -> candle_core::Result<Tensor> {
+        let y = self.product(x, context)?;
+        let Some(bias) = &self.bias else { return lth_kernels::relu(&y) };
+        lth_kernels::add_bias_relu(&y, &bias.tensor(&context.pass), context.layout.channel_axis())
+    }
+
+    /// The output without the bias.
+    fn product(&self, x: &Tensor, context: &mut Context<'_>) -> candle_core::Result<Tensor> {
         context.show(&self.name, x)?;
         let weight = self.weight.tensor(&context.pass);
         let pattern = self.pattern.as_ref().filter(|_| !context.pass.dense_gradients);
-        let y = lth_kernels::conv2d(x, &weight, pattern, &self.params(context.layout))
-            .map_err(|error| error.context(format!("layer `{}`", self.name)))?;
-        let Some(bias) = &self.bias else { return Ok(y) };
-        let bias = bias.tensor(&context.pass);
-        lth_kernels::add_bias(&y, &bias, context.layout.channel_axis())
+        lth_kernels::conv2d(x, &weight, pattern, &self.params(context.layout))
+            .map_err(|error| error.context(format!("layer `{}`", self.name)))
     }
 }
 

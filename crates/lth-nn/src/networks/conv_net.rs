@@ -139,7 +139,7 @@ impl ConvNet {
         let mut x = lth_kernels::to_layout(x, Layout::Nchw, layout)?;
         for pair in &self.pairs {
             for conv in pair {
-                x = lth_kernels::relu(&conv.forward(&x, &mut context)?)?;
+                x = conv.forward_relu(&x, &mut context)?;
             }
             x = lth_kernels::max_pool2d(&x, &Pool2dParams { layout, ..POOL })?;
         }

@@ -27,6 +27,14 @@ impl Convolution {
         self.side.div_ceil(self.stride)
     }
 
+    /// Multiplications of vectors that Winograd's kernels make for one picture, and numbers that they transform: tiles of four
+    /// by four outputs have 36 products. `None` where they do not apply.
+    pub(crate) fn winograd(&self) -> Option<[f64; 2]> {
+        let products = (36 * self.side.div_ceil(4).pow(2)) as f64;
+        let (inputs, outputs) = (self.inputs as f64, self.outputs as f64);
+        (self.kernel == 3 && self.stride == 1).then_some([products * inputs * outputs, products * (inputs + outputs)])
+    }
+
     /// What its time depends on.
     pub(crate) fn shape(&self) -> [usize; 5] {
         [self.inputs, self.outputs, self.kernel, self.stride, self.side]

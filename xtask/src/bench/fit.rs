@@ -36,25 +36,40 @@ struct Sample<const N: usize> {
 #[derive(Default)]
 struct PassSamples {
     dense: Vec<Sample<3>>,
+    winograd: Vec<Sample<3>>,
     sparse: Vec<Sample<4>>,
 }
 
-/// A pass at a density on both kernels.
+/// A pass at a density on all kernels.
 struct Choice {
     what: String,
     chosen: Kernel,
     dense: f64,
     sparse: f64,
+    winograd: Option<f64>,
 }
 
 impl Choice {
-    /// By what fraction the chosen kernel is slower than the dense one.
-    fn loss(&self) -> f64 {
-        if self.chosen == Kernel::Sparse { self.sparse / self.dense - 1. } else { 0. }
+    /// Of the faster kernel that multiplies every weight.
+    fn whole(&self) -> f64 {
+        self.winograd.unwrap_or(f64::INFINITY).min(self.dense)
+    }
+
+    fn least(&self) -> f64 {
+        self.whole().min(self.sparse)
     }
 
     fn time(&self) -> f64 {
-        if self.chosen == Kernel::Sparse { self.sparse } else { self.dense }
+        match (self.chosen, self.winograd) {
+            (Kernel::Sparse, _) => self.sparse,
+            (Kernel::Winograd, Some(winograd)) => winograd,
+            _ => self.dense,
+        }
+    }
+
+    /// By what fraction the chosen kernel is slower than the fastest.
+    fn loss(&self) -> f64 {
+        self.time() / self.least() - 1.
     }
 }
 
@@ -92,18 +107,21 @@ fn fit(set: InstructionSet, options: &Options, console: &Console) -> anyhow::Res
         for sparsity in SPARSITIES {
             let layer = Layer::new(conv, *batch, sparsity)?;
             let kernels = layer.kernels()?;
-            let [dense, sparse] = layer.time_both(options.rounds)?;
+            let [dense, sparse, winograd] =
+                layer.time_on([Kernel::Dense, Kernel::Sparse, Kernel::Winograd], options.rounds)?;
+            let by_tiles = conv.winograd();
             let work = kernels.dense_multiplications as f64 / *batch as f64 * vectors;
             let density = 1. - sparsity;
             let input_gradient = if conv.stride == 1 { MAP } else { STRIDED_GRADIENT };
-            for (pass, name, chosen, dense, sparse) in [
-                (MAP, "forward", kernels.forward, Some(dense.forward), Some(sparse.forward)),
-                (input_gradient, "input gradient", kernels.input_gradient, dense.input_gradient, sparse.input_gradient),
-                (WEIGHT, "weight gradient", kernels.weight_gradient, dense.weight_gradient, sparse.weight_gradient),
+            let all = [dense, sparse, winograd];
+            for (pass, name, chosen, times) in [
+                (MAP, "forward", kernels.forward, all.map(|passes| Some(passes.forward))),
+                (input_gradient, "input gradient", kernels.input_gradient, all.map(|passes| passes.input_gradient)),
+                (WEIGHT, "weight gradient", kernels.weight_gradient, all.map(|passes| passes.weight_gradient)),
             ] {
-                let (Some(dense), Some(sparse)) = (dense, sparse) else { continue };
+                let [Some(dense), Some(sparse), Some(winograd)] = times else { continue };
                 // Nobody asks for the gradient of the pictures; a difference of 0 is no measurement.
-                if (conv.name == "conv1" && name == "input gradient") || dense <= 0. || sparse <= 0. {
+                if (conv.name == "conv1" && name == "input gradient") || dense.min(sparse).min(winograd) <= 0. {
                     continue;
                 }
                 let samples = &mut samples[pass];
@@ -112,8 +130,12 @@ fn fit(set: InstructionSet, options: &Options, console: &Console) -> anyhow::Res
                 if sparse > dense / CLOSE && sparse < dense * CLOSE {
                     samples.sparse.push(Sample { does, time: sparse });
                 }
+                if let Some([products, transformed]) = by_tiles {
+                    let does = [products * vectors, transformed * vectors, n_weights];
+                    samples.winograd.push(Sample { does, time: winograd });
+                }
                 let what = format!("{batch} x {} at {} pixels, {name}, density {density:.2}", conv.name, conv.side);
-                choices.push(Choice { what, chosen, dense, sparse });
+                choices.push(Choice { what, chosen, dense, sparse, winograd: by_tiles.map(|_| winograd) });
             }
             bar.inc(1);
         }
@@ -139,19 +161,29 @@ fn fit(set: InstructionSet, options: &Options, console: &Console) -> anyhow::Res
             100. * error(&samples.sparse, sparse),
             samples.sparse.len()
         ));
+        if !samples.winograd.is_empty() {
+            let winograd = least_squares(&samples.winograd);
+            let [product, vector, weight] = winograd.map(|c| c / unit);
+            console.line(format!(
+                "{name}: Winograd {{ product: {product:.2}, vector: {vector:.1}, weight: {weight:.1} }}, // {:.0} % of {}",
+                100. * error(&samples.winograd, winograd),
+                samples.winograd.len()
+            ));
+        }
     }
     let sum = |of: &dyn Fn(&Choice) -> f64| choices.iter().map(of).sum::<f64>();
     console.line(format!(
-        "// the model in force: {:.1} ms in all; always dense {:.1}, always the faster one {:.1}",
+        "// the model in force: {:.1} ms in all; every weight multiplied {:.1}, always the fastest {:.1}",
         sum(&Choice::time),
-        sum(&|choice| choice.dense),
-        sum(&|choice| choice.dense.min(choice.sparse))
+        sum(&Choice::whole),
+        sum(&Choice::least)
     ));
     choices.sort_by(|a, b| b.loss().total_cmp(&a.loss()));
     for choice in choices.iter().filter(|choice| choice.loss() > MUCH) {
-        let Choice { what, dense, sparse, .. } = choice;
+        let Choice { what, chosen, dense, sparse, .. } = choice;
+        let winograd = choice.winograd.map_or_else(String::new, |time| format!(", Winograd {time:.3}"));
         console.line(format!(
-            "//   {what}: sparse {sparse:.3} ms, dense {dense:.3}, {:.0} % slower",
+            "//   {what}: {chosen} is {:.0} % slower than the fastest: sparse {sparse:.3} ms, dense {dense:.3}{winograd}",
             100. * choice.loss()
         ));
     }

@@ -110,11 +110,11 @@ impl Layer {
         })
     }
 
-    /// The least of each pass on the dense and on the sparse kernel, in turns.
-    pub(crate) fn time_both(&self, rounds: u32) -> anyhow::Result<[Passes; 2]> {
-        let mut least = [Passes::MOST; 2];
+    /// The least of each pass on each kernel, in turns.
+    pub(crate) fn time_on<const N: usize>(&self, kernels: [Kernel; N], rounds: u32) -> anyhow::Result<[Passes; N]> {
+        let mut least = [Passes::MOST; N];
         for _ in 0..=rounds {
-            for (kernel, least) in [Kernel::Dense, Kernel::Sparse].into_iter().zip(&mut least) {
+            for (kernel, least) in kernels.into_iter().zip(&mut least) {
                 *least = least.least(kernel.run(|| self.once(true))?);
             }
         }

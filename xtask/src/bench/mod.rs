@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::Context;
+use lth_kernels::Kernel;
 
 pub(crate) use options::Options;
 
@@ -128,7 +129,7 @@ fn measure(
     let mut contestants = Vec::new();
     for (engine, sparsity) in entries(figure, options, torch.as_ref()) {
         let job = match (engine, torch.as_mut()) {
-            (Engine::Ours, _) => Job::Ours(Box::new(Ours::new(figure, sparsity, Spread::Even)?)),
+            (Engine::Ours | Engine::OursDirect, _) => Job::Ours(Box::new(Ours::new(figure, sparsity, Spread::Even)?)),
             (Engine::OursBlocks, _) => Job::Ours(Box::new(Ours::new(figure, sparsity, Spread::InBlocks)?)),
             (Engine::Candle, _) => Job::Candle(Box::new(Candle::new(figure)?)),
             (_, Some(torch)) => Job::Python(torch.build(figure, engine, sparsity)?),
@@ -168,6 +169,10 @@ fn measure(
 fn entries(figure: Figure, options: &Options, torch: Option<&Torch>) -> Vec<(Engine, f64)> {
     let sparsities = options.sparsities();
     let mut all = vec![(Engine::Ours, 0.)];
+    // One picture has no convolutions by Winograd's algorithm.
+    if figure != Figure::EvalB1 {
+        all.push((Engine::OursDirect, 0.));
+    }
     let spreads = if figure == Figure::TrainConv4 { &[Engine::Ours][..] } else { &[Engine::Ours, Engine::OursBlocks] };
     for &engine in spreads {
         all.extend(sparsities.iter().map(|&sparsity| (engine, sparsity)));
@@ -202,6 +207,7 @@ impl Contestant {
             Ok::<_, anyhow::Error>(times)
         };
         let times = match &mut self.job {
+            Job::Ours(ours) if self.engine == Engine::OursDirect => local(&mut || Kernel::Dense.run(|| ours.step()))?,
             Job::Ours(ours) => local(&mut || ours.step())?,
             Job::Candle(candle) => local(&mut || candle.step())?,
             Job::Python(id) => {

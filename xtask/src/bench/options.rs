@@ -160,6 +160,8 @@ impl Figure {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Engine {
     Ours,
+    /// Ours dense, without Winograd's algorithm.
+    OursDirect,
     /// Ours, under masks of which every four filters keep the same places.
     OursBlocks,
     Candle,
@@ -173,6 +175,7 @@ impl Engine {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::OursDirect => "ours_direct",
             Self::OursBlocks => "ours_blocks",
             Self::Candle => "candle",
             Self::Torch => "torch",
@@ -186,6 +189,7 @@ impl Engine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PeakOf {
     Ours,
+    OursDirect,
     OursBlocks,
     Candle,
     Selection,
@@ -215,9 +219,15 @@ mod tests {
             assert_eq!(serde_json::to_value(figure).ok(), Some(figure.name().into()));
             assert_eq!(Figure::from_str(figure.name(), false).as_ref(), Ok(figure));
         }
-        for engine in
-            [Engine::Ours, Engine::OursBlocks, Engine::Candle, Engine::Torch, Engine::TorchNhwc, Engine::Sparseprop]
-        {
+        for engine in [
+            Engine::Ours,
+            Engine::OursDirect,
+            Engine::OursBlocks,
+            Engine::Candle,
+            Engine::Torch,
+            Engine::TorchNhwc,
+            Engine::Sparseprop,
+        ] {
             assert_eq!(serde_json::to_value(engine).ok(), Some(engine.name().into()));
         }
     }

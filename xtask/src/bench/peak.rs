@@ -4,6 +4,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context;
 
+use lth_kernels::Kernel;
+
 use super::candle_net::Candle;
 use super::options::{Engine, Figure, Options, PeakOf};
 use super::ours::{Ours, Spread};
@@ -20,10 +22,11 @@ pub(crate) fn run_child(what: PeakOf, options: &Options) -> anyhow::Result<()> {
     let figure = options.only.first().copied().unwrap_or(Figure::TrainAll);
     let sparsity = options.sparsity.first().map_or(0., |share| share.0);
     let bytes = match what {
-        PeakOf::Ours | PeakOf::OursBlocks => {
-            let spread = if what == PeakOf::Ours { Spread::Even } else { Spread::InBlocks };
+        PeakOf::Ours | PeakOf::OursDirect | PeakOf::OursBlocks => {
+            let spread = if what == PeakOf::OursBlocks { Spread::InBlocks } else { Spread::Even };
             let mut ours = Ours::new(figure, sparsity, spread)?;
-            (0..N_STEPS).try_for_each(|_| ours.step())?;
+            let mut steps = || (0..N_STEPS).try_for_each(|_| ours.step());
+            if what == PeakOf::OursDirect { Kernel::Dense.run(steps) } else { steps() }?;
             system::peak_memory()
         }
         PeakOf::Candle => {
@@ -40,6 +43,7 @@ pub(crate) fn run_child(what: PeakOf, options: &Options) -> anyhow::Result<()> {
 pub(crate) fn of(figure: Figure, engine: Engine, sparsity: f64, options: &Options) -> anyhow::Result<Option<u64>> {
     match (engine, &options.torch) {
         (Engine::Ours, _) => child("ours", Some((figure, sparsity)), options.threads),
+        (Engine::OursDirect, _) => child("ours-direct", Some((figure, sparsity)), options.threads),
         (Engine::OursBlocks, _) => child("ours-blocks", Some((figure, sparsity)), options.threads),
         (Engine::Candle, _) => child("candle", Some((figure, sparsity)), options.threads),
         (Engine::Torch | Engine::TorchNhwc | Engine::Sparseprop, Some(python)) => {

@@ -155,13 +155,13 @@ impl Report {
 }
 
 /// Every engine of one figure, with how many times faster it is than PyTorch's faster layout, than SparseProp at the same
-/// sparsity, and than our own dense network.
+/// sparsity, and than our own dense network, as it is and without Winograd's algorithm.
 fn table(rows: &[&Row]) -> Table {
     let find = |engine, sparsity: f64| {
         rows.iter().find(|row| row.engine == engine && row.sparsity == sparsity).map(|row| row.median_ms)
     };
     let torch = [Engine::Torch, Engine::TorchNhwc].into_iter().filter_map(|engine| find(engine, 0.)).reduce(f64::min);
-    let dense = find(Engine::Ours, 0.);
+    let (dense, direct) = (find(Engine::Ours, 0.), find(Engine::OursDirect, 0.));
     let mut table = Table::new([
         ("engine", Align::Left),
         ("sparsity", Align::Right),
@@ -171,6 +171,7 @@ fn table(rows: &[&Row]) -> Table {
         ("× PyTorch", Align::Right),
         ("× SparseProp", Align::Right),
         ("× ours dense", Align::Right),
+        ("× ours direct", Align::Right),
         ("peak MB", Align::Right),
     ]);
     for row in rows {
@@ -186,6 +187,7 @@ fn table(rows: &[&Row]) -> Table {
             times(torch),
             times(sparseprop),
             times(dense),
+            times(direct),
             row.peak_mb.map_or_else(String::new, |mb| format!("{mb:.0}")),
         ]);
     }
@@ -230,6 +232,7 @@ mod tests {
     fn ratios_are_to_the_faster_layout_the_same_sparsity_and_our_dense_network() {
         let rows = [
             row(Engine::Ours, 0., 400.),
+            row(Engine::OursDirect, 0., 500.),
             row(Engine::Ours, 0.9, 100.),
             row(Engine::Torch, 0., 800.),
             row(Engine::TorchNhwc, 0., 600.),
@@ -239,7 +242,7 @@ mod tests {
         let line = text.lines().find(|line| line.contains("90 %")).unwrap_or_default();
         assert_eq!(
             line.split_whitespace().collect::<Vec<_>>(),
-            ["ours", "90", "%", "100", "100", "100", "6.00", "2.50", "4.00", "100"]
+            ["ours", "90", "%", "100", "100", "100", "6.00", "2.50", "4.00", "5.00", "100"]
         );
     }
 

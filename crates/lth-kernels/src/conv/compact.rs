@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::Number;
 use super::scratch::{Shared, as_uninit, for_each_task, with_buffers};
-use super::{dense, dense_weight};
+use super::whole;
 
 /// The channels of a convolution without groups of which any weight is kept, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,12 +70,12 @@ pub(crate) fn apply<T: Number>(
         kept.weight(weight, g.n_taps(), small_weight);
         let gathered = gathered(source, from, from_len);
         if to.len() * to_len == target.len() {
-            return dense::apply(&small, direction, small_weight, &gathered, target);
+            return whole::apply(&small, direction, small_weight, &gathered, target);
         }
         with_buffers::<T, _>(to.len() * to_len, 0, |small_target, _| {
             // SAFETY: kernels write numbers and nothing else.
             let target_of_kept = unsafe { as_uninit(small_target) };
-            let is_finite = dense::apply(&small, direction, small_weight, &gathered, target_of_kept);
+            let is_finite = whole::apply(&small, direction, small_weight, &gathered, target_of_kept);
             scatter(small_target, to, to_len, target);
             is_finite
         })
@@ -97,7 +97,7 @@ pub(crate) fn weight_gradient<T: Number>(
         let input = gathered(input, &kept.inputs, g.n_inputs() * g.batch);
         let output_grad = gathered(output_grad, &kept.outputs, g.n_outputs() * g.batch);
         // SAFETY: kernels write numbers and nothing else.
-        dense_weight::weight_gradient(&small, &input, &output_grad, None, unsafe { as_uninit(small_grad) });
+        whole::weight_gradient(&small, &input, &output_grad, None, unsafe { as_uninit(small_grad) });
         grad.fill(MaybeUninit::new(T::default()));
         let pairs = kept.outputs.iter().flat_map(|output| kept.inputs.iter().map(move |input| (output, input)));
         for ((output, input), from) in pairs.zip(small_grad.chunks_exact(taps)) {

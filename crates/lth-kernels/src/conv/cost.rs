@@ -8,6 +8,7 @@ use super::compact::KeptChannels;
 use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::{InstructionSet, ProgramKind};
 use super::kernel::tile;
+use super::{dense_weight, winograd};
 use crate::forced::Forced;
 
 /// What computes a layer.
@@ -20,12 +21,17 @@ pub enum Kernel {
     Sparse,
     /// Filters and channels that are pruned whole are left out; every other weight is multiplied.
     Compact,
+    /// Every weight is multiplied, by Winograd's F(4×4, 3×3): four by four outputs take 36 multiplications instead of 144, and
+    /// rounding errors are two to three times those of [`Kernel::Dense`] (root mean square, 64 channels). Of 3×3 convolutions
+    /// without stride and dilation. Source: Lavin and Gray, CVPR 2016, with the points of Barabasz et al., ACM TOMS 46 (2020).
+    Winograd,
 }
 
 impl Kernel {
-    /// Runs `work` with masked convolutions called from this thread on this kernel, whatever the cost model says, to
-    /// test it and to measure what the model chooses between. [`Kernel::Compact`] is [`Kernel::Dense`] where no filter or
-    /// channel is pruned whole.
+    /// Runs `work` with convolutions called from this thread on this kernel, whatever the cost model says, to test it and to
+    /// measure what the model chooses between. [`Kernel::Compact`] is [`Kernel::Dense`] where no filter or channel is pruned
+    /// whole, [`Kernel::Winograd`] is where it does not apply; without a mask, [`Kernel::Sparse`] and [`Kernel::Compact`] leave
+    /// the model its choice.
     pub fn run<R>(self, work: impl FnOnce() -> R) -> R {
         Forced { kernel: Some(self), ..Forced::get() }.run(work)
     }
@@ -37,6 +43,7 @@ impl std::fmt::Display for Kernel {
             Self::Dense => "dense",
             Self::Sparse => "sparse",
             Self::Compact => "compact",
+            Self::Winograd => "Winograd",
         })
     }
 }
@@ -66,6 +73,13 @@ struct Coefficients {
     sparse_weight: f64,
 }
 
+/// The coefficients of Winograd's kernels: per multiplication of a product, per vector of it that is transformed, per weight.
+struct Winograd {
+    product: f64,
+    vector: f64,
+    weight: f64,
+}
+
 /// The coefficients of the three kinds of passes.
 struct Model {
     /// What a multiplication of a forward pass costs where four output channels keep the same places, as a part of what it costs
@@ -78,6 +92,8 @@ struct Model {
     /// The input gradient of a strided one: several small convolutions that each pack the gradient.
     strided_gradient: Coefficients,
     weight_gradient: Coefficients,
+    /// Of either map, and of the weight gradient.
+    winograd: [Winograd; 2],
     /// Of vectors along the reduction: per weight, and per weight and position. Weights come from memory.
     few: [f64; 2],
 }
@@ -106,14 +122,18 @@ const AVX512: Model = Model {
         sparse_weight: 2.27,
     },
     weight_gradient: Coefficients {
-        dense: 1.42,
-        dense_vector: 6.92,
-        dense_weight: 5.22,
-        sparse: 3.87,
-        sparse_vector: 1.09,
-        entry: 0.0,
-        sparse_weight: 2.81,
+        dense: 1.14,
+        dense_vector: 15.7,
+        dense_weight: 3.44,
+        sparse: 2.61,
+        sparse_vector: 6.7,
+        entry: 4.74,
+        sparse_weight: 2.08,
     },
+    winograd: [
+        Winograd { product: 2.41, vector: 0.0, weight: 12.0 },
+        Winograd { product: 2.02, vector: 10.2, weight: 4.1 },
+    ],
     few: [0.95, 0.125],
 };
 
@@ -149,6 +169,10 @@ const AVX2: Model = Model {
         entry: 0.0,
         sparse_weight: 4.67,
     },
+    winograd: [
+        Winograd { product: 1.75, vector: 0.0, weight: 12.1 },
+        Winograd { product: 2.15, vector: 0.0, weight: 5.4 },
+    ],
     few: [0.95, 0.145],
 };
 
@@ -163,6 +187,9 @@ const QUADS_MUST_COST: f64 = 0.85;
 
 /// Weights that a row keeps for four rows to run together.
 const QUAD_WEIGHTS: f64 = 16.0;
+
+/// What a multiplication of the dense weight gradient costs where its columns are taps, as a part of what it costs otherwise.
+const UNFOLDED: f64 = 1.38;
 
 /// Of a vector that is copied because channels are left out.
 const COPY: f64 = 20.0;
@@ -233,7 +260,11 @@ pub(crate) fn costs(g: &Geometry, kept: &Kept<'_>, pass: Pass, set: InstructionS
             // A value and its offset come from memory as two weights do.
             (dense, weights * (vectors as f64 + 2.0 * few_weight / by.sparse))
         }
-        _ => (by.dense * work + by.dense_vector * moved + by.dense_weight * weights, work),
+        _ => {
+            let is_unfolded = pass == Pass::WeightGradient && dense_weight::is_unfolded(&map, lanes(set) as usize);
+            let times = if is_unfolded { UNFOLDED } else { 1.0 };
+            (times * by.dense * work + by.dense_vector * moved + by.dense_weight * weights, work)
+        }
     };
     let part = part(g, kept, pass, set);
     let sparse = (part * by.sparse * work + by.entry * weights) * density
@@ -272,6 +303,7 @@ fn part(g: &Geometry, kept: &Kept<'_>, pass: Pass, set: InstructionSet) -> f64 {
 fn compact_cost(g: &Geometry, kept: &KeptChannels, pass: Pass, set: InstructionSet) -> f64 {
     let small = kept.geometry(g);
     let [dense, _] = costs(&small, &Kept::irregular(1.0), pass, set);
+    let (_, dense) = whole(&small, dense, pass, set);
     let vectors = (g.batch as f64 / lanes(set)).ceil();
     let of = |g: &Geometry| (g.in_channels * g.n_inputs() + g.out_channels * g.n_outputs()) as f64;
     dense + COPY * vectors * (of(&small) + of(g)) / 2.0
@@ -294,15 +326,46 @@ fn cheapest(g: &Geometry, [dense, sparse]: [f64; 2], of: &Kept<'_>, pass: Pass, 
     let kept = of.channels.filter(|kept| kept.applies_to(g));
     match Forced::get().kernel {
         Some(Kernel::Compact) if kept.is_none() => return Kernel::Dense,
+        Some(Kernel::Winograd) if !winograd::applies_to(g) => return Kernel::Dense,
         Some(forced) => return forced,
         None => {}
     }
     let must_cost = if part(g, of, pass, set) < 1.0 { QUADS_MUST_COST } else { SPARSE_MUST_COST };
-    let (best, cost) = if sparse < must_cost * dense { (Kernel::Sparse, sparse) } else { (Kernel::Dense, dense) };
+    let whole = whole(g, dense, pass, set);
+    let (best, cost) = if sparse < must_cost * whole.1 { (Kernel::Sparse, sparse) } else { whole };
     match kept {
         Some(kept) if compact_cost(g, kept, pass, set) < cost => Kernel::Compact,
         _ => best,
     }
+}
+
+/// Which kernel runs a pass in which every weight is multiplied: [`Kernel::Dense`] or [`Kernel::Winograd`].
+pub(crate) fn choose_whole(g: &Geometry, pass: Pass, set: InstructionSet) -> Kernel {
+    match Forced::get().kernel {
+        Some(Kernel::Dense) => Kernel::Dense,
+        Some(Kernel::Winograd) if winograd::applies_to(g) => Kernel::Winograd,
+        _ => {
+            let [dense, _] = costs(g, &Kept::irregular(1.0), pass, set);
+            whole(g, dense, pass, set).0
+        }
+    }
+}
+
+/// The cheaper of the kernels that multiply every weight, where the dense one costs `dense`.
+fn whole(g: &Geometry, dense: f64, pass: Pass, set: InstructionSet) -> (Kernel, f64) {
+    if !winograd::applies_to(g) || matches!(pass, Pass::Few { .. }) {
+        return (Kernel::Dense, dense);
+    }
+    let [of_map, of_weight] = set.model().winograd;
+    let (map, Winograd { product, vector, weight }) = match pass {
+        Pass::Map(direction) => (g.map(direction), of_map),
+        _ => (g.map(Direction::Forward), of_weight),
+    };
+    let vectors = winograd::n_products(map.target) as f64 * (g.batch as f64 / lanes(set)).ceil() * g.groups as f64;
+    let cost = product * vectors * (map.rows * map.depth) as f64
+        + vector * vectors * (map.rows + map.depth) as f64
+        + weight * (g.weights_per_group() * g.groups) as f64;
+    if cost < dense { (Kernel::Winograd, cost) } else { (Kernel::Dense, dense) }
 }
 
 #[cfg(test)]
@@ -325,12 +388,18 @@ mod tests {
     }
 
     #[test]
-    fn a_full_mask_runs_dense_and_a_thin_one_sparse() {
-        for (channels, side) in [(64, 16), (128, 8), (256, 4), (512, 2)] {
+    fn a_full_mask_runs_dense_or_by_tiles_and_a_thin_one_sparse() {
+        for (channels, side, whole) in [
+            (64, 16, Kernel::Winograd),
+            (128, 8, Kernel::Winograd),
+            (256, 4, Kernel::Winograd),
+            (512, 2, Kernel::Dense),
+        ] {
             for set in [InstructionSet::Avx512, InstructionSet::Avx2, InstructionSet::Portable] {
                 for pass in [Pass::Map(Direction::Forward), Pass::Map(Direction::InputGradient), Pass::WeightGradient] {
                     let choose = |density| choose(&layer(channels, side), &Kept::irregular(density), pass, set);
-                    assert_eq!((choose(1.0), choose(0.1)), (Kernel::Dense, Kernel::Sparse));
+                    assert_eq!((choose(1.0), choose(0.05)), (whole, Kernel::Sparse));
+                    assert_eq!(choose_whole(&layer(channels, side), pass, set), whole);
                 }
             }
         }
@@ -357,7 +426,7 @@ mod tests {
                 let kept = Kept { channels, ..Kept::irregular(0.5) };
                 choose(&layer(64, 16), &kept, pass, InstructionSet::Avx2)
             };
-            assert_eq!((choose(Some(&kept)), choose(None)), (Kernel::Compact, Kernel::Dense));
+            assert_eq!((choose(Some(&kept)), choose(None)), (Kernel::Compact, Kernel::Winograd));
         }
     }
 }

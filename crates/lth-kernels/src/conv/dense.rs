@@ -50,13 +50,13 @@ pub(crate) fn apply<T: Number>(
 
 /// A piece of the batch: its first element and the vectors that cover it.
 #[derive(Clone, Copy, Debug)]
-struct BatchTile {
-    start: usize,
-    vectors: usize,
+pub(super) struct BatchTile {
+    pub(super) start: usize,
+    pub(super) vectors: usize,
 }
 
 /// Cuts a batch into tiles of `widest`, then smaller powers of two, vectors; the last may reach past its end.
-fn batch_tiles(batch: usize, lanes: usize, widest: usize) -> Vec<BatchTile> {
+pub(super) fn batch_tiles(batch: usize, lanes: usize, widest: usize) -> Vec<BatchTile> {
     let mut tiles = Vec::new();
     let (mut start, mut left) = (0, batch.div_ceil(lanes));
     while left > 0 {

@@ -83,9 +83,30 @@ fn compute<T: Number>(
 }
 
 #[derive(Clone, Copy, Debug)]
-struct ColumnBlock {
-    start: usize,
-    vectors: usize,
+pub(super) struct ColumnBlock {
+    pub(super) start: usize,
+    pub(super) vectors: usize,
+}
+
+/// Cuts channels into blocks of as many vectors as a tile has, then of fewer; the last may reach past their end.
+pub(super) fn column_blocks<T>(n_columns: usize, kernels: &Kernels<T>) -> Vec<ColumnBlock> {
+    let mut blocks = Vec::new();
+    let (mut start, mut left) = (0, n_columns.div_ceil(kernels.lanes));
+    while left > 0 {
+        let mut vectors = kernels.max_vectors();
+        while vectors > left {
+            vectors /= 2;
+        }
+        blocks.push(ColumnBlock { start, vectors });
+        start += vectors * kernels.lanes;
+        left -= vectors;
+    }
+    blocks
+}
+
+/// Whether a column is a (channel, tap) pair rather than a channel: where channels do not fill a vector.
+pub(super) fn is_unfolded(map: &Map, lanes: usize) -> bool {
+    map.depth < lanes && map.geometry.n_taps() > 1
 }
 
 struct Plan {
@@ -108,19 +129,9 @@ struct Plan {
 impl Plan {
     fn new<T: Number>(map: &Map, kernels: &Kernels<T>) -> Self {
         let g = &map.geometry;
-        let unfolded = map.depth < kernels.lanes && g.n_taps() > 1;
+        let unfolded = is_unfolded(map, kernels.lanes);
         let n_columns = if unfolded { map.depth * g.n_taps() } else { map.depth };
-        let mut column_blocks = Vec::new();
-        let (mut start, mut left) = (0, n_columns.div_ceil(kernels.lanes));
-        while left > 0 {
-            let mut vectors = kernels.max_vectors();
-            while vectors > left {
-                vectors /= 2;
-            }
-            column_blocks.push(ColumnBlock { start, vectors });
-            start += vectors * kernels.lanes;
-            left -= vectors;
-        }
+        let column_blocks = column_blocks(n_columns, kernels);
         // Sums that fit in the L2 cache.
         let row_range = map.rows.div_ceil(map.rows.div_ceil(MAX_ROW_RANGE)).next_multiple_of(MAX_ROWS).min(map.rows);
         let n_row_ranges = map.rows.div_ceil(row_range);
@@ -296,7 +307,7 @@ fn output_of(g: &Geometry, axis: usize, at: usize, k: usize) -> Option<usize> {
 }
 
 /// Makes the rows into columns: `to[n * width + column]`; missing rows and columns are zero.
-fn transpose_rows<'a, T: Number>(
+pub(super) fn transpose_rows<'a, T: Number>(
     kernels: &Kernels<T>,
     rows: impl Iterator<Item = Option<&'a [T]>>,
     to: &mut [T],

@@ -2,7 +2,7 @@
 //!
 //! - `geometry`: which source positions a target position needs, forward and backward alike
 //! - `kernel`: the inner loops for every instruction set
-//! - `dense`, `dense_weight`: the dense drivers
+//! - `dense`, `dense_weight`: the dense drivers; `winograd`: those of 3×3 convolutions by tiles; `whole`: the cheaper of both
 //! - `lattice`, `program`, `sparse`: a mask made into lists, and the drivers that walk them
 //! - `flat`, `unfold`: small batches in `[N, C, H, W]`; `dots`: few positions in all, along the reduction
 //! - `compact`: filters and channels that are pruned whole
@@ -28,6 +28,8 @@ mod scratch;
 pub(crate) mod single;
 mod sparse;
 mod unfold;
+mod whole;
+mod winograd;
 
 pub use self::cost::Kernel;
 pub(crate) use self::geometry::{Direction, Geometry};

@@ -12,7 +12,7 @@ use super::cost::{self, Kept, Kernel, Pass};
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{Number, ProgramKind};
 use super::scratch::with_buffers;
-use super::{compact, dense, dense_weight, dots, mend, single, sparse, unfold};
+use super::{compact, dense, dots, mend, single, sparse, unfold, whole};
 use crate::forced::Forced;
 use crate::layout::{Layout as Order, to_layout, transposed};
 use crate::parallel::all_written;
@@ -386,7 +386,7 @@ impl Apply<'_> {
         let (g, direction) = (self.geometry, self.direction);
         let Some(pattern) = self.pattern else {
             // Nothing but weights inside the picture is read.
-            return dense::apply(g, direction, weight, source, out);
+            return whole::apply(g, direction, weight, source, out);
         };
         let kept = pattern.kept();
         let is_finite = match (cost::choose(g, &kept, Pass::Map(direction), T::kernels().set), kept.channels) {
@@ -395,8 +395,8 @@ impl Apply<'_> {
                 self.kept.with(pattern, weight, |kept| sparse::apply(&program, kept, source, out))
             }
             (Kernel::Compact, Some(kept)) => compact::apply(kept, g, direction, &pattern.masked(weight), source, out),
-            _ if pattern.density() == 1.0 => return dense::apply(g, direction, weight, source, out),
-            _ => dense::apply(g, direction, &pattern.masked(weight), source, out),
+            _ if pattern.density() == 1.0 => return whole::apply(g, direction, weight, source, out),
+            _ => whole::apply(g, direction, &pattern.masked(weight), source, out),
         };
         if !is_finite {
             // SAFETY: every element was written.
@@ -487,12 +487,12 @@ impl Compute for ForWeight<'_> {
     fn compute<T: Number>(&self, x: &[T], grad: &[T], out: &mut [MaybeUninit<T>]) {
         let g = self.geometry;
         let Some(pattern) = self.pattern else {
-            return dense_weight::weight_gradient(g, x, grad, None, out);
+            return whole::weight_gradient(g, x, grad, None, out);
         };
         let kept = pattern.kept();
         match (cost::choose(g, &kept, Pass::WeightGradient, T::kernels().set), kept.channels) {
             (Kernel::Compact, Some(kept)) => compact::weight_gradient(kept, g, x, grad, pattern.bits(), out),
-            _ => dense_weight::weight_gradient(g, x, grad, Some(pattern.bits()), out),
+            _ => whole::weight_gradient(g, x, grad, Some(pattern.bits()), out),
         }
     }
 }

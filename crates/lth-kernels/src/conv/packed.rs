@@ -11,7 +11,7 @@ use super::geometry::{Direction, Geometry};
 use super::kernel::table::{Number, ProgramKind};
 use super::program::{Program, ProgramKey};
 use super::scratch::{Shared, for_each_task, with_buffers};
-use super::{Conv2dParams, compact, dense, dots, geometry, mend, native_layout, sparse, unfold};
+use super::{Conv2dParams, compact, dense, dots, geometry, mend, native_layout, sparse, unfold, whole};
 use crate::error::{expect_dtype, expect_rank, expect_shape};
 use crate::layout::{Layout, to_layout};
 use crate::parallel::all_written;
@@ -313,7 +313,7 @@ impl Inner {
             Layout::Nchw if matches!(pass, Pass::Few { .. }) => {
                 dots::apply(g, &self.weight, x, out) || !(is_masked || padding_counts)
             }
-            Layout::Chwn => dense::apply(g, Direction::Forward, &self.weight, x, out) || !is_masked,
+            Layout::Chwn => whole::apply(g, Direction::Forward, &self.weight, x, out) || !is_masked,
             Layout::Nchw => {
                 with_buffers::<f32, _>(g.in_channels * g.n_taps() * g.batch * g.n_outputs(), 0, |columns, _| {
                     let inner = unfold::unfolded(g);

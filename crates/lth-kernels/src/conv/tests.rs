@@ -7,7 +7,7 @@ use super::kernel::table::{InstructionSet, Number, ProgramKind};
 use super::kernel::tile::QUAD;
 use super::program::Program;
 use super::scratch::with_buffers;
-use super::{dense, dense_weight, sparse, unfold};
+use super::{dense, dense_weight, sparse, unfold, winograd};
 use crate::kept::KeptPlaces;
 
 /// Numbers in [-0.5, 0.5) that depend on the seed alone.
@@ -294,6 +294,90 @@ fn sparse_kernels_of_every_instruction_set_are_the_definition() {
             set.run(|| shapes().iter().for_each(|g| check(g, Some(density), |v| v as f32, 5e-6)));
         }
         shapes().iter().for_each(|g| check(g, Some(density), |v| v, 1e-13));
+    }
+}
+
+/// Shapes beside those of [`shapes`]: ragged batches, tiles over both edges, wide padding, several chunks and ranges of channels.
+fn winograd_shapes() -> Vec<Geometry> {
+    let wide = Geometry { input: [4, 9], output: [10, 15], padding: [4, 4], ..square(18, [5, 7], 3, 1, 0, 3) };
+    let mut all = shapes();
+    all.extend([
+        square(64, [64, 64], 3, 1, 1, 4),
+        square(64, [130, 20], 3, 1, 1, 3),
+        square(32, [20, 140], 3, 1, 1, 4),
+        square(150, [6, 4], 3, 1, 0, 6),
+        square(17, [3, 2], 3, 1, 2, 5),
+        wide,
+    ]);
+    all.retain(|g| winograd::applies_to(g) && (!cfg!(miri) || g.batch * g.in_channels < 20));
+    all
+}
+
+fn check_winograd<T: Number + From<f32> + Into<f64>>(g: &Geometry, number: impl Fn(f64) -> T, tolerance: f64) {
+    let convert = |v: &[f64]| v.iter().map(|&v| number(v)).collect::<Vec<T>>();
+    let x = noise(g.in_channels * g.n_inputs() * g.batch, 1);
+    let weight = noise(g.weights_per_group() * g.groups, 2);
+    let grad = noise(g.out_channels * g.n_outputs() * g.batch, 3);
+    let expected = reference(g, &x, &weight, &grad);
+    let (x, weight, grad) = (convert(&x), convert(&weight), convert(&grad));
+    let output = written(grad.len(), |out| assert!(winograd::apply(g, Direction::Forward, &weight, &x, out), "{g:?}"));
+    let input_gradient =
+        written(x.len(), |out| assert!(winograd::apply(g, Direction::InputGradient, &weight, &grad, out), "{g:?}"));
+    let weight_gradient = written(weight.len(), |out| winograd::weight_gradient(g, &x, &grad, None, out));
+    let name = format!("Winograd, {:?}:", InstructionSet::active());
+    assert_close(&format!("{name} output"), g, &output, &expected.output, tolerance);
+    assert_close(&format!("{name} input gradient"), g, &input_gradient, &expected.input_gradient, tolerance);
+    assert_close(&format!("{name} weight gradient"), g, &weight_gradient, &expected.weight_gradient, tolerance);
+}
+
+#[test]
+fn winograd_s_kernels_of_every_instruction_set_are_the_definition() {
+    for set in sets() {
+        set.run(|| winograd_shapes().iter().for_each(|g| check_winograd(g, |v| v as f32, 5e-6)));
+    }
+    winograd_shapes().iter().for_each(|g| check_winograd(g, |v| v, 1e-13));
+}
+
+#[test]
+fn winograd_s_rounding_errors_are_a_few_times_those_of_the_definition_s_order() {
+    if cfg!(miri) {
+        return;
+    }
+    let g = square(64, [64, 64], 3, 1, 1, 8);
+    let [x, weight, grad] = [1, 2, 3].map(|seed| {
+        let len = if seed == 2 { g.weights_per_group() } else { 64 * 64 * 64 };
+        noise(len, seed).into_iter().map(|v| v as f32).collect::<Vec<f32>>()
+    });
+    let wide = |of: &[f32]| of.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+    let expected = reference(&g, &wide(&x), &wide(&weight), &wide(&grad));
+    // The root of the mean square error, as a part of the root of the mean square.
+    let error = |got: &[f32], expected: &[f64]| {
+        let errors: f64 = got.iter().zip(expected).map(|(&got, expected)| (f64::from(got) - expected).powi(2)).sum();
+        (errors / expected.iter().map(|v| v * v).sum::<f64>()).sqrt()
+    };
+    for set in sets() {
+        set.run(|| {
+            let [dense, tiles] = [false, true].map(|by_tiles| {
+                let map = |direction, source: &[f32]| {
+                    written(source.len(), |out| {
+                        let apply = if by_tiles { winograd::apply } else { dense::apply };
+                        assert!(apply(&g, direction, &weight, source, out));
+                    })
+                };
+                let of_weight = written(weight.len(), |out| match by_tiles {
+                    true => winograd::weight_gradient(&g, &x, &grad, None, out),
+                    false => dense_weight::weight_gradient(&g, &x, &grad, None, out),
+                });
+                [
+                    error(&map(Direction::Forward, &x), &expected.output),
+                    error(&map(Direction::InputGradient, &grad), &expected.input_gradient),
+                    error(&of_weight, &expected.weight_gradient),
+                ]
+            });
+            for (dense, tiles) in dense.into_iter().zip(tiles) {
+                assert!(tiles < 4e-6 && tiles < 5.0 * dense, "{set:?}: {dense:e}, {tiles:e}");
+            }
+        });
     }
 }
 

@@ -61,7 +61,8 @@ fn mask(weight: &Tensor) -> Result<Tensor> {
 
 /// Dense and masked, values and gradients are those of candle's layer, whose weight is multiplied with the mask.
 fn check(ours: Make<'_>, candles: Make<'_>, inputs: &[&[usize]]) -> Result {
-    for (dtype, tolerance) in [(DType::F32, 2e-5), (DType::F64, 1e-12)] {
+    // Sums of sines cancel: what is left is a small part of what was added.
+    for (dtype, tolerance) in [(DType::F32, 5e-5), (DType::F64, 1e-12)] {
         for shape in inputs {
             let x = wave(shape, dtype)?;
             let (mut ours, theirs) = (network(ours, dtype)?, network(candles, dtype)?);

@@ -3,3 +3,4 @@
 pub(crate) mod simd;
 pub(crate) mod table;
 pub(crate) mod tile;
+pub(crate) mod winograd;

@@ -16,10 +16,25 @@ pub(crate) trait Float:
     + std::ops::Mul<Output = Self>
     + 'static
 {
+    fn of(value: f64) -> Self;
 }
 
-impl Float for f32 {}
-impl Float for f64 {}
+impl Float for f32 {
+    #[inline(always)]
+    fn of(value: f64) -> Self {
+        value as f32
+    }
+}
+
+impl Float for f64 {
+    #[inline(always)]
+    fn of(value: f64) -> Self {
+        value
+    }
+}
+
+/// Lanes of the widest vector.
+pub(crate) const MAX_LANES: usize = 16;
 
 /// A vector register of `LANES` numbers.
 ///
@@ -33,7 +48,45 @@ pub(crate) trait Vector: Copy {
     unsafe fn splat(value: Self::Elem) -> Self;
     unsafe fn load(from: *const Self::Elem) -> Self;
     unsafe fn store(self, to: *mut Self::Elem);
+    /// The first `n` numbers, fewer than `LANES`, and zeros.
+    #[inline(always)]
+    unsafe fn load_first(from: *const Self::Elem, n: usize) -> Self {
+        let mut all = [Self::Elem::default(); MAX_LANES];
+        // SAFETY: the caller gives `n` readable numbers.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, all.as_mut_ptr(), n);
+            Self::load(all.as_ptr())
+        }
+    }
+    /// Stores the first `n` numbers, fewer than `LANES`.
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut Self::Elem, n: usize) {
+        let mut all = [Self::Elem::default(); MAX_LANES];
+        // SAFETY: the caller gives `n` writable numbers.
+        unsafe {
+            self.store(all.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(all.as_ptr(), to, n);
+        }
+    }
+    /// The first `n` numbers, or as many as there are lanes, and zeros.
+    #[inline(always)]
+    unsafe fn load_up_to(from: *const Self::Elem, n: usize) -> Self {
+        // SAFETY: the caller gives so many readable numbers.
+        unsafe { if n < Self::LANES { Self::load_first(from, n) } else { Self::load(from) } }
+    }
+    /// Stores the first `n` numbers, or as many as there are lanes.
+    #[inline(always)]
+    unsafe fn store_up_to(self, to: *mut Self::Elem, n: usize) {
+        // SAFETY: the caller gives so many writable numbers.
+        unsafe { if n < Self::LANES { self.store_first(to, n) } else { self.store(to) } }
+    }
     unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    #[inline(always)]
+    unsafe fn times(self, other: Self) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { self.fma(other, Self::zero()) }
+    }
     /// `self * other + plus`.
     unsafe fn fma(self, other: Self, plus: Self) -> Self;
     /// The sums over the lanes of four vectors.
@@ -73,6 +126,10 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn add(self, other: Self) -> Self {
                 Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
+            }
+            #[inline(always)]
+            unsafe fn sub(self, other: Self) -> Self {
+                Self(std::array::from_fn(|i| self.0[i] - other.0[i]))
             }
             // Two roundings: without the FMA feature `mul_add` is a call into libm.
             #[inline(always)]
@@ -141,6 +198,11 @@ pub(crate) mod x86 {
             Self(unsafe { _mm256_add_ps(self.0, other.0) })
         }
         #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: see the trait.
+            Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
         unsafe fn fma(self, other: Self, plus: Self) -> Self {
             // SAFETY: see the trait.
             Self(unsafe { _mm256_fmadd_ps(self.0, other.0, plus.0) })
@@ -206,9 +268,24 @@ pub(crate) mod x86 {
             unsafe { _mm512_storeu_ps(to, self.0) }
         }
         #[inline(always)]
+        unsafe fn load_first(from: *const f32, n: usize) -> Self {
+            // SAFETY: see the trait; what is masked out is not touched.
+            Self(unsafe { _mm512_maskz_loadu_ps((1 << n) - 1, from) })
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, n: usize) {
+            // SAFETY: see the trait; what is masked out is not touched.
+            unsafe { _mm512_mask_storeu_ps(to, (1 << n) - 1, self.0) }
+        }
+        #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
             // SAFETY: see the trait.
             Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: see the trait.
+            Self(unsafe { _mm512_sub_ps(self.0, other.0) })
         }
         #[inline(always)]
         unsafe fn fma(self, other: Self, plus: Self) -> Self {
@@ -300,6 +377,11 @@ pub(crate) mod arm {
         unsafe fn add(self, other: Self) -> Self {
             // SAFETY: see the trait.
             Self(unsafe { vaddq_f32(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: see the trait.
+            Self(unsafe { vsubq_f32(self.0, other.0) })
         }
         #[inline(always)]
         unsafe fn fma(self, other: Self, plus: Self) -> Self {

@@ -6,6 +6,7 @@ use super::simd::arm::Neon;
 use super::simd::x86::{Ymm, Zmm};
 use super::simd::{Float, Lanes, Vector};
 use super::tile::{self, DOT_FILTERS, DOT_POSITIONS, DenseTile, QUAD, SparseTile};
+use super::winograd::{self, Gather, OUTPUTS, PRODUCTS, Spread};
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use crate::dispatch::{self, Isa};
 use crate::forced::Forced;
@@ -77,6 +78,15 @@ pub(crate) type SparseDotFn<T> = unsafe fn(&SparseTile<T>, *const T, *mut T);
 pub(crate) type DotsFn<T> =
     unsafe fn([*const T; DOT_FILTERS], [*const T; DOT_POSITIONS], usize, &mut [[T; DOT_FILTERS]]);
 
+/// The transforms of Winograd's algorithm.
+pub(crate) struct Winograd<T> {
+    pub(crate) filters: unsafe fn(*const T, usize, bool, *mut T, usize),
+    pub(crate) patches: unsafe fn(&Spread<T, PRODUCTS>),
+    pub(crate) outputs: unsafe fn(&Gather<T>) -> bool,
+    pub(crate) output_gradients: unsafe fn(&Spread<T, OUTPUTS>),
+    pub(crate) filter_gradients: unsafe fn(*const T, usize, (usize, usize), usize, *mut T),
+}
+
 /// Rows of a dense tile, at most.
 pub(crate) const MAX_ROWS: usize = 6;
 
@@ -93,6 +103,7 @@ pub(crate) struct Kernels<T: 'static> {
     pub(crate) sparse: &'static [(TileShape, SparseFn<T>, SparseDotFn<T>)],
     /// Of four output channels at once.
     pub(crate) quads: &'static [(TileShape, SparseFn<T>)],
+    pub(crate) winograd: Winograd<T>,
 }
 
 impl<T> Kernels<T> {
@@ -230,6 +241,32 @@ macro_rules! kernels {
                 unsafe { tile::sparse_quad::<$vector, R, L>(tile, values, out, first) }
             }
 
+            $(#[target_feature(enable = $feature)])*
+            unsafe fn filters(from: *const $t, n: usize, is_turned: bool, to: *mut $t, plane: usize) {
+                // SAFETY: see above.
+                unsafe { winograd::filters::<$vector>(from, n, is_turned, to, plane) }
+            }
+            $(#[target_feature(enable = $feature)])*
+            unsafe fn patches(of: &Spread<$t, PRODUCTS>) {
+                // SAFETY: see above.
+                unsafe { winograd::patches::<$vector>(of) }
+            }
+            $(#[target_feature(enable = $feature)])*
+            unsafe fn outputs(of: &Gather<$t>) -> bool {
+                // SAFETY: see above.
+                unsafe { winograd::outputs::<$vector>(of) }
+            }
+            $(#[target_feature(enable = $feature)])*
+            unsafe fn output_gradients(of: &Spread<$t, OUTPUTS>) {
+                // SAFETY: see above.
+                unsafe { winograd::output_gradients::<$vector>(of) }
+            }
+            $(#[target_feature(enable = $feature)])*
+            unsafe fn filter_gradients(from: *const $t, plane: usize, parts: (usize, usize), n: usize, to: *mut $t) {
+                // SAFETY: see above.
+                unsafe { winograd::filter_gradients::<$vector>(from, plane, parts, n, to) }
+            }
+
             pub(super) static KERNELS: Kernels<$t> = Kernels {
                 set: InstructionSet::$set,
                 lanes: <$vector as Vector>::LANES,
@@ -241,6 +278,7 @@ macro_rules! kernels {
                     $((TileShape { rows: $cr, vectors: $cl, cut_unit: $cu }, sparse_cut::<$cr, $cl, $cu>, dot_cut::<$cr, $cl, $cu>),)*
                 ],
                 quads: &[$((TileShape { rows: $br, vectors: $bl, cut_unit: 0 }, quad::<$br, $bl>),)*],
+                winograd: Winograd { filters, patches, outputs, output_gradients, filter_gradients },
             };
         }
     };

@@ -3,6 +3,7 @@
 mod autograd;
 mod collectors;
 mod contract;
+mod devices;
 mod golden;
 mod network;
 mod synflow;

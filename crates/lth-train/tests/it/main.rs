@@ -2,6 +2,7 @@
 
 mod check;
 mod checkpoint;
+mod devices;
 mod early_stopping;
 mod hooks;
 mod hostile;

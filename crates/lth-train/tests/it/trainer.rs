@@ -18,8 +18,12 @@ pub(crate) const N_BATCHES: usize = 3;
 
 /// A linear classifier with fixed starting values.
 pub(crate) fn network() -> Result<Linear, Error> {
+    network_on(&Device::Cpu)
+}
+
+pub(crate) fn network_on(device: &Device) -> Result<Linear, Error> {
     let variables = VarMap::new();
-    let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let builder = VarBuilder::from_varmap(&variables, DType::F32, device);
     let network = ModuleNetwork::new(candle_nn::linear(4, 3, builder)?, &variables)?;
     let start = BTreeMap::from([
         ("weight".to_owned(), (Tensor::arange(0f32, 12., &Device::Cpu)?.reshape((3, 4))? * 0.05)?),

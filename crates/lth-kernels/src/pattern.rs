@@ -187,7 +187,7 @@ impl Pattern {
         kind: ProgramKind,
     ) -> Arc<Program> {
         cached(&self.inner.programs, MAX_PROGRAMS, ProgramKey::new::<T>(geometry, direction, kind), || {
-            Program::new::<T>(geometry, direction, kind, (&self.looked_at(), self.places()), self.density())
+            Program::new::<T>(geometry, direction, kind, self.places(), self.density())
         })
     }
 

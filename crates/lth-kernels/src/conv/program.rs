@@ -7,14 +7,16 @@
 //! has a value for each that does.
 
 use std::ops::Range;
-
-use rayon::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::{InstructionSet, Kernels, Number, ProgramKind, TileShape};
 use super::kernel::tile::{PATTERNS, QUAD};
 use super::lattice::{Class, Grid, classes};
+use super::scratch::Shared;
+use crate::bits::WORD;
 use crate::kept::KeptPlaces;
+use crate::parallel::for_each;
 
 /// Density from which a chunk is read so often that all of it has to stay in the L1 cache.
 pub(crate) const HIGH_DENSITY: f64 = 0.25;
@@ -195,21 +197,33 @@ impl Tiling {
         self.shape.cut_unit > 0
     }
 
-    /// The taps that stand together in a row's list: all, or in cut tiles those of one shift.
-    fn taps(&self, map: &Map) -> Vec<Taps> {
-        let mut all: Vec<Vec<(u32, usize)>> = vec![Vec::new(); if self.is_cut() { CUT_SEGMENTS } else { 1 }];
+    /// Where the weights of a row's list read: all one behind the other, or in cut tiles shift by shift.
+    fn reads(&self, map: &Map) -> Reads {
+        let n_taps = map.geometry.n_taps();
+        let mut of_tap = vec![(0, 0); n_taps];
+        let mut masks = vec![0; n_taps.div_ceil(WORD)];
         for tap in &self.class.taps {
             let mut offset = tap.plane * self.plane_pitch;
-            let mut of = 0;
+            let mut segment = 0;
             if self.is_cut() {
-                of = ((tap.shift[0] + 1) * 3 + tap.shift[1] + 1) as usize;
+                segment = ((tap.shift[0] + 1) * 3 + tap.shift[1] + 1) as u32;
             } else {
                 offset += (tap.shift[0] - self.first_shift[0]) as usize * self.row_pitch;
                 offset += (tap.shift[1] - self.first_shift[1]) as usize * (self.row_pitch / self.panel[1]);
             }
-            all[of].push((offset as u32, tap.tap));
+            of_tap[tap.tap] = (segment, offset);
+            masks[tap.tap / WORD] |= 1 << (tap.tap % WORD);
         }
-        all.iter().map(|taps| Taps::new(self, map.weight_step, taps)).collect()
+        let of_channel = |channel: usize| {
+            let read = move |(tap, &(segment, offset)): (usize, &(u32, usize))| Read {
+                segment,
+                offset: (channel * self.channel_pitch + offset) as u32,
+                place: (channel * map.weight_step + tap) as u32,
+            };
+            of_tap.iter().enumerate().map(read)
+        };
+        let is_whole = self.class.taps.len() == n_taps;
+        Reads { places: (0..self.depth_chunk).flat_map(of_channel).collect(), masks, is_whole, n_taps }
     }
 }
 
@@ -364,12 +378,12 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// `kept` has the weight's elements, 0 = pruned: those at `places` are kept. For quads the target's channels are a multiple of four.
+    /// The weights at `places` are kept. For quads the target's channels are a multiple of four.
     pub(crate) fn new<T: Number>(
         geometry: &Geometry,
         direction: Direction,
         kind: ProgramKind,
-        (kept, places): (&[u8], &KeptPlaces),
+        places: &KeptPlaces,
         density: f64,
     ) -> Self {
         let map = geometry.map(direction);
@@ -379,9 +393,7 @@ impl Program {
         let mut ranks = Vec::new();
         let classes: Vec<ClassProgram> = classes(&map)
             .into_iter()
-            .map(|class| {
-                ClassProgram::new(Tiling::new(class, &map, kernels, density, kind), &map, (kept, &ranked), &mut ranks)
-            })
+            .map(|class| ClassProgram::new(Tiling::new(class, &map, kernels, density, kind), &map, &ranked, &mut ranks))
             .collect();
         Self { map, kind, classes, ranks, n_kept: places.n_kept() }
     }
@@ -389,46 +401,99 @@ impl Program {
 
 impl ClassProgram {
     /// `ranks`: of each value of all classes so far.
-    fn new(tiling: Tiling, map: &Map, (kept, ranked): (&[u8], &Ranks<'_>), ranks: &mut Vec<u32>) -> Self {
+    fn new(tiling: Tiling, map: &Map, ranked: &Ranks<'_>, ranks: &mut Vec<u32>) -> Self {
         let g = &map.geometry;
-        let taps = tiling.taps(map);
+        let reads = tiling.reads(map);
         let n_blocks = map.rows.div_ceil(ROW_BLOCK);
-        let list = |block: usize| {
-            let (rows, rest) = (block % n_blocks, block / n_blocks);
+        // Counted first, and then written where it belongs: in blocks of rows, each by one task.
+        let n_blocks_in_all = g.groups * tiling.n_chunks * n_blocks;
+        let work = if g.weights_per_group() * g.groups < ALONE { 0 } else { map.rows * map.depth * g.n_taps() };
+        let block = |at: usize| {
+            let (rows, rest) = (at % n_blocks, at / n_blocks);
             let (chunk, group) = (rest % tiling.n_chunks, rest / tiling.n_chunks);
             let depth = chunk * tiling.depth_chunk..((chunk + 1) * tiling.depth_chunk).min(map.depth);
             let rows = rows * ROW_BLOCK..((rows + 1) * ROW_BLOCK).min(map.rows);
-            match &taps[..] {
-                [all] if tiling.rows_at_once == QUAD => List::of_quads(map, group, &depth, &rows, all, (kept, ranked)),
-                _ => List::of_rows(map, group, &depth, &rows, &taps, (kept, ranked)),
+            let first_segment = tiling.segment_index(map, group, chunk, rows.start);
+            (Places { map, group, depth, reads: &reads, ranked }, rows, first_segment)
+        };
+        let n_lists = g.groups * tiling.n_chunks * map.rows / tiling.rows_at_once;
+        let mut segments = vec![0; n_lists * tiling.n_segments + 1];
+        let mut used_channels = Vec::new();
+        used_channels.resize_with(g.groups * map.depth, AtomicBool::default);
+        let lengths = Shared::new(&mut segments[1..]);
+        for_each(n_blocks_in_all, work, |at| {
+            let (places, rows, first) = block(at);
+            let n = rows.len() / tiling.rows_at_once * tiling.n_segments;
+            // SAFETY: the segments of a block's rows, which no other task writes.
+            let lengths = unsafe { std::slice::from_raw_parts_mut(lengths.at(first), n) };
+            let lists = rows.step_by(tiling.rows_at_once).zip(lengths.chunks_exact_mut(tiling.n_segments.max(1)));
+            let (mut lines, mut any) = (places.lines(tiling.rows_at_once), places.lines(1).remove(0));
+            for (row, lengths) in lists {
+                places.line_up(row, &mut lines);
+                places.count(&lines, lengths);
+                lines.iter().for_each(|line| any.iter_mut().zip(line).for_each(|(any, word)| *any |= word));
             }
-        };
-        let n_blocks_in_all = g.groups * tiling.n_chunks * n_blocks;
-        let lists: Vec<List> = if kept.len() < ALONE {
-            (0..n_blocks_in_all).map(list).collect()
-        } else {
-            (0..n_blocks_in_all).into_par_iter().map(list).collect()
-        };
-        let first_value = ranks.len();
-        ranks.reserve_exact(lists.iter().map(|list| list.ranks.len()).sum());
-        let mut segments = vec![0];
-        let mut offsets = Vec::with_capacity(lists.iter().map(|list| list.offsets.len()).sum());
-        let mut first_values = Vec::new();
-        let mut used_channels = vec![false; g.groups * map.depth];
-        let mut end = 0;
-        for list in lists {
-            segments.extend(list.lengths.into_iter().map(|length| {
-                end += length;
-                end
-            }));
-            let before = (ranks.len() - first_value) as u32;
-            first_values.extend(list.first_values.into_iter().map(|first| before + first));
-            offsets.extend(list.offsets);
-            ranks.extend(list.ranks);
-            for (used, is_used) in used_channels[list.first_channel..].iter_mut().zip(list.is_used) {
-                *used |= is_used;
+            let all_used = &used_channels[places.group * map.depth + places.depth.start..];
+            for (all, _) in all_used.iter().zip(places.used(&any)).filter(|(_, is_used)| *is_used) {
+                all.store(true, Ordering::Relaxed);
+            }
+        });
+        let is_quads = tiling.rows_at_once == QUAD;
+        let (mut end, mut n_values, mut first_values) = (0, 0, Vec::new());
+        for list in segments[1..].chunks_exact_mut(tiling.n_segments.max(1)) {
+            if is_quads {
+                first_values.push(n_values);
+                let values = list.iter().enumerate().map(|(segment, n)| n * (segment as u32 + 1).count_ones());
+                n_values += values.sum::<u32>();
+            }
+            for length in list {
+                end += *length;
+                *length = end;
             }
         }
+        if !is_quads {
+            n_values = end;
+        }
+        let first_value = ranks.len();
+        let mut offsets: Vec<u32> = Vec::with_capacity(end as usize);
+        ranks.reserve_exact(n_values as usize);
+        let to = (Shared::of_uninit(offsets.spare_capacity_mut()), Shared::of_uninit(ranks.spare_capacity_mut()));
+        for_each(n_blocks_in_all, work, |at| {
+            let (places, rows, first) = block(at);
+            let mut lines = places.lines(tiling.rows_at_once);
+            for (i, row) in rows.step_by(tiling.rows_at_once).enumerate() {
+                places.line_up(row, &mut lines);
+                let first = first + i * tiling.n_segments;
+                // Where the next entry of each segment goes, and its first value.
+                let mut next = [(0, 0); PATTERNS];
+                let mut value = first_values.get(first / tiling.n_segments).map_or(0, |&value| value as usize);
+                for (segment, next) in next[..tiling.n_segments].iter_mut().enumerate() {
+                    let begin = segments[first + segment] as usize;
+                    *next = (begin, if is_quads { value } else { begin });
+                    value += (segments[first + segment + 1] as usize - begin) * (segment + 1).count_ones() as usize;
+                }
+                places.visit(row, &lines, |segment, offset, ranks| {
+                    let (entry, value) = &mut next[segment];
+                    // SAFETY: so many entries of this segment, and values of them, were counted, and nobody else writes there.
+                    unsafe {
+                        to.0.at(*entry).write(offset);
+                        *entry += 1;
+                        for (k, rank) in ranks.iter().enumerate() {
+                            if ranks.len() == 1 || (segment + 1) >> k & 1 == 1 {
+                                to.1.at(*value).write(*rank);
+                                *value += 1;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        // SAFETY: all that was counted was written.
+        unsafe {
+            offsets.set_len(end as usize);
+            ranks.set_len(first_value + n_values as usize);
+        }
+        let used_channels = used_channels.into_iter().map(AtomicBool::into_inner).collect();
         Self { tiling, segments, offsets, first_value, first_values, used_channels }
     }
 }
@@ -454,187 +519,156 @@ impl<'a> Ranks<'a> {
         Self { words, before }
     }
 
-    fn of(&self, position: u32) -> u32 {
-        let (word, bit) = (position as usize / u64::BITS as usize, position % u64::BITS);
-        self.before[word] + (self.words[word] & ((1 << bit) - 1)).count_ones()
+    /// Which of the `n` weights from `position` on are kept, at most a word of them.
+    fn kept(&self, position: usize, n: usize) -> u64 {
+        let (word, bit) = (position / WORD, position % WORD);
+        let here = self.words[word];
+        let next = if bit + n > WORD { self.words[word + 1] << (WORD - bit) } else { 0 };
+        let all = if n < WORD { (1 << n) - 1 } else { u64::MAX };
+        (here >> bit | next) & all
     }
-}
 
-/// The entries of some rows in one chunk.
-struct List {
-    /// How many are in each segment, row by row.
-    lengths: Vec<u32>,
-    /// Where each reads in the chunk's panel.
-    offsets: Vec<u32>,
-    /// Of each value.
-    ranks: Vec<u32>,
-    /// For each four rows, the number of their first value; empty where each entry has one.
-    first_values: Vec<u32>,
-    /// The chunk's first channel, of all groups'.
-    first_channel: usize,
-    /// Whether anything reads a channel of the chunk.
-    is_used: Vec<bool>,
-}
-
-/// Taps whose entries stand together.
-struct Taps {
-    taps: Vec<usize>,
-    /// For a chunk's channels, and in a channel for the taps: where in the panel each reads, and where its weight lies behind
-    /// the row's first.
-    reads: Vec<(u32, u32)>,
-}
-
-impl Taps {
-    /// `taps`: where each reads in a channel's part of the panel, and its number.
-    fn new(tiling: &Tiling, weight_step: usize, taps: &[(u32, usize)]) -> Self {
-        let read = |i: usize| {
-            let of_tap = move |&(offset, tap): &(u32, usize)| {
-                ((i * tiling.channel_pitch) as u32 + offset, (i * weight_step + tap) as u32)
-            };
-            taps.iter().map(of_tap)
-        };
-        Self {
-            reads: (0..tiling.depth_chunk).flat_map(read).collect(),
-            taps: taps.iter().map(|&(_, tap)| tap).collect(),
-        }
+    /// How many kept weights lie before `position`.
+    fn before(&self, position: usize) -> u32 {
+        let (word, bit) = (position / WORD, position % WORD);
+        self.before[word] + (self.words[word] & ((1 << bit) - 1)).count_ones()
     }
 }
 
 /// Shifts of a cut tile: by -1, 0 or 1 along both axes.
 const CUT_SEGMENTS: usize = 9;
 
-/// Places that are looked at together.
-const WORD: usize = size_of::<u64>();
+/// Where a weight reads.
+struct Read {
+    segment: u32,
+    /// In the chunk's panel.
+    offset: u32,
+    /// Where it lies behind the first weight of its row in the chunk.
+    place: u32,
+}
 
-impl List {
-    /// Row by row.
-    fn of_rows(
-        map: &Map,
-        group: usize,
-        depth: &Range<usize>,
-        rows: &Range<usize>,
-        by_segment: &[Taps],
-        (kept, ranked): (&[u8], &Ranks<'_>),
-    ) -> Self {
-        let g = &map.geometry;
-        let first = group * g.weights_per_group();
-        let at = |row: usize, c: usize| first + row * map.weight_row + c * map.weight_step;
-        // Of each row and segment a line in the order of its entries, channel by channel and in a channel tap by tap: a byte
-        // of 0 or 1 each, so that a look at a word finds eight. An odd number of words keeps lines that are written side by
-        // side apart in the cache.
-        let words = |segment: &Taps| (depth.len() * segment.taps.len()).div_ceil(WORD) | 1;
-        let row_words: usize = by_segment.iter().map(words).sum();
-        // Of each weight that a channel has in these rows: where it lies, seen from the first row; where its byte is, for the
-        // first channel, and how far from one channel to the next.
-        let mut places: Vec<(u32, u32, u32)> = Vec::new();
-        for r in 0..rows.len() {
-            let mut line = r * row_words;
-            for segment in by_segment {
-                let taps = &segment.taps;
-                places.extend(
-                    taps.iter().enumerate().map(|(k, &tap)| {
-                        ((r * map.weight_row + tap) as u32, (line * WORD + k) as u32, taps.len() as u32)
-                    }),
-                );
-                line += words(segment);
-            }
-        }
-        let mut bits = vec![0u8; rows.len() * row_words * WORD];
-        let mut is_used = vec![false; depth.len()];
-        for (i, (c, is_used)) in depth.clone().zip(&mut is_used).enumerate() {
-            let of_channel = &kept[at(rows.start, c)..];
-            let mut any = false;
-            for &(from, to, step) in &places {
-                let is_kept = of_channel[from as usize] != 0;
-                bits[to as usize + i * step as usize] = u8::from(is_kept);
-                any |= is_kept;
-            }
-            *is_used = any;
-        }
-        let n_entries = bits.iter().map(|&bit| usize::from(bit)).sum();
-        let (mut offsets, mut ranks) = (Vec::with_capacity(n_entries), Vec::with_capacity(n_entries));
-        let mut lengths = Vec::with_capacity(rows.len() * by_segment.len());
-        let (of_words, _) = bits.as_chunks::<WORD>();
-        for (row, mut of_row) in rows.clone().zip(of_words.chunks_exact(row_words)) {
-            let begin = at(row, depth.start) as u32;
-            for segment in by_segment {
-                let before = offsets.len();
-                let line;
-                (line, of_row) = of_row.split_at(words(segment));
-                for (word, &bytes) in line.iter().enumerate() {
-                    let mut left = u64::from_le_bytes(bytes);
-                    while left != 0 {
-                        let (offset, place) = segment.reads[word * WORD + left.trailing_zeros() as usize / 8];
-                        left &= left - 1;
-                        offsets.push(offset);
-                        ranks.push(ranked.of(begin + place));
-                    }
-                }
-                lengths.push((offsets.len() - before) as u32);
-            }
-        }
-        let first_channel = group * map.depth + depth.start;
-        Self { lengths, offsets, ranks, first_values: Vec::new(), first_channel, is_used }
+/// Where the weights of a row read.
+struct Reads {
+    /// Channel by channel and tap by tap.
+    places: Vec<Read>,
+    /// A bit for each tap that reads anything.
+    masks: Vec<u64>,
+    /// Whether all taps do.
+    is_whole: bool,
+    n_taps: usize,
+}
+
+/// The weights of a chunk of channels.
+struct Places<'a> {
+    map: &'a Map,
+    group: usize,
+    depth: Range<usize>,
+    reads: &'a Reads,
+    ranked: &'a Ranks<'a>,
+}
+
+impl Places<'_> {
+    /// Where the weights of a row begin.
+    fn begin(&self, row: usize) -> usize {
+        let Map { geometry: g, weight_row, weight_step, .. } = self.map;
+        self.group * g.weights_per_group() + row * weight_row + self.depth.start * weight_step
     }
 
-    /// Four rows at a time, by which of them keep a place.
-    fn of_quads(
-        map: &Map,
-        group: usize,
-        depth: &Range<usize>,
-        rows: &Range<usize>,
-        taps: &Taps,
-        (kept, ranked): (&[u8], &Ranks<'_>),
-    ) -> Self {
-        let first = group * map.geometry.weights_per_group();
-        let n_taps = taps.taps.len();
-        let mut list = Self {
-            lengths: Vec::with_capacity(rows.len() / QUAD * PATTERNS),
-            offsets: Vec::new(),
-            ranks: Vec::new(),
-            first_values: Vec::with_capacity(rows.len() / QUAD),
-            first_channel: group * map.depth + depth.start,
-            is_used: vec![false; depth.len()],
-        };
-        let mut patterns = vec![0u8; depth.len() * n_taps];
-        for row in rows.clone().step_by(QUAD) {
-            let begin = first + row * map.weight_row + depth.start * map.weight_step;
-            let mut counts = [0; PATTERNS + 1];
-            for (i, (patterns, is_used)) in patterns.chunks_exact_mut(n_taps.max(1)).zip(&mut list.is_used).enumerate()
-            {
-                let of_channel = &kept[begin + i * map.weight_step..];
-                for (pattern, &tap) in patterns.iter_mut().zip(&taps.taps) {
-                    let bit = |k: usize| u8::from(of_channel[k * map.weight_row + tap] != 0) << k;
-                    *pattern = (0..QUAD).fold(0, |pattern, k| pattern | bit(k));
-                    counts[usize::from(*pattern)] += 1;
-                    *is_used |= *pattern != 0;
+    /// Room for a bit for each weight of one row or of four.
+    fn lines(&self, n_rows: usize) -> Vec<Vec<u64>> {
+        vec![vec![0; (self.depth.len() * self.reads.n_taps).div_ceil(WORD) + 1]; n_rows]
+    }
+
+    /// Brings the bits of rows together, channel by channel and tap by tap.
+    fn line_up(&self, row: usize, lines: &mut [Vec<u64>]) {
+        let (n_taps, n_bits) = (self.reads.n_taps, self.depth.len() * self.reads.n_taps);
+        for (k, line) in lines.iter_mut().enumerate() {
+            let begin = self.begin(row + k);
+            if self.reads.is_whole && self.map.weight_step == n_taps {
+                for (word, to) in line.iter_mut().enumerate() {
+                    let at = word * WORD;
+                    *to = if at < n_bits { self.ranked.kept(begin + at, (n_bits - at).min(WORD)) } else { 0 };
+                }
+                continue;
+            }
+            // Words are filled up group by group; what is left of the last one goes behind the loop.
+            let (mut word, mut bit, mut to) = (0, 0, 0);
+            for channel in 0..self.depth.len() {
+                for (piece, &mask) in self.reads.masks.iter().enumerate() {
+                    let first = piece * WORD;
+                    let n = (n_taps - first).min(WORD);
+                    let kept = self.ranked.kept(begin + channel * self.map.weight_step + first, n) & mask;
+                    word |= kept << bit;
+                    bit += n;
+                    if bit >= WORD {
+                        line[to] = word;
+                        to += 1;
+                        bit -= WORD;
+                        word = if bit > 0 { kept >> (n - bit) } else { 0 };
+                    }
                 }
             }
-            // Where the next entry of each pattern goes, and its first value.
-            let (mut entry, mut value) = (list.offsets.len(), list.ranks.len());
-            list.first_values.push(value as u32);
-            let mut next = [(0, 0); PATTERNS + 1];
-            for pattern in 1..=PATTERNS {
-                next[pattern] = (entry, value);
-                list.lengths.push(counts[pattern] as u32);
-                entry += counts[pattern];
-                value += counts[pattern] * pattern.count_ones() as usize;
+            line[to..].fill(0);
+            line[to] = word;
+        }
+    }
+
+    /// Of each channel, whether a line has any of its bits.
+    fn used<'b>(&'b self, line: &'b [u64]) -> impl Iterator<Item = bool> + 'b {
+        (0..self.depth.len()).map(move |channel| {
+            let mut taps = channel * self.reads.n_taps..(channel + 1) * self.reads.n_taps;
+            taps.any(|at| line[at / WORD] >> (at % WORD) & 1 == 1)
+        })
+    }
+
+    /// Adds up how many entries each segment has.
+    fn count(&self, lines: &[Vec<u64>], lengths: &mut [u32]) {
+        match (lines, lengths) {
+            ([line], [all]) => *all += line.iter().map(|word| word.count_ones()).sum::<u32>(),
+            ([line], lengths) => {
+                bits(line.iter().copied(), |at| lengths[self.reads.places[at].segment as usize] += 1);
             }
-            list.offsets.resize(entry, 0);
-            list.ranks.resize(value, 0);
-            for (&pattern, &(offset, place)) in patterns.iter().zip(&taps.reads) {
-                if pattern == 0 {
-                    continue;
-                }
-                let (entry, value) = &mut next[usize::from(pattern)];
-                list.offsets[*entry] = offset;
-                *entry += 1;
-                for k in (0..QUAD).filter(|k| pattern >> k & 1 == 1) {
-                    list.ranks[*value] = ranked.of((begin + k * map.weight_row) as u32 + place);
-                    *value += 1;
+            // By who keeps a place and who does not.
+            (lines, lengths) => {
+                for word in 0..lines[0].len() {
+                    for (segment, length) in lengths.iter_mut().enumerate() {
+                        let of = |k: usize| if (segment + 1) >> k & 1 == 1 { lines[k][word] } else { !lines[k][word] };
+                        *length += (0..lines.len()).fold(u64::MAX, |all, k| all & of(k)).count_ones();
+                    }
                 }
             }
         }
-        list
+    }
+
+    /// The entries of rows that were lined up: the segment, where it reads, and the ranks of its values, of four rows those of
+    /// all (by the segment some of them are not kept).
+    #[inline(always)]
+    fn visit(&self, row: usize, lines: &[Vec<u64>], mut visit: impl FnMut(usize, u32, &[u32])) {
+        let begin = self.begin(row);
+        if let [a, b, c, d] = lines {
+            let any = a.iter().zip(b).zip(c).zip(d).map(|(((a, b), c), d)| a | b | c | d);
+            return bits(any, |at| {
+                let read = &self.reads.places[at];
+                let by = [a, b, c, d].map(|line| (line[at / WORD] >> (at % WORD) & 1) as usize);
+                let ranks: [u32; QUAD] =
+                    std::array::from_fn(|k| self.ranked.before(begin + k * self.map.weight_row + read.place as usize));
+                visit((by[0] | by[1] << 1 | by[2] << 2 | by[3] << 3) - 1, read.offset, &ranks);
+            });
+        }
+        bits(lines[0].iter().copied(), |at| {
+            let read = &self.reads.places[at];
+            visit(read.segment as usize, read.offset, &[self.ranked.before(begin + read.place as usize)]);
+        });
+    }
+}
+
+/// Calls `visit` for the places of bits that are 1.
+#[inline(always)]
+fn bits(words: impl Iterator<Item = u64>, mut visit: impl FnMut(usize)) {
+    for (word, mut left) in words.enumerate() {
+        while left != 0 {
+            visit(word * WORD + left.trailing_zeros() as usize);
+            left &= left - 1;
+        }
     }
 }

@@ -227,8 +227,7 @@ fn check_mask<T: Number + From<f32> + Into<f64>>(
     let (x, weight, grad) = (convert(&x), convert(&weight), convert(&grad));
     let places = KeptPlaces::of_bytes(vec![kept.len()], &kept);
     let kept_weights = places.gathered(&weight);
-    let program =
-        |direction, kind| density.map(|density| Program::new::<T>(g, direction, kind, (&kept, &places), density));
+    let program = |direction, kind| density.map(|density| Program::new::<T>(g, direction, kind, &places, density));
     let products = |direction| {
         let is_of_fours = g.map(direction).rows.is_multiple_of(QUAD);
         program(direction, if is_of_fours { kind } else { ProgramKind::Rows })

@@ -421,17 +421,27 @@ impl ClassProgram {
         let mut used_channels = Vec::new();
         used_channels.resize_with(g.groups * map.depth, AtomicBool::default);
         let lengths = Shared::new(&mut segments[1..]);
+        let block_len = ROW_BLOCK * (tiling.depth_chunk * reads.n_taps).div_ceil(WORD).max(1);
+        let mut lines = vec![0; n_blocks_in_all * block_len];
+        let all_lines = Shared::new(&mut lines);
         for_each(n_blocks_in_all, work, |at| {
             let (places, rows, first) = block(at);
             let n = rows.len() / tiling.rows_at_once * tiling.n_segments;
             // SAFETY: the segments of a block's rows, which no other task writes.
             let lengths = unsafe { std::slice::from_raw_parts_mut(lengths.at(first), n) };
-            let lists = rows.step_by(tiling.rows_at_once).zip(lengths.chunks_exact_mut(tiling.n_segments.max(1)));
-            let (mut lines, mut any) = (places.lines(tiling.rows_at_once), places.lines(1).remove(0));
-            for (row, lengths) in lists {
-                places.line_up(row, &mut lines);
-                places.count(&lines, lengths);
-                lines.iter().for_each(|line| any.iter_mut().zip(line).for_each(|(any, word)| *any |= word));
+            let line_len = places.line_len();
+            // SAFETY: the lines of this block, which no other task writes.
+            let lines = unsafe { std::slice::from_raw_parts_mut(all_lines.at(at * block_len), rows.len() * line_len) };
+            places.line_up(&rows, lines);
+            for (lines, lengths) in lines
+                .chunks_exact(tiling.rows_at_once * line_len)
+                .zip(lengths.chunks_exact_mut(tiling.n_segments.max(1)))
+            {
+                places.count(&lines.chunks_exact(line_len).collect::<Vec<_>>(), lengths);
+            }
+            let mut any = vec![0; line_len];
+            for line in lines.chunks_exact(line_len) {
+                any.iter_mut().zip(line).for_each(|(any, word)| *any |= word);
             }
             let all_used = &used_channels[places.group * map.depth + places.depth.start..];
             for (all, _) in all_used.iter().zip(places.used(&any)).filter(|(_, is_used)| *is_used) {
@@ -460,9 +470,10 @@ impl ClassProgram {
         let to = (Shared::of_uninit(offsets.spare_capacity_mut()), Shared::of_uninit(ranks.spare_capacity_mut()));
         for_each(n_blocks_in_all, work, |at| {
             let (places, rows, first) = block(at);
-            let mut lines = places.lines(tiling.rows_at_once);
-            for (i, row) in rows.step_by(tiling.rows_at_once).enumerate() {
-                places.line_up(row, &mut lines);
+            let line_len = places.line_len();
+            let of_list = lines[at * block_len..][..rows.len() * line_len].chunks_exact(tiling.rows_at_once * line_len);
+            for ((i, row), lines) in rows.step_by(tiling.rows_at_once).enumerate().zip(of_list) {
+                let lines: Vec<&[u64]> = lines.chunks_exact(line_len).collect();
                 let first = first + i * tiling.n_segments;
                 // Where the next entry of each segment goes, and its first value.
                 let mut next = [(0, 0); PATTERNS];
@@ -574,42 +585,49 @@ impl Places<'_> {
         self.group * g.weights_per_group() + row * weight_row + self.depth.start * weight_step
     }
 
-    /// Room for a bit for each weight of one row or of four.
-    fn lines(&self, n_rows: usize) -> Vec<Vec<u64>> {
-        vec![vec![0; (self.depth.len() * self.reads.n_taps).div_ceil(WORD) + 1]; n_rows]
+    /// Words of a row's line: a bit for each of its weights, channel by channel and tap by tap.
+    fn line_len(&self) -> usize {
+        (self.depth.len() * self.reads.n_taps).div_ceil(WORD).max(1)
     }
 
-    /// Brings the bits of rows together, channel by channel and tap by tap.
-    fn line_up(&self, row: usize, lines: &mut [Vec<u64>]) {
-        let (n_taps, n_bits) = (self.reads.n_taps, self.depth.len() * self.reads.n_taps);
-        for (k, line) in lines.iter_mut().enumerate() {
-            let begin = self.begin(row + k);
-            if self.reads.is_whole && self.map.weight_step == n_taps {
+    /// Makes the lines of at most [`ROW_BLOCK`] rows, one behind the other.
+    fn line_up(&self, rows: &Range<usize>, lines: &mut [u64]) {
+        let (n_taps, line_len) = (self.reads.n_taps, self.line_len());
+        let n_bits = self.depth.len() * n_taps;
+        let Map { weight_row, weight_step, .. } = *self.map;
+        let begin = self.begin(rows.start);
+        if self.reads.is_whole && weight_step == n_taps {
+            for (k, line) in lines.chunks_exact_mut(line_len).enumerate() {
                 for (word, to) in line.iter_mut().enumerate() {
                     let at = word * WORD;
-                    *to = if at < n_bits { self.ranked.kept(begin + at, (n_bits - at).min(WORD)) } else { 0 };
+                    *to = self.ranked.kept(begin + k * weight_row + at, (n_bits - at).min(WORD));
                 }
-                continue;
             }
-            // Words are filled up group by group; what is left of the last one goes behind the loop.
-            let (mut word, mut bit, mut to) = (0, 0, 0);
-            for channel in 0..self.depth.len() {
-                for (piece, &mask) in self.reads.masks.iter().enumerate() {
-                    let first = piece * WORD;
-                    let n = (n_taps - first).min(WORD);
-                    let kept = self.ranked.kept(begin + channel * self.map.weight_step + first, n) & mask;
-                    word |= kept << bit;
-                    bit += n;
-                    if bit >= WORD {
-                        line[to] = word;
-                        to += 1;
-                        bit -= WORD;
-                        word = if bit > 0 { kept >> (n - bit) } else { 0 };
+            return;
+        }
+        // Words are filled up group by group, side by side.
+        let mut words = [0; ROW_BLOCK];
+        let (mut bit, mut to) = (0, 0);
+        for channel in 0..self.depth.len() {
+            for (piece, &mask) in self.reads.masks.iter().enumerate() {
+                let first = piece * WORD;
+                let n = (n_taps - first).min(WORD);
+                let at = begin + channel * weight_step + first;
+                let is_full = bit + n >= WORD;
+                for (k, word) in words[..rows.len()].iter_mut().enumerate() {
+                    let kept = self.ranked.kept(at + k * weight_row, n) & mask;
+                    *word |= kept << bit;
+                    if is_full {
+                        lines[k * line_len + to] = *word;
+                        *word = if bit + n > WORD { kept >> (WORD - bit) } else { 0 };
                     }
                 }
+                to += usize::from(is_full);
+                bit = (bit + n) % WORD;
             }
-            line[to..].fill(0);
-            line[to] = word;
+        }
+        if bit > 0 {
+            words[..rows.len()].iter().enumerate().for_each(|(k, word)| lines[k * line_len + to] = *word);
         }
     }
 
@@ -622,7 +640,7 @@ impl Places<'_> {
     }
 
     /// Adds up how many entries each segment has.
-    fn count(&self, lines: &[Vec<u64>], lengths: &mut [u32]) {
+    fn count(&self, lines: &[&[u64]], lengths: &mut [u32]) {
         match (lines, lengths) {
             ([line], [all]) => *all += line.iter().map(|word| word.count_ones()).sum::<u32>(),
             ([line], lengths) => {
@@ -643,10 +661,10 @@ impl Places<'_> {
     /// The entries of rows that were lined up: the segment, where it reads, and the ranks of its values, of four rows those of
     /// all (by the segment some of them are not kept).
     #[inline(always)]
-    fn visit(&self, row: usize, lines: &[Vec<u64>], mut visit: impl FnMut(usize, u32, &[u32])) {
+    fn visit(&self, row: usize, lines: &[&[u64]], mut visit: impl FnMut(usize, u32, &[u32])) {
         let begin = self.begin(row);
         if let [a, b, c, d] = lines {
-            let any = a.iter().zip(b).zip(c).zip(d).map(|(((a, b), c), d)| a | b | c | d);
+            let any = a.iter().zip(*b).zip(*c).zip(*d).map(|(((a, b), c), d)| a | b | c | d);
             return bits(any, |at| {
                 let read = &self.reads.places[at];
                 let by = [a, b, c, d].map(|line| (line[at / WORD] >> (at % WORD) & 1) as usize);

@@ -178,6 +178,14 @@ fn fit(set: InstructionSet, options: &Options, console: &Console) -> anyhow::Res
         sum(&Choice::whole),
         sum(&Choice::least)
     ));
+    // Both multiply every weight, whatever the density.
+    let last = format!("density {:.2}", 1. - SPARSITIES[SPARSITIES.len() - 1]);
+    for Choice { what, dense, winograd, .. } in choices.iter().filter(|choice| choice.what.ends_with(&last)) {
+        if let Some(winograd) = winograd {
+            let (layer, times) = (what.trim_end_matches(&last), dense / winograd);
+            console.line(format!("//   {layer}Winograd {winograd:.3} ms, dense {dense:.3}, {times:.2} times"));
+        }
+    }
     choices.sort_by(|a, b| b.loss().total_cmp(&a.loss()));
     for choice in choices.iter().filter(|choice| choice.loss() > MUCH) {
         let Choice { what, chosen, dense, sparse, .. } = choice;

@@ -31,9 +31,7 @@ pub(crate) fn apply<T: Number>(
     let map = geometry.map(direction);
     let kernels = T::kernels();
     let plan = Plan::new(&map, kernels);
-    assert_eq!(source.len(), map.depth * geometry.groups * map.source[0] * map.source[1] * geometry.batch);
-    assert_eq!(target.len(), map.rows * geometry.groups * map.target[0] * map.target[1] * geometry.batch);
-    assert_eq!(weight.len(), geometry.weights_per_group() * geometry.groups);
+    map.assert_lengths(weight.len(), source.len(), target.len());
     let out = Shared::of_uninit(target);
     let is_finite = AtomicBool::new(true);
     let n_tasks = geometry.groups * plan.batch_tiles.len() * plan.n_bands * plan.n_row_ranges;

@@ -31,9 +31,7 @@ pub(crate) fn weight_gradient<T: Number>(
 ) {
     let kernels = T::kernels();
     let map = geometry.map(Direction::Forward);
-    assert_eq!(input.len(), geometry.in_channels * geometry.n_inputs() * geometry.batch);
-    assert_eq!(output_grad.len(), geometry.out_channels * geometry.n_outputs() * geometry.batch);
-    assert_eq!(grad.len(), geometry.weights_per_group() * geometry.groups);
+    geometry.assert_lengths(grad.len(), input.len(), output_grad.len());
     assert!(kept.is_none_or(|kept| kept.len() == grad.len()));
     let plan = Plan::new(&map, kernels);
     compute(&plan, &map, kernels, (input, output_grad), kept, grad);

@@ -82,6 +82,13 @@ impl Geometry {
     pub(crate) fn weights_per_group(&self) -> usize {
         self.out_per_group() * self.in_per_group() * self.n_taps()
     }
+
+    /// Panics unless slices of such lengths are those of this convolution: kernels go by pointers.
+    pub(crate) fn assert_lengths(&self, weight: usize, input: usize, output: usize) {
+        assert_eq!(weight, self.weights_per_group() * self.groups);
+        assert_eq!(input, self.in_channels * self.n_inputs() * self.batch);
+        assert_eq!(output, self.out_channels * self.n_outputs() * self.batch);
+    }
 }
 
 /// One direction of a convolution: `rows` target channels, each a sum over `depth` source channels and the taps.
@@ -98,6 +105,14 @@ pub(crate) struct Map {
 }
 
 impl Map {
+    /// [`Geometry::assert_lengths`] of this direction.
+    pub(crate) fn assert_lengths(&self, weight: usize, source: usize, target: usize) {
+        match self.direction {
+            Direction::Forward => self.geometry.assert_lengths(weight, source, target),
+            Direction::InputGradient => self.geometry.assert_lengths(weight, target, source),
+        }
+    }
+
     /// The source coordinate along `axis` that tap `k` brings to target coordinate `at`.
     pub(crate) fn source_of(&self, axis: usize, at: usize, k: usize) -> Option<usize> {
         let g = &self.geometry;

@@ -85,10 +85,8 @@ pub(crate) fn apply<T: Number>(
     target: &mut [MaybeUninit<T>],
 ) -> bool {
     assert!(applies_to(geometry));
-    assert_eq!(weight.len(), geometry.weights_per_group() * geometry.groups);
     let map = geometry.map(direction);
-    assert_eq!(source.len(), map.depth * geometry.groups * map.source[0] * map.source[1] * geometry.batch);
-    assert_eq!(target.len(), map.rows * geometry.groups * map.target[0] * map.target[1] * geometry.batch);
+    map.assert_lengths(weight.len(), source.len(), target.len());
     let kernels = T::kernels();
     let plan = Plan::new(&map, kernels);
     let out = Shared::of_uninit(target);
@@ -346,9 +344,7 @@ pub(crate) fn weight_gradient<T: Number>(
     grad: &mut [MaybeUninit<T>],
 ) {
     assert!(applies_to(geometry));
-    assert_eq!(input.len(), geometry.in_channels * geometry.n_inputs() * geometry.batch);
-    assert_eq!(output_grad.len(), geometry.out_channels * geometry.n_outputs() * geometry.batch);
-    assert_eq!(grad.len(), geometry.weights_per_group() * geometry.groups);
+    geometry.assert_lengths(grad.len(), input.len(), output_grad.len());
     assert!(kept.is_none_or(|kept| kept.len() == grad.len()));
     let kernels = T::kernels();
     let plan = WeightPlan::new(geometry, kernels);

@@ -63,13 +63,13 @@ fn with_filters<T: Number, R>(
     let plane = weight.len() / TAPS + GAP;
     with_buffers::<T, _>(plane * PRODUCTS, 0, |planes, _| {
         let shared = Shared::new(planes);
-        let is_turned = direction == Direction::InputGradient;
+        let is_flipped = direction == Direction::InputGradient;
         let per_row = g.in_per_group();
         for_each_task(g.out_channels, weight.len() * PRODUCTS, |row| {
             let from = weight[row * per_row * TAPS..][..per_row * TAPS].as_ptr();
             // SAFETY: the kernel is of this machine's instruction set; a row of filters, and its places in each plane, which no
             // other task writes.
-            unsafe { (T::kernels().winograd.filters)(from, per_row, is_turned, shared.at(row * per_row), plane) };
+            unsafe { (T::kernels().winograd.filters)(from, per_row, is_flipped, shared.at(row * per_row), plane) };
         });
         work(&Filters { planes, plane })
     })
@@ -141,7 +141,7 @@ impl Plan {
         let wanted = map.rows.div_ceil(8usize.div_ceil(others)).clamp(MIN_ROWS, ROW_RANGE);
         let row_range = pieces(map.rows, wanted).next_multiple_of(MAX_ROWS).min(map.rows).max(1);
         let row_block = if depth_chunk < map.depth { row_range } else { pieces(row_range, ROW_BLOCK) };
-        // A filter's middle is over the output; turned round, it is as far from the other end.
+        // A filter's middle is over the output; flipped, it is as far from the other end.
         let before = match map.direction {
             Direction::Forward => g.padding,
             Direction::InputGradient => g.padding.map(|padding| 2usize.wrapping_sub(padding)),
@@ -193,11 +193,11 @@ impl Plan {
                 for depth in (0..map.depth).step_by(self.depth_chunk) {
                     let depth = depth..(depth + self.depth_chunk).min(map.depth);
                     if block.start == rows.start {
-                        self.transform(map, kernels, tile, &depth, source, (patches, patch_plane), zeros);
+                        self.transform_input(map, kernels, tile, &depth, source, (patches, patch_plane), zeros);
                     }
                     multiply(map, kernels, tile, (&block, &depth), filters, (patches, patch_plane), (sums, sum_plane));
                 }
-                is_finite &= transform_back(map, kernels, tile, &block, (sums, sum_plane), unwanted, target);
+                is_finite &= transform_output(map, kernels, tile, &block, (sums, sum_plane), unwanted, target);
             }
             is_finite
         })
@@ -205,7 +205,7 @@ impl Plan {
 
     /// Makes the products' side of a tile's patches of the channels `depth`.
     #[expect(clippy::too_many_arguments, reason = "one tile's coordinates, spelled out once")]
-    fn transform<T: Number>(
+    fn transform_input<T: Number>(
         &self,
         map: &Map,
         kernels: &Kernels<T>,
@@ -303,7 +303,7 @@ fn multiply<T: Number>(
 }
 
 /// Writes a tile's outputs of the channels `rows`. Whether all of them are finite comes back.
-fn transform_back<T: Number>(
+fn transform_output<T: Number>(
     map: &Map,
     kernels: &Kernels<T>,
     tile: Tile,

@@ -242,9 +242,9 @@ macro_rules! kernels {
             }
 
             $(#[target_feature(enable = $feature)])*
-            unsafe fn filters(from: *const $t, n: usize, is_turned: bool, to: *mut $t, plane: usize) {
+            unsafe fn filters(from: *const $t, n: usize, is_flipped: bool, to: *mut $t, plane: usize) {
                 // SAFETY: see above.
-                unsafe { winograd::filters::<$vector>(from, n, is_turned, to, plane) }
+                unsafe { winograd::filters::<$vector>(from, n, is_flipped, to, plane) }
             }
             $(#[target_feature(enable = $feature)])*
             unsafe fn patches(of: &Spread<$t, PRODUCTS>) {

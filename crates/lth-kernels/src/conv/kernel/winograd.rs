@@ -304,7 +304,7 @@ pub(crate) unsafe fn outputs<V: Vector>(of: &Gather<V::Elem>) -> bool {
     }
 }
 
-/// `G w Gᵀ` of `n` filters that lie one behind the other, turned round by 180 degrees or not.
+/// `G w Gᵀ` of `n` filters that lie one behind the other, flipped along both axes or not.
 ///
 /// # Safety
 /// As [`patches`]; there are `n` filters, and `n` numbers in each plane.
@@ -312,7 +312,7 @@ pub(crate) unsafe fn outputs<V: Vector>(of: &Gather<V::Elem>) -> bool {
 pub(crate) unsafe fn filters<V: Vector>(
     from: *const V::Elem,
     n: usize,
-    is_turned: bool,
+    is_flipped: bool,
     to: *mut V::Elem,
     plane: usize,
 ) {
@@ -323,7 +323,7 @@ pub(crate) unsafe fn filters<V: Vector>(
             let here = V::LANES.min(n - first);
             for lane in 0..here {
                 for tap in 0..TAPS {
-                    let at = if is_turned { TAPS - 1 - tap } else { tap };
+                    let at = if is_flipped { TAPS - 1 - tap } else { tap };
                     lanes[tap][lane] = *from.add((first + lane) * TAPS + at);
                 }
             }

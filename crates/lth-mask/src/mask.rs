@@ -68,6 +68,8 @@ impl Mask {
     /// # Errors
     /// If a value is neither 0 nor 1.
     pub fn from_tensor(tensor: &Tensor) -> Result<Self> {
+        // On the CPU, where every type exists: Metal has no f64.
+        let tensor = tensor.to_device(&Device::Cpu)?;
         if tensor.dtype() == DType::U8 {
             let flat = tensor.flatten_all()?.to_vec1::<u8>()?;
             if let Some(index) = flat.iter().position(|&v| v > 1) {

@@ -204,7 +204,10 @@ impl Ticket {
             let wrong = nonzero.iter().zip(mask.words()).map(|(nonzero, keep)| nonzero & !keep);
             if let Some((word, bits)) = wrong.enumerate().find(|(_, bits)| *bits != 0) {
                 let index = 64 * word + bits.trailing_zeros() as usize;
-                let value = || tensor.flatten_all()?.get(index)?.to_dtype(DType::F64)?.to_scalar::<f64>();
+                let value = || {
+                    let value = tensor.flatten_all()?.get(index)?.to_device(&Device::Cpu)?;
+                    value.to_dtype(DType::F64)?.to_scalar::<f64>()
+                };
                 let value = value().map_err(|error| format!("`{name}`: {}", Error::from(error)))?;
                 return Err(format!("`{name}` is {value} at pruned position {index}, expected 0"));
             }

@@ -11,6 +11,7 @@ use candle_core::{DType, Tensor};
 
 use lth_schedule::Step;
 
+use crate::double::{self, in_f64};
 use crate::parameters::first_not_finite;
 use crate::{Error, Network, Parameter, Pass, Role};
 
@@ -120,8 +121,8 @@ fn check(
 }
 
 fn backward(network: &(impl Network + ?Sized), (x, target): &(Tensor, Tensor)) -> Result<(GradStore, f64), Error> {
-    let logits = network.forward(x, &Pass::train(0, 0))?.to_dtype(DType::F64)?;
-    let loss = lth_kernels::cross_entropy(&logits, target)?;
+    let logits = in_f64(&network.forward(x, &Pass::train(0, 0))?)?;
+    let loss = lth_kernels::cross_entropy(&logits, &target.to_device(logits.device())?)?;
     let value = loss.to_scalar::<f64>()?;
     if !value.is_finite() {
         return Err(Error::LossNotFinite {
@@ -150,10 +151,11 @@ fn loss(
         DType::BF16 => 2f64.powi(-7),
         _ => f64::from(f32::EPSILON),
     };
-    let logits = logits.to_dtype(DType::F64)?.detach();
+    let logits = in_f64(&logits)?.detach();
     let largest = logits.abs()?.max_all()?.to_scalar::<f64>()?;
     // A sum of many products is rounded many times; eight covers the networks tried.
-    Ok((lth_kernels::cross_entropy(&logits, target)?.to_scalar::<f64>()?, 8.0 * epsilon * largest))
+    let loss = lth_kernels::cross_entropy(&logits, &target.to_device(logits.device())?)?;
+    Ok((loss.to_scalar::<f64>()?, 8.0 * epsilon * largest))
 }
 
 struct Probe<'a, N: ?Sized> {
@@ -183,9 +185,9 @@ impl Slope {
 
 impl<N: Network + ?Sized> Probe<'_, N> {
     fn parameter(&self, name: &str, parameter: &Parameter, store: &GradStore) -> Result<CheckedGradient, Error> {
-        let start = self.before[name].to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        let start = double::values(&self.before[name])?;
         let gradient = match store.get(parameter.var()) {
-            Some(gradient) => gradient.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?,
+            Some(gradient) => double::values(gradient)?,
             None => vec![0.0; start.len()],
         };
         let backward = length(&gradient);
@@ -255,7 +257,7 @@ impl<N: Network + ?Sized> Probe<'_, N> {
             let moved: Vec<f64> = start.iter().zip(direction).map(|(start, unit)| start + side * step * unit).collect();
             let moved = Tensor::from_vec(moved, var.dims(), &candle_core::Device::Cpu)?.to_dtype(var.dtype())?;
             var.set(&moved.to_device(var.device())?)?;
-            let promised = moved.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+            let promised = double::values(&moved)?;
             let promised: f64 = promised.iter().zip(start).zip(gradient).map(|((to, from), g)| (to - from) * g).sum();
             let (loss, rounding) = loss(self.network, self.batch, self.before)?;
             Ok((loss, promised, rounding))

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::double::in_f64;
 use crate::{Error, Parameters};
 
 /// A limit on the gradients of all trainable parameters, taken after the hooks have seen them and before the step.
@@ -51,7 +52,7 @@ impl Clip {
                 None => gradient.clone(),
             };
             // In f64, where neither squares overflow nor the order of a sum shows.
-            let square = gradient.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?;
+            let square = in_f64(&gradient)?.sqr()?.sum_all()?.to_scalar::<f64>()?;
             if !square.is_finite() {
                 return Ok(Some(name.to_owned()));
             }

@@ -71,6 +71,7 @@
 mod check;
 mod checkpoint;
 mod clip;
+mod double;
 mod early_stopping;
 mod error;
 mod evaluate;

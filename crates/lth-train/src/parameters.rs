@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Tensor, Var};
 
+use crate::double::in_f64;
 use crate::{Error, Pass};
 
 /// What a parameter is for; weight decay, freezing and pruning go by it.
@@ -197,7 +198,7 @@ impl Parameters {
 pub(crate) fn first_not_finite(parameters: &Parameters) -> Result<Option<String>, Error> {
     for (name, parameter) in parameters.iter() {
         // In f64 the sum of what is finite stays so, but for f64 networks near its end.
-        let sum = parameter.var().as_detached_tensor().to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
+        let sum = in_f64(&parameter.var().as_detached_tensor())?.abs()?.sum_all()?.to_scalar::<f64>()?;
         if !sum.is_finite() {
             return Ok(Some(name.to_owned()));
         }

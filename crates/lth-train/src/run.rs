@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor};
 use lth_kernels::Gradients;
 
+use crate::double;
 use crate::hook::{Requests, check_finite};
 use crate::parameters::first_not_finite;
 use crate::state::Position;
@@ -425,7 +426,7 @@ fn scalar(loss: &Tensor) -> Result<f64, Error> {
     if loss.rank() != 0 {
         return Err(Error::LossShape { got: loss.dims().to_vec() });
     }
-    Ok(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)
+    Ok(double::scalar(loss)?)
 }
 
 /// Once in a process, where it is so.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Tensor};
 
+use crate::double::scalar;
 use crate::{Error, Network, Pass};
 
 /// From a batch of type `B` to a loss, and to the figures of a validation.
@@ -157,8 +158,4 @@ fn difference(outputs: &Tensor, targets: &Tensor) -> Result<Tensor, Error> {
         expected: "outputs and targets of one shape [N, …], targets of a float type",
         hint,
     })
-}
-
-fn scalar(value: &Tensor) -> Result<f64, Error> {
-    Ok(value.to_dtype(DType::F64)?.to_scalar::<f64>()?)
 }

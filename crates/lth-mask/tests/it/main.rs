@@ -1,6 +1,7 @@
 //! The crate from outside: golden values, properties, hostile files.
 
 mod compact;
+mod devices;
 mod every_selection;
 #[path = "../../../lth-files/tests/it/faults.rs"]
 mod faults;

@@ -1,5 +1,6 @@
 //! Tests of pruning while training and of the ticket file, through the public interface.
 
+mod devices;
 mod dynamic;
 mod early_bird;
 #[path = "../../../lth-files/tests/it/faults.rs"]

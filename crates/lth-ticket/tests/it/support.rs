@@ -25,9 +25,9 @@ impl Module for Layers {
 pub(crate) type Small = ModuleNetwork<Layers>;
 
 /// A network with fixed starting values: candle cannot seed its own.
-fn network() -> candle_core::Result<Small> {
+fn network_on(device: &Device) -> candle_core::Result<Small> {
     let variables = VarMap::new();
-    let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let builder = VarBuilder::from_varmap(&variables, DType::F32, device);
     let layer = |inputs, outputs, name: &str| linear(inputs, outputs, builder.pp(name));
     let layers = Layers([layer(12, 10, "fc1")?, layer(10, 7, "fc2")?, layer(7, 3, "fc3")?]);
     let network = ModuleNetwork::new(layers, &variables).map_err(candle_core::Error::wrap)?;
@@ -42,10 +42,14 @@ fn network() -> candle_core::Result<Small> {
 }
 
 pub(crate) fn trainer() -> Trainer<Small> {
-    Trainer::new(network().expect("a small network"), Optimizer::new(OptimizerConfig::adam()), 3)
+    trainer_on(&Device::Cpu)
 }
 
-fn batch(epoch: u64, index: usize) -> Batch {
+pub(crate) fn trainer_on(device: &Device) -> Trainer<Small> {
+    Trainer::new(network_on(device).expect("a small network"), Optimizer::new(OptimizerConfig::adam()), 3)
+}
+
+pub(crate) fn batch(epoch: u64, index: usize) -> Batch {
     let x: Vec<f32> = (0..96).map(|i| ((i as f32 + 1.) * (epoch as f32 + 2.) * (index as f32 + 3.)).sin()).collect();
     let y: Vec<u32> = (0..8).map(|i| ((i * 5 + index as u64 + epoch) % 3) as u32).collect();
     Ok((Tensor::from_vec(x, (8, 12), &Device::Cpu)?, Tensor::from_vec(y, 8, &Device::Cpu)?))

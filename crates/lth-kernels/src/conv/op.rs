@@ -3,7 +3,9 @@
 //! The gradients run in `[C, H, W, N]`; a small batch in `[N, C, H, W]` is brought there first, but for a few pictures of many
 //! positions, which run one by one.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor};
@@ -69,14 +71,21 @@ struct Forward {
     kept: KeptWeights,
 }
 
-/// The kept values of a weight, one behind the other, gathered by the first pass that wants them: the gradient of the input
-/// takes those of the forward pass.
+/// What the first pass over a weight finds out, and the gradient of the input takes from it.
 #[derive(Clone, Default)]
-struct KeptWeights(Arc<OnceLock<CpuStorage>>);
+struct KeptWeights(Arc<Found>);
+
+#[derive(Default)]
+struct Found {
+    /// The kept values, one behind the other.
+    values: OnceLock<CpuStorage>,
+    /// Whether all others were seen to be 0.
+    is_masked: AtomicBool,
+}
 
 impl KeptWeights {
     fn with<T: Number, R>(&self, pattern: &Pattern, weight: &[T], work: impl FnOnce(&[T]) -> R) -> R {
-        if let Some(storage) = self.0.get()
+        if let Some(storage) = self.0.values.get()
             && let Ok(kept) = T::cpu_storage_as_slice(storage)
         {
             return work(kept);
@@ -85,8 +94,18 @@ impl KeptWeights {
         let kept = pattern.places().gathered(weight);
         let result = work(&kept);
         // Another may have been sooner, with the same.
-        let _ = self.0.set(T::to_cpu_storage_owned(kept));
+        let _ = self.0.values.set(T::to_cpu_storage_owned(kept));
         result
+    }
+
+    /// `weight` with exact zeros where `pattern` prunes.
+    fn masked<'a, T: Number>(&self, pattern: &Pattern, weight: &'a [T]) -> Cow<'a, [T]> {
+        if self.0.is_masked.load(Ordering::Relaxed) {
+            return Cow::Borrowed(weight);
+        }
+        let masked = pattern.masked(weight);
+        self.0.is_masked.store(matches!(masked, Cow::Borrowed(_)), Ordering::Relaxed);
+        masked
     }
 }
 
@@ -394,9 +413,11 @@ impl Apply<'_> {
                 let program = pattern.products::<T>(g, direction);
                 self.kept.with(pattern, weight, |kept| sparse::apply(&program, kept, source, out))
             }
-            (Kernel::Compact, Some(kept)) => compact::apply(kept, g, direction, &pattern.masked(weight), source, out),
+            (Kernel::Compact, Some(kept)) => {
+                compact::apply(kept, g, direction, &self.kept.masked(pattern, weight), source, out)
+            }
             _ if pattern.density() == 1.0 => return whole::apply(g, direction, weight, source, out),
-            _ => whole::apply(g, direction, &pattern.masked(weight), source, out),
+            _ => whole::apply(g, direction, &self.kept.masked(pattern, weight), source, out),
         };
         if !is_finite {
             // SAFETY: every element was written.
@@ -431,7 +452,7 @@ impl Compute for Unfolded<'_> {
             cost::choose(&inner, &kept, pass, T::kernels().set) == Kernel::Sparse
         });
         if few.is_some() && !is_sparse {
-            let masked = self.pattern.map(|pattern| pattern.masked(weight));
+            let masked = self.pattern.map(|pattern| self.kept.masked(pattern, weight));
             let is_finite = dots::apply(g, masked.as_deref().unwrap_or(weight), x, out);
             if !is_finite && (masked.is_some() || mend::has_padding(g)) {
                 self.mend(weight, x, out);

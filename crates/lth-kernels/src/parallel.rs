@@ -57,20 +57,22 @@ pub(crate) fn for_each(n: usize, work: usize, task: impl Fn(usize) + Sync + Send
     }
 }
 
-/// Runs `task` for 0 to `n` on rayon's threads: each takes the next as it comes.
+/// Runs `task` for 0 to `n` on rayon's threads. Each begins with a share of its own, the same in every loop, and then helps with
+/// the others': what one operator leaves in a core's cache the next one finds there.
 pub(crate) fn on_all_threads(n: usize, task: impl Fn(usize) + Sync + Send) {
     let n_others = rayon::current_num_threads().min(n).saturating_sub(1);
     if n_others == 0 {
         return (0..n).for_each(task);
     }
-    let (next, n_busy) = (AtomicUsize::new(0), AtomicUsize::new(n_others));
+    let n_busy = AtomicUsize::new(n_others);
+    let n_shares = n_others + 1;
+    let start_of = |share: usize| share * n / n_shares;
+    let next: Vec<AtomicUsize> = (0..n_shares).map(|share| AtomicUsize::new(start_of(share))).collect();
     let take = || {
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            if at >= n {
-                return;
-            }
-            task(at);
+        let own = rayon::current_thread_index().unwrap_or(0);
+        for share in (own..own + n_shares).map(|share| share % n_shares) {
+            let in_share = || Some(next[share].fetch_add(1, Ordering::Relaxed)).filter(|&at| at < start_of(share + 1));
+            std::iter::from_fn(in_share).for_each(&task);
         }
     };
     rayon::scope(|scope| {

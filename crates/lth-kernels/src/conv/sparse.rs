@@ -340,7 +340,9 @@ impl<'a, T: Number> Pass<'a, T> {
 
     fn task(&self, task: usize) {
         let (map, tiling) = (&self.program.map, &self.class.tiling);
-        let (range, rest) = (task % self.n_row_ranges, task / self.n_row_ranges);
+        // All of a range one after the other: a thread reads the lists and the values of its own.
+        let per_range = self.n_tasks() / self.n_row_ranges;
+        let (range, rest) = (task / per_range, task % per_range);
         let n_sums = self.n_panels.div_ceil(self.panels_at_once);
         // Which sum of each entry is this task's.
         let (sum, group) = (rest % n_sums, rest / n_sums);

@@ -146,6 +146,10 @@ impl Gradient<'_> {
     }
 }
 
+/// Elements of a parameter whose averages are little memory (2 MiB of Adam's). Where gradients are whole, a step with averages of half
+/// its values takes longer than one with all: what it works on must be brought together and put back.
+const SMALL: usize = 1 << 18;
+
 const FIRST: &str = "first";
 const SECOND: &str = "second";
 const STEPS: &str = "steps";
@@ -394,16 +398,15 @@ impl Averages {
     }
 }
 
-/// The places that `mask` keeps, if they are few, and the averages of their values alone can be kept: half or less where the
-/// gradient comes by kept values, else a quarter. Beyond that there is less to gain, and the step takes longer than one over all
-/// values: at a half up to 1.6 times as long.
+/// The places that `mask` keeps, if they are half or less, and the averages of their values alone can be kept. Beyond half there is
+/// little to gain. Of a small parameter whose gradient is whole a quarter or less: a step over all its values is sooner done.
 fn few_places(var: &Var, mask: Option<&Tensor>, gradient: &Gradient<'_>) -> Result<Option<KeptPlaces>, Error> {
     let is_on_cpu = |tensor: &Tensor| tensor.device().is_cpu();
     match mask {
         Some(mask) if is_on_cpu(mask) && is_on_cpu(var) && matches!(var.dtype(), DType::F32 | DType::F64) => {
             let share = match gradient {
-                Gradient::Kept(..) => 2,
-                Gradient::Whole(_) => 4,
+                Gradient::Whole(_) if var.elem_count() <= SMALL => 4,
+                _ => 2,
             };
             let places = KeptPlaces::new(mask, var.elem_count() / share)?;
             // A tensor of no elements is not made: what is wholly pruned keeps whole averages.

@@ -6,23 +6,14 @@ use lth_criteria::{Criterion, LargeFinal, Movement, Snip};
 use lth_mask::MaskSet;
 use lth_schedule::{Schedule, Sparsity, SparsitySchedule};
 use lth_ticket::{Pruning, PruningConfig, Rewind};
-use lth_train::{Data, FitConfig, Network};
+use lth_train::{FitConfig, Network};
 
-use crate::support::{Batch, Batches, N_BATCHES, RANKS, batch, trainer_on};
+use crate::support::{RANKS, data_on, trainer_on};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 /// The masks and the weights after a search on a device.
 fn searched(criterion: Box<dyn Criterion>, device: &Device) -> Outcome<(MaskSet, Vec<f32>)> {
-    let there = |epoch: u64, index: usize| -> Batch {
-        let (x, y) = batch(epoch, index)?;
-        Ok((x.to_device(device)?, y.to_device(device)?))
-    };
-    let data = Data {
-        train: |epoch| Box::new((0..N_BATCHES).map(|i| there(epoch, i)).collect::<Vec<_>>().into_iter()) as Batches,
-        n_train_batches: N_BATCHES,
-        valid: || Box::new(vec![there(99, 0)].into_iter()) as Batches,
-    };
     let schedule = SparsitySchedule {
         window: "1ep..end".parse()?,
         ..SparsitySchedule::to(Sparsity::from_percent(60.)?, Schedule::iterative(2)?)
@@ -35,7 +26,7 @@ fn searched(criterion: Box<dyn Criterion>, device: &Device) -> Outcome<(MaskSet,
     };
     let mut trainer = trainer_on(device);
     let fit_config = FitConfig { learning_rate: &|_| 0.02, ..FitConfig::new(3) };
-    trainer.fit(&fit_config, &data, &mut [&mut Pruning::new(config)])?;
+    trainer.fit(&fit_config, &data_on(device.clone()), &mut [&mut Pruning::new(config)])?;
     let masks = MaskSet::from_tensors(trainer.masks())?;
     let mut weights = Vec::new();
     for (_, parameter) in trainer.network().parameters().iter() {

@@ -49,17 +49,25 @@ pub(crate) fn trainer_on(device: &Device) -> Trainer<Small> {
     Trainer::new(network_on(device).expect("a small network"), Optimizer::new(OptimizerConfig::adam()), 3)
 }
 
-pub(crate) fn batch(epoch: u64, index: usize) -> Batch {
+fn batch(epoch: u64, index: usize, device: &Device) -> Batch {
     let x: Vec<f32> = (0..96).map(|i| ((i as f32 + 1.) * (epoch as f32 + 2.) * (index as f32 + 3.)).sin()).collect();
     let y: Vec<u32> = (0..8).map(|i| ((i * 5 + index as u64 + epoch) % 3) as u32).collect();
-    Ok((Tensor::from_vec(x, (8, 12), &Device::Cpu)?, Tensor::from_vec(y, 8, &Device::Cpu)?))
+    Ok((Tensor::from_vec(x, (8, 12), device)?, Tensor::from_vec(y, 8, device)?))
 }
 
 pub(crate) fn data() -> Data<impl Fn(u64) -> Batches, impl Fn() -> Batches> {
+    data_on(Device::Cpu)
+}
+
+pub(crate) fn data_on(device: Device) -> Data<impl Fn(u64) -> Batches, impl Fn() -> Batches> {
+    let of_valid = device.clone();
     Data {
-        train: |epoch| Box::new((0..N_BATCHES).map(move |index| batch(epoch, index))) as Batches,
+        train: move |epoch| {
+            let device = device.clone();
+            Box::new((0..N_BATCHES).map(move |index| batch(epoch, index, &device))) as Batches
+        },
         n_train_batches: N_BATCHES,
-        valid: || Box::new(std::iter::once(batch(99, 0))) as Batches,
+        valid: move || Box::new(std::iter::once(batch(99, 0, &of_valid))) as Batches,
     }
 }
 

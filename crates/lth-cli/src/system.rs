@@ -21,13 +21,16 @@ pub fn prepare(n_threads: Option<u32>) -> Result {
     set_threads(n_threads)
 }
 
-/// Makes the pool that everything computes in.
+/// Makes the pool that everything computes in. This thread is one of several: what it calls need not wake another to begin.
 ///
 /// # Errors
 /// If there is one already.
 pub fn set_threads(n_threads: Option<u32>) -> Result {
     let n = n_threads.map_or_else(n_cores, |n| n as usize);
-    rayon::ThreadPoolBuilder::new().num_threads(n).build_global().usage()
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n);
+    // A pool of this thread alone would do nothing for others while this one waits for them.
+    let pool = if n > 1 { pool.use_current_thread() } else { pool };
+    pool.build_global().usage()
 }
 
 /// The command line as it was typed, but for the path of the program, and for the user name and password of an address.

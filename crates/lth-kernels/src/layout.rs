@@ -87,6 +87,23 @@ pub(crate) fn transposed(x: &Tensor, rows: usize, output: &[usize]) -> Result<Te
     crate::tape::apply1(&x.contiguous()?, Transpose { rows, columns, output: output.to_vec() })
 }
 
+/// The first `columns` columns of `x` `[rows, any]` (f32 or f64 on the CPU) as rows, each with zeros behind it up to `pitch` numbers:
+/// `[columns, pitch]`. Without backward.
+pub(crate) fn transposed_rows(x: &Tensor, columns: usize, pitch: usize) -> Result<Tensor> {
+    let (rows, x_pitch) = x.dims2()?;
+    with_real!(x.dtype(), T => {
+        let out = with_values(&x.contiguous()?, |x: &[T]| {
+            let mut out = Vec::with_capacity(columns * pitch);
+            let all = &mut out.spare_capacity_mut()[..columns * pitch];
+            transpose::transpose_pitched(x, [rows, columns], [x_pitch, pitch], all);
+            // SAFETY: all of it was written.
+            unsafe { out.set_len(columns * pitch) };
+            Ok(out)
+        })?;
+        tensor(out, &[columns, pitch])
+    })
+}
+
 /// Both directions of a layout's change are the transposition of a matrix, `[N, C · H · W]` or `[C · H · W, N]`.
 struct Transpose {
     rows: usize,

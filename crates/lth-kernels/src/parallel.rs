@@ -25,7 +25,8 @@ const LOOKS: u32 = 64;
 /// Runs `work`, a series of operators, on one of rayon's threads; where there is but one, on the caller's.
 ///
 /// Called from outside, every operator would wake rayon's threads and put its own to sleep until they are done; here that
-/// happens once. Results do not depend on it. [`backward`](crate::backward) and the networks of `lth-nn` do so
+/// happens once, and not at all where the caller's thread is one of rayon's
+/// (`ThreadPoolBuilder::new().use_current_thread().build_global()`). Results do not depend on it. [`backward`](crate::backward) and the networks of `lth-nn` do so
 /// themselves.
 pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     let forced = Forced::get();

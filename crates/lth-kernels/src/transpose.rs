@@ -13,32 +13,65 @@ const LINE: usize = 16;
 
 /// Writes `x` `[rows, columns]` as `[columns, rows]`: all of `out`, which is as long.
 pub(crate) fn transpose<T: Number>(x: &[T], rows: usize, columns: usize, out: &mut [MaybeUninit<T>]) {
-    assert_eq!((x.len(), out.len()), (rows * columns, rows * columns), "matrices of {rows} times {columns}");
-    let kernels = T::kernels();
+    transpose_pitched(x, [rows, columns], [columns, rows], out);
+}
+
+/// [`transpose`] of rows that begin `x_pitch` numbers apart into rows that begin `pitch` apart and end with zeros.
+pub(crate) fn transpose_pitched<T: Number>(
+    x: &[T],
+    [rows, columns]: [usize; 2],
+    [x_pitch, pitch]: [usize; 2],
+    out: &mut [MaybeUninit<T>],
+) {
+    assert_eq!((x.len(), out.len()), (rows * x_pitch, columns * pitch), "matrices of {rows} times {columns}");
+    assert!(x_pitch >= columns && pitch >= rows, "rows of {columns} and {rows} are {x_pitch} and {pitch} apart");
     let out = Shared::new(out);
-    for_each(columns.div_ceil(STRIP), x.len(), |strip| {
+    for_each(columns.div_ceil(STRIP), rows * columns, |strip| {
         let strip = strip * STRIP..columns.min((strip + 1) * STRIP);
         // SAFETY: a strip is whole rows of `out`, which no other task has.
-        let to = unsafe { out.part(strip.start * rows..strip.end * rows) };
-        let in_fours = rows - rows % 4;
+        let to = unsafe { out.part(strip.start * pitch..strip.end * pitch) };
+        if rows > 0 {
+            // SAFETY: `to` has as many rows as there are columns, `pitch` apart, of at least `rows` numbers.
+            unsafe { transpose_here(&x[strip.start..], [rows, strip.len()], x_pitch, to.as_mut_ptr().cast(), pitch) };
+        }
+        if pitch > rows {
+            to.chunks_exact_mut(pitch).for_each(|to| to[rows..].fill(MaybeUninit::new(T::default())));
+        }
+    });
+}
+
+/// Writes the transpose of `x` `[rows, columns]`, whose rows begin `x_pitch` apart, to rows that begin `pitch` apart, on this thread.
+///
+/// # Safety
+/// From `to` on there is memory for the first `rows` numbers of `columns` rows that begin `pitch` apart, and nobody else uses it.
+pub(crate) unsafe fn transpose_here<T: Number>(
+    x: &[T],
+    [rows, columns]: [usize; 2],
+    x_pitch: usize,
+    to: *mut T,
+    pitch: usize,
+) {
+    let kernels = T::kernels();
+    let in_fours = rows - rows % 4;
+    for strip in (0..columns).step_by(STRIP) {
+        let strip = strip..columns.min(strip + STRIP);
         for top in (0..in_fours).step_by(LINE) {
             for left in strip.clone().step_by(kernels.lanes) {
                 let len = kernels.lanes.min(strip.end - left);
                 for row in (top..in_fours.min(top + LINE)).step_by(4) {
-                    let from = [0, 1, 2, 3].map(|k| x[(row + k) * columns + left..][..len].as_ptr());
-                    let to = &mut to[(left - strip.start) * rows + row..];
-                    assert!(to.len() >= (len - 1) * rows + 4);
-                    // SAFETY: four rows of `len` numbers; `len` rows of `to`, `rows` apart, that begin with four.
-                    unsafe { (kernels.transpose)(from, len, to.as_mut_ptr().cast(), rows) };
+                    let from = [0, 1, 2, 3].map(|k| x[(row + k) * x_pitch + left..][..len].as_ptr());
+                    // SAFETY: four rows of `len` numbers; by the caller's promise `len` rows, `pitch` apart, with four from here.
+                    unsafe { (kernels.transpose)(from, len, to.add(left * pitch + row), pitch) };
                 }
             }
         }
         for row in in_fours..rows {
-            for (to, &value) in to.chunks_exact_mut(rows).zip(&x[row * columns + strip.start..]) {
-                to[row].write(value);
+            for (column, &value) in strip.clone().zip(&x[row * x_pitch + strip.start..][..strip.len()]) {
+                // SAFETY: the caller's promise.
+                unsafe { to.add(column * pitch + row).write(value) };
             }
         }
-    });
+    }
 }
 
 #[cfg(test)]
@@ -74,6 +107,21 @@ mod tests {
                     );
                 });
                 assert_eq!(done.is_some(), set.is_available());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_lie_apart_end_with_zeros() {
+        for (rows, columns, x_pitch, pitch) in [(3, 40, 41, 16), (60, 33, 33, 64), (17, 5, 9, 17), (0, 4, 4, 3)] {
+            let x: Vec<f32> = (0..rows * x_pitch).map(|i| i as f32 + 1.0).collect();
+            let mut out = vec![MaybeUninit::new(-1.0); columns * pitch];
+            transpose_pitched(&x, [rows, columns], [x_pitch, pitch], &mut out);
+            for (at, value) in out.iter().enumerate() {
+                let (column, row) = (at / pitch, at % pitch);
+                let expected = if row < rows { x[row * x_pitch + column] } else { 0.0 };
+                // SAFETY: it began with a value.
+                assert_eq!(unsafe { value.assume_init() }, expected, "{rows} {columns}: {at}");
             }
         }
     }

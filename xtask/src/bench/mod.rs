@@ -34,10 +34,7 @@ use lth_cli::system;
 const SPARSEPROP_FROM: f64 = 0.8;
 
 pub(crate) fn run(options: &Options) -> Result {
-    // Feature maps are freed and wanted again at every step.
-    lth_kernels::keep_freed_memory();
-    let threads = if options.fit_cost_model { 1 } else { options.threads as usize };
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().usage()?;
+    system::prepare(Some(if options.fit_cost_model { 1 } else { options.threads }))?;
     if let Some(what) = options.peak_of {
         return peak::run_child(what, options).training();
     }

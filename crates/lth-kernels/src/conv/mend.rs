@@ -4,12 +4,16 @@
 //! shows in the sum, which is not finite then; so each kernel says whether it may have made one, and only those sums that
 //! are not finite are computed anew here, one by one. A sum that is finite has none in it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rayon::prelude::*;
 
 use super::geometry::{Direction, Geometry};
 use super::kernel::simd::Float;
 use super::kernel::table::Number;
+use crate::dispatch::multiversion;
 use crate::layout::Layout;
+use crate::parallel::for_ranges;
 
 /// Numbers that one task looks at.
 const PIECE: usize = 1 << 12;
@@ -22,9 +26,21 @@ pub(crate) fn is_finite<T: Float>(value: T) -> bool {
 
 /// Whether all numbers are finite.
 pub(crate) fn are_finite<T: Float>(values: &[T]) -> bool {
-    // Without branches, so that it becomes vectors: what is finite adds 0.
-    let sums = values.chunks(1024).map(|values| values.iter().fold(T::default(), |sum, &v| sum + v * T::default()));
-    sums.fold(T::default(), |all, sum| all + sum) == T::default()
+    let is_finite = AtomicBool::new(true);
+    for_ranges(values.len(), |at| {
+        if !are_finite_here(&values[at]) {
+            is_finite.store(false, Ordering::Relaxed);
+        }
+    });
+    is_finite.into_inner()
+}
+
+multiversion! {
+    /// The same on this thread.
+    pub(crate) fn are_finite_here[T: Float][T](values: &[T]) -> bool {
+        // Without branches and without a sum, whose order would count, so that it becomes vectors.
+        !values.iter().fold(false, |found, &value| found | !is_finite(value))
+    }
 }
 
 /// Whether a forward pass has an output so near the border that a tap falls outside.

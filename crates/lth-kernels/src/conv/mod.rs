@@ -4,6 +4,7 @@
 //! - `kernel`: the inner loops for every instruction set
 //! - `dense`, `dense_weight`: the dense drivers; `winograd`: those of 3×3 convolutions by tiles; `whole`: the cheaper of both
 //! - `lattice`, `program`, `sparse`: a mask made into lists, and the drivers that walk them
+//! - `product`: linear layers of few samples
 //! - `flat`, `unfold`: small batches in `[N, C, H, W]`; `dots`: few positions in all, along the reduction
 //! - `compact`: filters and channels that are pruned whole
 //! - `mend`: sums that are not finite, from kept weights inside the picture alone
@@ -23,6 +24,7 @@ mod lattice;
 mod mend;
 pub(crate) mod op;
 mod packed;
+mod product;
 pub(crate) mod program;
 mod scratch;
 pub(crate) mod single;

@@ -4,6 +4,7 @@
 //! positions, which run one by one.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,10 +14,11 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor};
 use super::cost::{self, Kept, Kernel, Pass};
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{Number, ProgramKind};
+use super::product::SparseProduct;
 use super::scratch::with_buffers;
 use super::{compact, dense, dots, mend, single, sparse, unfold, whole};
 use crate::forced::Forced;
-use crate::layout::{Layout as Order, to_layout, transposed};
+use crate::layout::{Layout as Order, to_layout, transposed_rows};
 use crate::parallel::all_written;
 use crate::pattern::Pattern;
 use crate::real::{tensor, with_real, with_values};
@@ -308,31 +310,88 @@ impl CustomOp2 for Product {
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (geometry, pattern, kept) = (self.geometry, self.pattern.clone(), self.kept.clone());
-        let Geometry { batch, in_channels, out_channels, .. } = geometry;
-        // Samples innermost: [I, N] is what a convolution of one pixel takes.
-        let grad = transposed(&grad.detach(), batch, &[out_channels, batch])?;
-        let of_x = || {
-            let (pattern, kept) = (pattern.clone(), kept.clone());
-            let dx = grad.apply_op2_no_bwd(w, &InputGradient { geometry, pattern, kept })?;
-            transposed(&dx, in_channels, &[batch, in_channels])
-        };
-        let of_w = || {
-            let kernel = match &pattern {
-                None => Kernel::Dense,
-                Some(pattern) => with_real!(w.dtype(), T => {
-                    let set = T::kernels().set;
-                    cost::choose(&geometry, &pattern.kept(), Pass::WeightGradient, set)
-                }),
-            };
-            if kernel == Kernel::Dense {
-                let gradient = ProductWeightGradient { geometry, pattern: pattern.clone() };
-                return x.detach().contiguous()?.apply_op2_no_bwd(&grad, &gradient);
-            }
-            let x = transposed(&x.detach(), batch, &[in_channels, batch])?;
-            weight_gradient(&geometry, pattern.as_ref(), &x, w, &grad)
-        };
+        let samples = x.detach().contiguous()?;
+        let grad = BySample { values: grad.detach().contiguous()?, columns: RefCell::default() };
+        let of_x = || with_real!(w.dtype(), T => self.input_gradient::<T>(w, &grad));
+        let of_w = || with_real!(w.dtype(), T => self.weight_gradient::<T>(&samples, w, &grad));
         Ok((x.track_op().then(of_x).transpose()?, w.track_op().then(of_w).transpose()?))
+    }
+}
+
+/// An output's gradient `[N, O]`, and transposed where a kernel asks for that.
+struct BySample {
+    values: Tensor,
+    columns: RefCell<Option<Tensor>>,
+}
+
+impl BySample {
+    /// `[O, batch]`, with samples innermost, which is what a convolution of one pixel takes; zeros behind the last.
+    fn columns(&self, batch: usize) -> Result<Tensor> {
+        let mut made = self.columns.borrow_mut();
+        match &*made {
+            Some(columns) if columns.dim(1)? == batch => Ok(columns.clone()),
+            _ => Ok(made.insert(transposed_rows(&self.values, self.values.dim(1)?, batch)?).clone()),
+        }
+    }
+}
+
+impl Product {
+    /// What runs a pass, and the geometry that it runs with.
+    fn kernel<T: Number>(&self, pass: Pass) -> (Kernel, Geometry) {
+        let Some(pattern) = &self.pattern else { return (Kernel::Dense, self.geometry) };
+        match cost::choose(&self.geometry, &pattern.kept(), pass, T::kernels().set) {
+            Kernel::Sparse => (Kernel::Sparse, whole_vectors::<T>(self.geometry)),
+            other => (other, self.geometry),
+        }
+    }
+
+    /// `[N, I]`.
+    fn input_gradient<T: Number>(&self, w: &Tensor, grad: &BySample) -> Result<Tensor> {
+        let (kernel, padded) = self.kernel::<T>(Pass::Map(Direction::InputGradient));
+        let Geometry { batch, in_channels, .. } = self.geometry;
+        if let Some(pattern) = &self.pattern
+            && kernel == Kernel::Sparse
+        {
+            let program = pattern.products::<T>(&self.geometry, Direction::InputGradient);
+            if let Some(product) = SparseProduct::<T>::new(&program) {
+                let of_x = with_values(w, |w: &[T]| {
+                    with_values(&grad.values, |grad: &[T]| {
+                        let apply = |of_x: &mut [_]| self.kept.with(pattern, w, |kept| product.apply(kept, grad, of_x));
+                        // SAFETY: `apply` writes all of it.
+                        Ok(unsafe { written(batch * in_channels, apply) })
+                    })
+                })?;
+                return tensor(of_x, &[batch, in_channels]);
+            }
+        }
+        let (pattern, kept) = (self.pattern.clone(), self.kept.clone());
+        let of_x =
+            grad.columns(padded.batch)?.apply_op2_no_bwd(w, &InputGradient { geometry: padded, pattern, kept })?;
+        transposed_rows(&of_x.reshape((in_channels, padded.batch))?, batch, in_channels)
+    }
+
+    /// Of `w`, from `x` `[N, I]`.
+    fn weight_gradient<T: Number>(&self, x: &Tensor, w: &Tensor, grad: &BySample) -> Result<Tensor> {
+        let (kernel, padded) = self.kernel::<T>(Pass::WeightGradient);
+        let (pattern, geometry) = (self.pattern.as_ref(), self.geometry);
+        if let Some(pattern) = pattern
+            && kernel == Kernel::Sparse
+        {
+            let program = pattern.program::<T>(&geometry, Direction::Forward, ProgramKind::Rows);
+            let product = SparseProduct::<T>::new(&program);
+            let of_w = with_values(x, |x: &[T]| {
+                with_values(&grad.values, |grad: &[T]| Ok(product.and_then(|product| product.weight_gradient(x, grad))))
+            })?;
+            if let Some(of_w) = of_w {
+                return kept_gradient(w, pattern, of_w);
+            }
+        }
+        let grad = grad.columns(padded.batch)?;
+        if kernel == Kernel::Dense {
+            return x.apply_op2_no_bwd(&grad, &ProductWeightGradient { geometry, pattern: pattern.cloned() });
+        }
+        let x = transposed_rows(x, geometry.in_channels, padded.batch)?;
+        weight_gradient(&padded, pattern, &x, w, &grad)
     }
 }
 
@@ -385,6 +444,16 @@ impl CustomOp2 for WeightGradient {
             &ForWeight { geometry: g, pattern },
         )
     }
+}
+
+/// Whether samples are rows of numbers, as in a linear layer.
+fn is_pixel(g: &Geometry) -> bool {
+    g.n_taps() == 1 && g.n_inputs() == 1 && g.n_outputs() == 1
+}
+
+/// With zeros behind the batch to the end of its last vector, which the sparse kernels multiply anyway: they read it where it lies.
+fn whole_vectors<T: Number>(g: Geometry) -> Geometry {
+    Geometry { batch: g.batch.next_multiple_of(T::kernels().lanes), ..g }
 }
 
 /// What is computed from two slices, for any number type. Every element of `out` is written.
@@ -446,7 +515,11 @@ impl Compute for Unfolded<'_> {
         let g = self.geometry;
         let inner = unfold::unfolded(g);
         let few = dots::pass(g, T::kernels().lanes);
-        let pass = few.unwrap_or(Pass::Map(Direction::Forward));
+        let pass = match few {
+            Some(Pass::Few { vectors }) if is_pixel(g) && g.batch > 1 => Pass::Samples { vectors },
+            Some(pass) => pass,
+            None => Pass::Map(Direction::Forward),
+        };
         let is_sparse = self.pattern.is_some_and(|pattern| {
             let kept = Kept::irregular(pattern.density());
             cost::choose(&inner, &kept, pass, T::kernels().set) == Kernel::Sparse
@@ -476,11 +549,21 @@ impl Compute for Unfolded<'_> {
             return;
         }
         let &Self { pattern, kept, .. } = self;
+        if let Some(pattern) = pattern
+            && is_sparse
+            && is_pixel(g)
+        {
+            let program = pattern.products::<T>(&inner, Direction::Forward);
+            if let Some(product) = SparseProduct::<T>::new(&program) {
+                return kept.with(pattern, weight, |kept| product.apply(kept, x, out));
+            }
+        }
+        let inner = if is_sparse { whole_vectors::<T>(inner) } else { inner };
         let apply = Apply { geometry: &inner, pattern, kept, direction: Direction::Forward };
         with_buffers::<T, _>(inner.in_channels * inner.batch, 0, |columns, _| {
-            unfold::unfold(g, x, columns);
+            unfold::unfold(g, x, inner.batch, columns);
             let mut is_finite = true;
-            unfold::by_picture(g, out, |out| is_finite = apply.apply(columns, weight, out));
+            unfold::by_picture(g, inner.batch, out, |out| is_finite = apply.apply(columns, weight, out));
             // Taps outside the picture have become columns of zeros.
             if !is_finite && mend::has_padding(g) {
                 self.mend(weight, x, out);

@@ -318,8 +318,8 @@ impl Inner {
                 with_buffers::<f32, _>(g.in_channels * g.n_taps() * g.batch * g.n_outputs(), 0, |columns, _| {
                     let inner = unfold::unfolded(g);
                     let mut is_finite = true;
-                    unfold::unfold(g, x, columns);
-                    unfold::by_picture(g, out, |out| {
+                    unfold::unfold(g, x, inner.batch, columns);
+                    unfold::by_picture(g, inner.batch, out, |out| {
                         is_finite = dense::apply(&inner, Direction::Forward, &self.weight, columns, out);
                     });
                     is_finite || !(is_masked || padding_counts)

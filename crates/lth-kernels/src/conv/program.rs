@@ -35,6 +35,11 @@ fn l1_bytes(set: InstructionSet, kind: ProgramKind, density: f64) -> usize {
 /// Bytes of panel that one task may hold in its L2 cache.
 pub(crate) const PANEL_BYTES: usize = 896 << 10;
 
+/// Bytes of a panel that is read by each list once, in one piece: short lists cost more than L1 saves, and the values of rows that are
+/// read in one piece are the kept weights as they lie. 784 channels of 60 samples: at a density of 0.3 with AVX-512 and two threads
+/// 142 µs instead of 170.
+const ONCE_BYTES: usize = 256 << 10;
+
 /// Rows whose entries one task lists.
 const ROW_BLOCK: usize = 16;
 
@@ -132,7 +137,10 @@ impl Tiling {
         let wanted = (WANTED_ENTRIES as f64 / per_channel.max(1e-3)).ceil() as usize;
         let channels = |bytes: usize| bytes / touched.max(1);
         let bytes = l1_bytes(kernels.set, kind, density);
-        let most = channels(bytes).max(wanted.min(channels(8 * bytes)));
+        let most = match class.taps.len() {
+            1 if n_tiles == [1, 1] && batch_vectors <= unit => channels(ONCE_BYTES),
+            _ => channels(bytes).max(wanted.min(channels(8 * bytes))),
+        };
         let n_chunks = map.depth.div_ceil(most.clamp(1, map.depth.max(1))).max(1);
         let depth_chunk = map.depth.div_ceil(n_chunks).max(1);
         Self {
@@ -156,6 +164,12 @@ impl Tiling {
             channel_pitch,
             depth_chunk,
         }
+    }
+
+    /// Whether all lists read one panel of one position and of the whole batch, and each of them once.
+    pub(crate) fn is_read_once(&self, map: &Map, lanes: usize) -> bool {
+        let is_one_position = self.class.taps.len() == 1 && (map.source, map.target) == ([1, 1], [1, 1]);
+        is_one_position && self.tile == [1, 1] && self.n_chunks == 1 && self.n_batch_parts(map, lanes) == 1
     }
 
     /// Panels of a picture, one below the other.
@@ -374,6 +388,8 @@ pub(crate) struct Program {
     /// Of each value, class by class, which of the kept weights it is, counted in row-major order: those that are multiplied with
     /// anything.
     pub(crate) ranks: Vec<u32>,
+    /// Whether the values are the kept weights one after the other.
+    pub(crate) is_in_order: bool,
     pub(crate) n_kept: usize,
 }
 
@@ -395,7 +411,9 @@ impl Program {
             .into_iter()
             .map(|class| ClassProgram::new(Tiling::new(class, &map, kernels, density, kind), &map, &ranked, &mut ranks))
             .collect();
-        Self { map, kind, classes, ranks, n_kept: places.n_kept() }
+        let n_kept = places.n_kept();
+        let is_in_order = ranks.len() == n_kept && ranks.iter().zip(0..).all(|(rank, at)| *rank == at);
+        Self { map, kind, classes, ranks, is_in_order, n_kept }
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) fn weight_gradient<T: Number>(
         let (by_position, sums) = rest.split_at_mut(grad_len);
         let mut of_picture = vec![T::default(); if g.batch > 1 { sums.len() } else { 0 }];
         for n in 0..g.batch {
-            unfold::unfold(&one, &x[n * x_len..][..x_len], columns);
+            unfold::unfold(&one, &x[n * x_len..][..x_len], positions, columns);
             // SAFETY: numbers are written, here and below, and nothing else.
             transpose(&grad[n * grad_len..][..grad_len], outputs, positions, unsafe { as_uninit(by_position) });
             let to = if n == 0 { &mut *sums } else { &mut of_picture };

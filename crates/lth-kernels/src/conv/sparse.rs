@@ -31,14 +31,15 @@ const READS: usize = 16;
 const COPIED: usize = 1 << 15;
 /// Weights whose values one task fetches.
 const FETCH: usize = 1 << 14;
+/// Entries whose sums are added side by side.
+const ADDED: usize = 256;
 /// Multiplications that take as long as it does to add up an entry's sums and to write what comes out.
 const ENTRY_WORK: usize = 64;
 
 /// The forward pass or the input gradient (whichever the program is of): writes all of `target`. `kept` are the weights that the mask
 /// keeps, in row-major order. Whether all of them are finite comes back: one that is not makes NaN of the zeros of padding.
 pub(crate) fn apply<T: Number>(program: &Program, kept: &[T], source: &[T], target: &mut [MaybeUninit<T>]) -> bool {
-    with_buffers::<T, _>(program.ranks.len(), 0, |values, _| {
-        fetch(program, kept, values);
+    with_values(program, kept, |values| {
         apply_packed(program, values, source, target);
         mend::are_finite(values)
     })
@@ -96,8 +97,7 @@ pub(crate) fn gradients<T: Number>(
     input_grad: &mut [MaybeUninit<T>],
 ) -> (Vec<T>, bool) {
     assert_eq!(program.map.direction, Direction::InputGradient);
-    with_buffers::<T, _>(program.ranks.len(), 0, |values, _| {
-        fetch(program, kept, values);
+    with_values(program, kept, |values| {
         let target = Shared::of_uninit(check(program, values, output_grad, input_grad));
         let (grad, is_finite) = with_dots(program, |sums| {
             run(program, output_grad, Some(Products { values, target }), Some(Dots { factors: input, sums }));
@@ -130,6 +130,17 @@ fn lengths(map: &Map) -> [usize; 2] {
     ]
 }
 
+/// Runs `work` with the kept weights in the order of the program's values: as they are, where that is theirs.
+pub(crate) fn with_values<T: Number, R>(program: &Program, kept: &[T], work: impl FnOnce(&[T]) -> R) -> R {
+    if program.is_in_order {
+        return work(kept);
+    }
+    with_buffers::<T, _>(program.ranks.len(), 0, |values, _| {
+        fetch(program, kept, values);
+        work(values)
+    })
+}
+
 /// The kept weights in the order of the program's values, fetched here and there from little memory, not from all of the weight's.
 fn fetch<T: Number>(program: &Program, kept: &[T], values: &mut [T]) {
     assert_eq!((values.len(), kept.len()), (program.ranks.len(), program.n_kept));
@@ -152,6 +163,11 @@ fn with_dots<T: Number>(program: &Program, dot: impl FnOnce(Shared<T>)) -> (Vec<
     let grad = Shared::new(&mut all);
     let n_entries = program.ranks.len();
     let n_sums: usize = program.classes.iter().map(|class| class.offsets.len() * class.n_sums(map, lanes)).sum();
+    if program.is_in_order && n_sums == n_entries {
+        dot(grad);
+        let is_finite = mend::are_finite(&all);
+        return (all, is_finite);
+    }
     let is_finite = AtomicBool::new(true);
     with_buffers::<T, _>(n_sums, 0, |sums, _| {
         dot(Shared::new(sums));
@@ -160,8 +176,7 @@ fn with_dots<T: Number>(program: &Program, dot: impl FnOnce(Shared<T>)) -> (Vec<
         for_each_task(n_blocks * map.geometry.groups, ENTRY_WORK * n_entries, |task| {
             let (group, block) = (task / n_blocks, task % n_blocks);
             let rows = block * ROW_BLOCK..((block + 1) * ROW_BLOCK).min(map.rows);
-            // Stays 0 while the sums are finite.
-            let mut probe = T::default();
+            let mut added = [T::default(); ADDED];
             let mut rest = sums;
             for class in &program.classes {
                 let (n_entries, n_sums) = (class.offsets.len(), class.n_sums(map, lanes));
@@ -169,17 +184,23 @@ fn with_dots<T: Number>(program: &Program, dot: impl FnOnce(Shared<T>)) -> (Vec<
                 (of_class, rest) = rest.split_at(n_entries * n_sums);
                 let ranks = &program.ranks[class.first_value..][..n_entries];
                 for chunk in 0..class.tiling.n_chunks {
-                    for entry in class.entries(map, group, chunk, &rows) {
-                        let of_parts = (0..n_sums).map(|part| of_class[part * n_entries + entry]);
-                        let sum = of_parts.fold(T::default(), |sum, part| sum + part);
-                        // SAFETY: a place of this entry's weight alone, inside the gradient.
-                        unsafe { *grad.at(ranks[entry] as usize) = sum };
-                        probe += sum * T::default();
+                    let entries = class.entries(map, group, chunk, &rows);
+                    for first in entries.clone().step_by(ADDED) {
+                        let here = first..entries.end.min(first + ADDED);
+                        let added = &mut added[..here.len()];
+                        added.fill(T::default());
+                        for part in of_class.chunks_exact(n_entries.max(1)) {
+                            added.iter_mut().zip(&part[here.clone()]).for_each(|(sum, part)| *sum += *part);
+                        }
+                        if !mend::are_finite_here(added) {
+                            is_finite.store(false, Ordering::Relaxed);
+                        }
+                        for (sum, rank) in added.iter().zip(&ranks[here]) {
+                            // SAFETY: a place of this entry's weight alone, inside the gradient.
+                            unsafe { *grad.at(*rank as usize) = *sum };
+                        }
                     }
                 }
-            }
-            if probe != T::default() {
-                is_finite.store(false, Ordering::Relaxed);
             }
         });
     });

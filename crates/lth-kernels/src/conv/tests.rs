@@ -390,7 +390,7 @@ fn unfolding_is_a_convolution_of_one_tap() {
         let nchw: Vec<f64> = (0..chwn.len()).map(|i| chwn[i % per_picture * g.batch + i / per_picture]).collect();
         let inner = unfold::unfolded(&g);
         let mut columns = vec![f64::NAN; inner.in_channels * inner.batch];
-        unfold::unfold(&g, &nchw, &mut columns);
+        unfold::unfold(&g, &nchw, inner.batch, &mut columns);
         let got =
             written(expected.len(), |out| assert!(dense::apply(&inner, Direction::Forward, &weight, &columns, out)));
         // `[channel, picture, position]` against `[channel, position, picture]`

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use super::geometry::Geometry;
 use super::kernel::table::Number;
 use super::scratch::{Shared, as_uninit, for_each_task, with_buffers};
-use crate::transpose::transpose;
+use crate::transpose::transpose_pitched;
 
 /// Into how many tasks unfolding is cut, at most.
 const MAX_TASKS: usize = 32;
@@ -29,15 +29,18 @@ pub(crate) fn unfolded(g: &Geometry) -> Geometry {
     }
 }
 
-/// Writes all of `columns`: `[channel, tap, picture, position]`, zero where a tap lies outside.
-pub(crate) fn unfold<T: Number>(g: &Geometry, x: &[T], columns: &mut [T]) {
+/// Writes all of `columns`: `[channel, tap, picture, position]`, zero where a tap lies outside. Rows begin `pitch` apart and end with
+/// zeros.
+pub(crate) fn unfold<T: Number>(g: &Geometry, x: &[T], pitch: usize, columns: &mut [T]) {
+    let per_row = g.batch * g.n_outputs();
     assert_eq!(x.len(), g.batch * g.in_channels * g.n_inputs());
-    assert_eq!(columns.len(), g.in_channels * g.n_taps() * g.batch * g.n_outputs());
+    assert_eq!(columns.len(), g.in_channels * g.n_taps() * pitch);
+    assert!(pitch >= per_row, "rows of {per_row} are {pitch} apart");
     if g.n_taps() == 1 && g.n_inputs() == 1 && g.n_outputs() == 1 {
         // SAFETY: numbers are written, and nothing else.
-        return transpose(x, g.batch, g.in_channels, unsafe { as_uninit(columns) });
+        let columns = unsafe { as_uninit(columns) };
+        return transpose_pitched(x, [g.batch, g.in_channels], [g.in_channels, pitch], columns);
     }
-    let per_row = g.batch * g.n_outputs();
     // A number takes as long as some multiplications.
     let work = 8 * columns.len();
     let n_rows = g.in_channels * g.n_taps();
@@ -46,8 +49,10 @@ pub(crate) fn unfold<T: Number>(g: &Geometry, x: &[T], columns: &mut [T]) {
     for_each_task(n_rows.div_ceil(rows_per_task), work, |task| {
         for row in task * rows_per_task..((task + 1) * rows_per_task).min(n_rows) {
             // SAFETY: rows are inside `columns`, and each is one task's.
-            let to = unsafe { std::slice::from_raw_parts_mut(out.at(row * per_row), per_row) };
+            let to = unsafe { std::slice::from_raw_parts_mut(out.at(row * pitch), pitch) };
+            let (to, behind) = to.split_at_mut(per_row);
             unfold_row(g, x, (row / g.n_taps(), row % g.n_taps()), to);
+            behind.fill(T::default());
         }
     });
 }
@@ -80,25 +85,28 @@ fn unfold_row<T: Number>(g: &Geometry, x: &[T], (c, tap): (usize, usize), to: &m
     }
 }
 
-/// Runs `compute`, which writes `[channel, picture, position]`, and brings that into `[picture, channel, position]`.
+/// Runs `compute`, which writes `[channel, picture, position]` whose rows begin `pitch` apart, and brings that into
+/// `[picture, channel, position]`.
 pub(crate) fn by_picture<T: Number>(
     g: &Geometry,
+    pitch: usize,
     out: &mut [MaybeUninit<T>],
     compute: impl FnOnce(&mut [MaybeUninit<T>]),
 ) {
-    if g.batch == 1 {
+    let positions = g.n_outputs();
+    if g.batch == 1 && pitch == positions {
         return compute(out);
     }
-    with_buffers::<T, _>(out.len(), 0, |by_channel, _| {
+    with_buffers::<T, _>(g.out_channels * pitch, 0, |by_channel, _| {
         // SAFETY: kernels write numbers and nothing else.
         compute(unsafe { as_uninit(by_channel) });
-        let positions = g.n_outputs();
         if positions == 1 {
-            return transpose(by_channel, g.out_channels, g.batch, out);
+            let pitches = [pitch, g.out_channels];
+            return transpose_pitched(by_channel, [g.out_channels, g.batch], pitches, out);
         }
         for (n, picture) in out.chunks_exact_mut(g.out_channels * positions).enumerate() {
             for (o, to) in picture.chunks_exact_mut(positions).enumerate() {
-                let from = &by_channel[(o * g.batch + n) * positions..][..positions];
+                let from = &by_channel[o * pitch + n * positions..][..positions];
                 to.iter_mut().zip(from).for_each(|(to, &from)| _ = to.write(from));
             }
         }

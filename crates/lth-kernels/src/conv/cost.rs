@@ -8,6 +8,7 @@ use super::compact::KeptChannels;
 use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::{InstructionSet, ProgramKind};
 use super::kernel::tile;
+use super::program::reads_once;
 use super::{dense_weight, winograd};
 use crate::forced::Forced;
 
@@ -209,9 +210,6 @@ const QUADS_MUST_COST: f64 = 0.85;
 /// Weights that a row keeps for four rows to run together.
 const QUAD_WEIGHTS: f64 = 16.0;
 
-/// Vectors of a batch up to which a linear layer's lists are read once.
-const READ_ONCE: usize = 4;
-
 /// What a multiplication of the dense weight gradient costs where its columns are taps, as a part of what it costs otherwise.
 const UNFOLDED: f64 = 1.38;
 
@@ -311,9 +309,8 @@ pub(crate) fn program_kind(g: &Geometry, direction: Direction, kept: &Kept<'_>, 
     let of_row = kept.density * (map.depth * g.n_taps()) as f64;
     // The ends of fifteen short lists are guessed wrong, which costs more than it saves where they are read once: 784 to 300 channels,
     // 64 samples, take 139 µs by rows at a density of 0.2 and 143 by fours, at 0.5, where dense takes 229, 280 and 245.
-    let is_read_once = g.n_taps() == 1 && map.target == [1, 1] && g.batch.div_ceil(lanes(set) as usize) <= READ_ONCE;
     let gains = match set {
-        InstructionSet::Avx512 if is_read_once => false,
+        InstructionSet::Avx512 if reads_once(&map, lanes(set) as usize) => false,
         InstructionSet::Avx512 => of_row >= QUAD_WEIGHTS,
         _ => kept.in_blocks && direction == Direction::Forward,
     };

@@ -15,6 +15,7 @@ use super::cost::{self, Kept, Kernel, Pass};
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{Number, ProgramKind};
 use super::product::SparseProduct;
+use super::program::reads_once;
 use super::scratch::with_buffers;
 use super::{compact, dense, dots, mend, single, sparse, unfold, whole};
 use crate::forced::Forced;
@@ -514,9 +515,11 @@ impl Compute for Unfolded<'_> {
     fn compute<T: Number>(&self, x: &[T], weight: &[T], out: &mut [MaybeUninit<T>]) {
         let g = self.geometry;
         let inner = unfold::unfolded(g);
-        let few = dots::pass(g, T::kernels().lanes);
+        let lanes = T::kernels().lanes;
+        let few = dots::pass(g, lanes);
+        let of_samples = is_pixel(g) && g.batch > 1 && reads_once(&inner.map(Direction::Forward), lanes);
         let pass = match few {
-            Some(Pass::Few { vectors }) if is_pixel(g) && g.batch > 1 => Pass::Samples { vectors },
+            Some(Pass::Few { vectors }) if of_samples => Pass::Samples { vectors },
             Some(pass) => pass,
             None => Pass::Map(Direction::Forward),
         };
@@ -551,7 +554,7 @@ impl Compute for Unfolded<'_> {
         let &Self { pattern, kept, .. } = self;
         if let Some(pattern) = pattern
             && is_sparse
-            && is_pixel(g)
+            && of_samples
         {
             let program = pattern.products::<T>(&inner, Direction::Forward);
             if let Some(product) = SparseProduct::<T>::new(&program) {

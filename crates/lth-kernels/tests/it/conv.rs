@@ -525,8 +525,12 @@ fn run_linear(x: &Tensor, weight: &Tensor, pattern: &Pattern) -> Result<[Tensor;
 
 #[test]
 fn masked_linear_layers_and_their_gradients_are_products_on_every_kernel() -> Result<()> {
-    for (inputs, outputs, density) in [(37, 10, 0.3), (300, 52, 0.05), (70, 101, 0.6), (1300, 20, 0.1), (5, 3, 0.0)] {
-        let mask = mask(3, &[outputs, inputs], density);
+    // Of `block` outputs beside each other all keep the same places.
+    for (inputs, outputs, block, density) in
+        [(37, 10, 1, 0.3), (300, 52, 1, 0.05), (90, 52, 4, 0.2), (70, 101, 1, 0.6), (1300, 20, 1, 0.1), (5, 3, 1, 0.0)]
+    {
+        let mask = mask(3, &[outputs / block, inputs], density);
+        let mask = mask.unsqueeze(1)?.repeat((1, block, 1))?.reshape((outputs, inputs))?;
         let (pattern, keep) = (Pattern::new(&mask)?, mask.to_dtype(DType::F64)?);
         let weight = noise(2, &[outputs, inputs]);
         let masked = (&weight * &keep)?;

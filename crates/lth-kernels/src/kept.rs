@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use crate::bits::{WORD, count, pack, packed};
 use crate::compress::{compress, expand};
 use crate::error::{expect_dtype, expect_shape};
-use crate::parallel::{PIECE, Shared, all_written, for_ranges};
+use crate::parallel::{PIECE, Shared, all_ranges, all_written, for_ranges};
 use crate::real::{Real, has_kernels, tensor, with_real, with_values};
 
 /// Where the kept values of a masked tensor are, a bit for each: what lets averages of the kept values alone be kept, one
@@ -68,14 +68,10 @@ impl KeptPlaces {
             return Ok(false);
         }
         with_values(mask, |bits: &[u8]| {
-            let is_other = std::sync::atomic::AtomicBool::new(false);
-            for_ranges(bits.len(), |at| {
+            Ok(all_ranges(bits.len(), |at| {
                 let words = &self.words[at.start / WORD..at.end.div_ceil(WORD)];
-                if words.iter().zip(bits[at].chunks(WORD)).any(|(word, bits)| *word != packed(bits)) {
-                    is_other.store(true, std::sync::atomic::Ordering::Relaxed);
-                }
-            });
-            Ok(!is_other.into_inner())
+                words.iter().zip(bits[at].chunks(WORD)).all(|(word, bits)| *word == packed(bits))
+            }))
         })
     }
 

@@ -92,14 +92,7 @@ pub(crate) fn transposed(x: &Tensor, rows: usize, output: &[usize]) -> Result<Te
 pub(crate) fn transposed_rows(x: &Tensor, columns: usize, pitch: usize) -> Result<Tensor> {
     let (rows, x_pitch) = x.dims2()?;
     with_real!(x.dtype(), T => {
-        let out = with_values(&x.contiguous()?, |x: &[T]| {
-            let mut out = Vec::with_capacity(columns * pitch);
-            let all = &mut out.spare_capacity_mut()[..columns * pitch];
-            transpose::transpose_pitched(x, [rows, columns], [x_pitch, pitch], all);
-            // SAFETY: all of it was written.
-            unsafe { out.set_len(columns * pitch) };
-            Ok(out)
-        })?;
+        let out = with_values(x, |x: &[T]| Ok(transpose_pitched(x, [rows, columns], [x_pitch, pitch])))?;
         tensor(out, &[columns, pitch])
     })
 }
@@ -113,10 +106,17 @@ struct Transpose {
 
 /// `x` `[rows, columns]` as `[columns, rows]`.
 fn transpose<T: Number>(x: &[T], rows: usize, columns: usize) -> Vec<T> {
-    let mut out = Vec::with_capacity(x.len());
-    transpose::transpose(x, rows, columns, &mut out.spare_capacity_mut()[..x.len()]);
+    transpose_pitched(x, [rows, columns], [columns, rows])
+}
+
+/// As [`transpose::transpose_pitched`].
+fn transpose_pitched<T: Number>(x: &[T], [rows, columns]: [usize; 2], [x_pitch, pitch]: [usize; 2]) -> Vec<T> {
+    let len = columns * pitch;
+    let mut out = Vec::with_capacity(len);
+    let all = &mut out.spare_capacity_mut()[..len];
+    transpose::transpose_pitched(x, [rows, columns], [x_pitch, pitch], all);
     // SAFETY: all of it was written.
-    unsafe { out.set_len(x.len()) };
+    unsafe { out.set_len(len) };
     out
 }
 

@@ -26,8 +26,8 @@ const LOOKS: u32 = 64;
 ///
 /// Called from outside, every operator would wake rayon's threads and put its own to sleep until they are done; here that
 /// happens once, and not at all where the caller's thread is one of rayon's
-/// (`ThreadPoolBuilder::new().use_current_thread().build_global()`). Results do not depend on it. [`backward`](crate::backward) and the networks of `lth-nn` do so
-/// themselves.
+/// (`ThreadPoolBuilder::new().use_current_thread().build_global()`). Results do not depend on it.
+/// [`backward`](crate::backward) and the networks of `lth-nn` do so themselves.
 pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     let forced = Forced::get();
     if rayon::current_thread_index().is_some() || rayon::current_num_threads() == 1 {
@@ -128,6 +128,17 @@ fn look_for_work(is_enough: impl Fn() -> bool) {
 /// Runs `task` for ranges that cover 0 to `len`, each of [`PIECE`] elements but the last.
 pub(crate) fn for_ranges(len: usize, task: impl Fn(Range<usize>) + Sync + Send) {
     for_each(len.div_ceil(PIECE), len, |i| task(i * PIECE..len.min((i + 1) * PIECE)));
+}
+
+/// Whether `is_so` for all ranges of [`for_ranges`]; once one is not, the others may be left out.
+pub(crate) fn all_ranges(len: usize, is_so: impl Fn(Range<usize>) -> bool + Sync + Send) -> bool {
+    let are_so = AtomicBool::new(true);
+    for_ranges(len, |at| {
+        if are_so.load(Ordering::Relaxed) && !is_so(at) {
+            are_so.store(false, Ordering::Relaxed);
+        }
+    });
+    are_so.into_inner()
 }
 
 /// A buffer that several threads write to, each its own part.

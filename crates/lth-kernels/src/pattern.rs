@@ -1,7 +1,6 @@
 //! Which weights of a layer are kept.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor};
@@ -19,7 +18,7 @@ use crate::conv::{Direction, Float, Geometry, Number};
 use crate::dispatch::multiversion;
 use crate::error::Error;
 use crate::kept::KeptPlaces;
-use crate::parallel::{Shared, for_ranges};
+use crate::parallel::{Shared, all_ranges, for_ranges};
 use crate::real::with_values;
 
 /// The kept positions of a masked weight. Cheap to clone; built once per mask.
@@ -151,13 +150,7 @@ impl Pattern {
     /// `weight` with exact zeros at the pruned positions: itself if they are there already, as they are while a masked
     /// network trains (looking costs a quarter of copying).
     pub(crate) fn masked<'a, T: Float>(&self, weight: &'a [T]) -> Cow<'a, [T]> {
-        let is_right = AtomicBool::new(true);
-        for_ranges(weight.len(), |at| {
-            if is_right.load(Ordering::Relaxed) && !is_masked(&weight[at.clone()], &self.bits()[at]) {
-                is_right.store(false, Ordering::Relaxed);
-            }
-        });
-        if is_right.into_inner() {
+        if all_ranges(weight.len(), |at| is_masked(&weight[at.clone()], &self.bits()[at])) {
             return Cow::Borrowed(weight);
         }
         let keep = |(&value, &bit): (&T, &u8)| if bit == 0 { T::default() } else { value };

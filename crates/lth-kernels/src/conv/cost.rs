@@ -8,7 +8,7 @@ use super::compact::KeptChannels;
 use super::geometry::{Direction, Geometry, Map};
 use super::kernel::table::{InstructionSet, ProgramKind};
 use super::kernel::tile;
-use super::program::reads_once;
+use super::tiling::reads_once;
 use super::{dense_weight, winograd};
 use crate::forced::Forced;
 

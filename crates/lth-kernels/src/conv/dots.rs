@@ -45,7 +45,7 @@ pub(crate) fn apply<T: Number>(g: &Geometry, weight: &[T], x: &[T], out: &mut [M
     assert_eq!(weight.len(), g.weights_per_group() * g.groups);
     assert_eq!(x.len(), g.batch * g.in_channels * g.n_inputs());
     assert_eq!(out.len(), g.batch * g.out_channels * g.n_outputs());
-    if g.n_taps() == 1 && g.n_inputs() == 1 && g.n_outputs() == 1 {
+    if g.is_pixel() {
         return products(g, weight, x, out);
     }
     with_buffers::<T, _>(g.batch * g.n_outputs() * g.in_channels * g.n_taps(), 0, |gathered, _| {

@@ -47,6 +47,11 @@ impl Geometry {
         self.input[0] * self.input[1]
     }
 
+    /// Whether samples are rows of numbers, as in a linear layer.
+    pub(crate) fn is_pixel(&self) -> bool {
+        self.n_taps() == 1 && self.n_inputs() == 1 && self.n_outputs() == 1
+    }
+
     /// Multiplications of one dense pass, padding included.
     pub(crate) fn dense_work(&self) -> usize {
         self.batch * self.n_outputs() * self.out_channels * self.in_per_group() * self.n_taps()

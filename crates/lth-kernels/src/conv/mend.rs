@@ -4,8 +4,6 @@
 //! shows in the sum, which is not finite then; so each kernel says whether it may have made one, and only those sums that
 //! are not finite are computed anew here, one by one. A sum that is finite has none in it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use rayon::prelude::*;
 
 use super::geometry::{Direction, Geometry};
@@ -13,7 +11,7 @@ use super::kernel::simd::Float;
 use super::kernel::table::Number;
 use crate::dispatch::multiversion;
 use crate::layout::Layout;
-use crate::parallel::for_ranges;
+use crate::parallel::all_ranges;
 
 /// Numbers that one task looks at.
 const PIECE: usize = 1 << 12;
@@ -26,13 +24,7 @@ pub(crate) fn is_finite<T: Float>(value: T) -> bool {
 
 /// Whether all numbers are finite.
 pub(crate) fn are_finite<T: Float>(values: &[T]) -> bool {
-    let is_finite = AtomicBool::new(true);
-    for_ranges(values.len(), |at| {
-        if !are_finite_here(&values[at]) {
-            is_finite.store(false, Ordering::Relaxed);
-        }
-    });
-    is_finite.into_inner()
+    all_ranges(values.len(), |at| are_finite_here(&values[at]))
 }
 
 multiversion! {

@@ -3,7 +3,7 @@
 //! - `geometry`: which source positions a target position needs, forward and backward alike
 //! - `kernel`: the inner loops for every instruction set
 //! - `dense`, `dense_weight`: the dense drivers; `winograd`: those of 3×3 convolutions by tiles; `whole`: the cheaper of both
-//! - `lattice`, `program`, `sparse`: a mask made into lists, and the drivers that walk them
+//! - `lattice`, `tiling`, `program`, `sparse`: a mask made into lists, and the drivers that walk them
 //! - `product`: linear layers of few samples
 //! - `flat`, `unfold`: small batches in `[N, C, H, W]`; `dots`: few positions in all, along the reduction
 //! - `compact`: filters and channels that are pruned whole
@@ -29,6 +29,7 @@ pub(crate) mod program;
 mod scratch;
 pub(crate) mod single;
 mod sparse;
+mod tiling;
 mod unfold;
 mod whole;
 mod winograd;

@@ -15,8 +15,8 @@ use super::cost::{self, Kept, Kernel, Pass};
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{Number, ProgramKind};
 use super::product::SparseProduct;
-use super::program::reads_once;
 use super::scratch::with_buffers;
+use super::tiling::reads_once;
 use super::{compact, dense, dots, mend, single, sparse, unfold, whole};
 use crate::forced::Forced;
 use crate::layout::{Layout as Order, to_layout, transposed_rows};
@@ -447,11 +447,6 @@ impl CustomOp2 for WeightGradient {
     }
 }
 
-/// Whether samples are rows of numbers, as in a linear layer.
-fn is_pixel(g: &Geometry) -> bool {
-    g.n_taps() == 1 && g.n_inputs() == 1 && g.n_outputs() == 1
-}
-
 /// With zeros behind the batch to the end of its last vector, which the sparse kernels multiply anyway: they read it where it lies.
 fn whole_vectors<T: Number>(g: Geometry) -> Geometry {
     Geometry { batch: g.batch.next_multiple_of(T::kernels().lanes), ..g }
@@ -517,7 +512,7 @@ impl Compute for Unfolded<'_> {
         let inner = unfold::unfolded(g);
         let lanes = T::kernels().lanes;
         let few = dots::pass(g, lanes);
-        let of_samples = is_pixel(g) && g.batch > 1 && reads_once(&inner.map(Direction::Forward), lanes);
+        let of_samples = g.is_pixel() && g.batch > 1 && reads_once(&inner.map(Direction::Forward), lanes);
         let pass = match few {
             Some(Pass::Few { vectors }) if of_samples => Pass::Samples { vectors },
             Some(pass) => pass,

@@ -10,16 +10,13 @@ use super::geometry::Direction;
 use super::kernel::table::{Number, SparseDotFn, SparseFn};
 use super::kernel::tile::{Pitch, SparseTile};
 use super::program::{ClassProgram, Program};
-use super::scratch::{Shared, with_buffers};
-use super::sparse::with_values;
+use super::scratch::{ALONE, Shared, with_buffers};
+use super::sparse::with_packed;
 use crate::parallel::on_all_threads;
 use crate::transpose::transpose_here;
 
 /// Rows of one task at least: one more task transposes all samples once more.
 const MIN_ROWS: usize = 16;
-
-/// Multiplications below which one thread computes all.
-const ALONE: usize = 1 << 18;
 
 /// A program that a product can run by: all of its lists read one panel, once.
 pub(crate) struct SparseProduct<'a, T: 'static> {
@@ -45,7 +42,7 @@ impl<'a, T: Number> SparseProduct<'a, T> {
         let (batch, width) = (map.geometry.batch, self.class.tiling.row_pitch);
         assert_eq!((source.len(), target.len()), (batch * map.depth, batch * map.rows));
         let target = Shared::of_uninit(target);
-        with_values(self.program, kept, |values| {
+        with_packed(self.program, kept, |values| {
             assert_eq!(values.len(), self.program.ranks.len());
             self.for_rows(|rows| {
                 with_buffers::<T, _>(map.depth * width, rows.len() * width, |panel, sums| {

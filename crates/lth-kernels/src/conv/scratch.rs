@@ -142,9 +142,12 @@ pub(crate) unsafe fn copy<T: Float>(from: *const T, to: *mut T, len: usize) {
     }
 }
 
+/// Multiplications below which handing some of them to other threads is not worth it.
+pub(crate) const ALONE: usize = 1 << 18;
+
 /// Runs `task` for 0..n: in parallel if the multiplications in all are worth the hand-off to other threads.
 pub(crate) fn for_each_task(n: usize, work: usize, task: impl Fn(usize) + Send + Sync) {
-    if n < 2 || work < 1 << 18 {
+    if n < 2 || work < ALONE {
         (0..n).for_each(task);
     } else {
         on_all_threads(n, task);

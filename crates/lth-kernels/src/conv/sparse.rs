@@ -13,8 +13,9 @@ use super::geometry::{Direction, Map};
 use super::kernel::table::{Number, ProgramKind, SparseDotFn, SparseFn};
 use super::kernel::tile::{Pitch, SparseTile};
 use super::mend;
-use super::program::{ClassProgram, HIGH_DENSITY, PANEL_BYTES, Program};
+use super::program::{ClassProgram, Program};
 use super::scratch::{Shared, copy, for_each_task, with_buffers};
+use super::tiling::{HIGH_DENSITY, PANEL_BYTES};
 use crate::kept::KeptPlaces;
 use crate::layout::Layout;
 use crate::parallel::{Shared as Parts, for_each};
@@ -39,7 +40,7 @@ const ENTRY_WORK: usize = 64;
 /// The forward pass or the input gradient (whichever the program is of): writes all of `target`. `kept` are the weights that the mask
 /// keeps, in row-major order. Whether all of them are finite comes back: one that is not makes NaN of the zeros of padding.
 pub(crate) fn apply<T: Number>(program: &Program, kept: &[T], source: &[T], target: &mut [MaybeUninit<T>]) -> bool {
-    with_values(program, kept, |values| {
+    with_packed(program, kept, |values| {
         apply_packed(program, values, source, target);
         mend::are_finite(values)
     })
@@ -97,7 +98,7 @@ pub(crate) fn gradients<T: Number>(
     input_grad: &mut [MaybeUninit<T>],
 ) -> (Vec<T>, bool) {
     assert_eq!(program.map.direction, Direction::InputGradient);
-    with_values(program, kept, |values| {
+    with_packed(program, kept, |values| {
         let target = Shared::of_uninit(check(program, values, output_grad, input_grad));
         let (grad, is_finite) = with_dots(program, |sums| {
             run(program, output_grad, Some(Products { values, target }), Some(Dots { factors: input, sums }));
@@ -131,7 +132,7 @@ fn lengths(map: &Map) -> [usize; 2] {
 }
 
 /// Runs `work` with the kept weights in the order of the program's values: as they are, where that is theirs.
-pub(crate) fn with_values<T: Number, R>(program: &Program, kept: &[T], work: impl FnOnce(&[T]) -> R) -> R {
+pub(crate) fn with_packed<T: Number, R>(program: &Program, kept: &[T], work: impl FnOnce(&[T]) -> R) -> R {
     if program.is_in_order {
         return work(kept);
     }

@@ -36,7 +36,7 @@ pub(crate) fn unfold<T: Number>(g: &Geometry, x: &[T], pitch: usize, columns: &m
     assert_eq!(x.len(), g.batch * g.in_channels * g.n_inputs());
     assert_eq!(columns.len(), g.in_channels * g.n_taps() * pitch);
     assert!(pitch >= per_row, "rows of {per_row} are {pitch} apart");
-    if g.n_taps() == 1 && g.n_inputs() == 1 && g.n_outputs() == 1 {
+    if g.is_pixel() {
         // SAFETY: numbers are written, and nothing else.
         let columns = unsafe { as_uninit(columns) };
         return transpose_pitched(x, [g.batch, g.in_channels], [g.in_channels, pitch], columns);

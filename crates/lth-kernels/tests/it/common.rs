@@ -21,6 +21,25 @@ pub(crate) fn noise32(seed: u64, shape: &[usize]) -> Tensor {
     noise(seed, shape).to_dtype(DType::F32).expect("f64 converts to f32")
 }
 
+/// A mask of `shape` that keeps about the fraction `density`.
+pub(crate) fn mask(seed: u64, shape: &[usize], density: f64) -> Tensor {
+    let bits = values(&noise(seed, shape)).into_iter().map(|v| u8::from((v + 1.0) / 2.0 < density)).collect();
+    Tensor::from_vec::<_, u8>(bits, shape, &Device::Cpu).expect("the shape has as many values")
+}
+
+/// Fails unless `bits` gives the same on one thread, two, four and five.
+pub(crate) fn assert_same_bits_on_threads(bits: impl Fn() -> Result<Vec<u64>> + Sync) -> Result<()> {
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.expect("threads start").install(&bits)
+    };
+    let one = on(1)?;
+    for threads in [2, 4, 5] {
+        assert!(one == on(threads)?, "{threads} threads");
+    }
+    Ok(())
+}
+
 /// A file of `tests/golden`.
 pub(crate) fn golden(name: &str) -> Result<HashMap<String, Tensor>> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");

@@ -4,6 +4,7 @@ mod common;
 mod conv;
 mod extremes;
 mod layers;
+mod linear;
 mod memory;
 mod optim;
 mod optimised;

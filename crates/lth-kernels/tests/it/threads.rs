@@ -1,6 +1,6 @@
 //! The same bits for every number of threads.
 
-use crate::common::{noise32, values};
+use crate::common::{assert_same_bits_on_threads, noise32, values};
 use candle_core::{Device, Result, Tensor, Var};
 use lth_kernels::optim::{AdamStep, Decay, adam_step};
 use lth_kernels::{
@@ -42,15 +42,9 @@ fn bits(layout: Layout) -> Result<Vec<u64>> {
 }
 
 #[test]
-fn results_are_the_same_bits_on_one_two_and_four_threads() -> Result<()> {
+fn results_are_the_same_bits_on_every_number_of_threads() -> Result<()> {
     for layout in [Layout::Nchw, Layout::Chwn] {
-        let on = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            pool.expect("threads start").install(|| bits(layout))
-        };
-        let one = on(1)?;
-        assert!(one == on(2)?, "two threads, {layout:?}");
-        assert!(one == on(4)?, "four threads, {layout:?}");
+        assert_same_bits_on_threads(|| bits(layout))?;
     }
     Ok(())
 }

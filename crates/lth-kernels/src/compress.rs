@@ -5,9 +5,12 @@ use crate::bits::WORD;
 /// Copies the values that `words` keep, one behind the other, to `kept`, which holds just as many.
 pub(crate) fn compress<T: Copy + Default>(words: &[u64], values: &[T], kept: &mut [T]) {
     #[cfg(target_arch = "x86_64")]
-    if avx2::pays::<T>(kept.len(), values.len()) {
+    if avx512::has::<T>() {
+        // SAFETY: the machine has AVX-512, and any four bytes are moved as a number is.
+        return unsafe { avx512::compress(words, as_numbers(values), as_numbers_mut(kept)) };
+    } else if avx2::pays::<T>(kept.len(), values.len()) {
         // SAFETY: the machine has AVX2, and any four bytes are moved as a number is.
-        return unsafe { avx2::compress(words, avx2::as_numbers(values), avx2::as_numbers_mut(kept)) };
+        return unsafe { avx2::compress(words, as_numbers(values), as_numbers_mut(kept)) };
     }
     one_by_one(words, |n, at| kept[n] = values[at]);
 }
@@ -15,9 +18,12 @@ pub(crate) fn compress<T: Copy + Default>(words: &[u64], values: &[T], kept: &mu
 /// Writes all of `values`: `kept` at the places that `words` keep, 0 everywhere else.
 pub(crate) fn expand<T: Copy + Default>(words: &[u64], kept: &[T], values: &mut [T]) {
     #[cfg(target_arch = "x86_64")]
-    if avx2::pays::<T>(kept.len(), values.len()) {
+    if avx512::has::<T>() {
+        // SAFETY: the machine has AVX-512, and any four bytes are moved as a number is; four bytes of 0 are the number 0.
+        return unsafe { avx512::expand(words, as_numbers(kept), as_numbers_mut(values)) };
+    } else if avx2::pays::<T>(kept.len(), values.len()) {
         // SAFETY: the machine has AVX2, and any four bytes are moved as a number is; four bytes of 0 are the number 0.
-        return unsafe { avx2::expand(words, avx2::as_numbers(kept), avx2::as_numbers_mut(values)) };
+        return unsafe { avx2::expand(words, as_numbers(kept), as_numbers_mut(values)) };
     }
     values.fill(T::default());
     one_by_one(words, |n, at| values[at] = kept[n]);
@@ -34,6 +40,22 @@ fn one_by_one(words: &[u64], mut visit: impl FnMut(usize, usize)) {
             n += 1;
         }
     }
+}
+
+/// # Safety
+/// T has four bytes.
+#[cfg(target_arch = "x86_64")]
+unsafe fn as_numbers<T>(values: &[T]) -> &[u32] {
+    // SAFETY: as many bytes; the caller's promise.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
+}
+
+/// # Safety
+/// T has four bytes, and any are a value of it.
+#[cfg(target_arch = "x86_64")]
+unsafe fn as_numbers_mut<T>(values: &mut [T]) -> &mut [u32] {
+    // SAFETY: as many bytes; the caller's promise.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
 }
 
 /// Eight numbers of four bytes at a time: a table says for each pattern of eight bits which lane goes where.
@@ -75,20 +97,6 @@ mod avx2 {
     /// Whether the machine can, and enough is kept: of few, one after the other is found sooner.
     pub(super) fn pays<T>(n_kept: usize, n_values: usize) -> bool {
         size_of::<T>() == size_of::<u32>() && 5 * n_kept >= n_values && isa() > Isa::Baseline
-    }
-
-    /// # Safety
-    /// T has four bytes.
-    pub(super) unsafe fn as_numbers<T>(values: &[T]) -> &[u32] {
-        // SAFETY: as many bytes; the caller's promise.
-        unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
-    }
-
-    /// # Safety
-    /// T has four bytes, and any are a value of it.
-    pub(super) unsafe fn as_numbers_mut<T>(values: &mut [T]) -> &mut [u32] {
-        // SAFETY: as many bytes; the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
     }
 
     #[target_feature(enable = "avx2")]
@@ -149,6 +157,80 @@ mod avx2 {
         if let Some(word) = words.get(first / WORD) {
             one_by_one(&[word >> (first % WORD)], |i, place| rest[place] = kept[n + i]);
         }
+    }
+}
+
+/// Sixteen numbers of four bytes at a time, for which AVX-512 has instructions.
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_maskz_compress_epi32, _mm512_maskz_expand_epi32,
+        _mm512_maskz_loadu_epi32, _mm512_storeu_si512,
+    };
+
+    use super::{WORD, one_by_one};
+    use crate::dispatch::{Isa, isa};
+
+    const LANES: usize = 16;
+
+    /// Whether the machine can.
+    pub(super) fn has<T>() -> bool {
+        size_of::<T>() == size_of::<u32>() && isa() == Isa::Avx512
+    }
+
+    /// The bits of each group of [`LANES`] values, how many of them are kept, and as many ones, lowest first.
+    #[inline(always)]
+    fn groups(word: u64) -> [(u16, usize, u16); WORD / LANES] {
+        std::array::from_fn(|group| {
+            let bits = (word >> (group * LANES)) as u16;
+            let n_kept = bits.count_ones();
+            (bits, n_kept as usize, ((1u32 << n_kept) - 1) as u16)
+        })
+    }
+
+    /// # Panics
+    /// If `words` keep another number of values: whoever goes through them reads or writes as many.
+    #[target_feature(enable = "avx512f,popcnt")]
+    fn expect(words: &[u64], n_kept: usize) {
+        assert_eq!(words.iter().map(|word| word.count_ones() as usize).sum::<usize>(), n_kept);
+    }
+
+    #[target_feature(enable = "avx512f,popcnt")]
+    pub(super) fn compress(words: &[u64], values: &[u32], kept: &mut [u32]) {
+        expect(words, kept.len());
+        let (whole, rest) = values.as_chunks::<WORD>();
+        let mut n = 0;
+        for (&word, values) in words.iter().zip(whole) {
+            for (values, (bits, n_kept, ones)) in values.as_chunks::<LANES>().0.iter().zip(groups(word)) {
+                // SAFETY: as many numbers are read as there are, and no more written in all than are kept.
+                unsafe {
+                    let together = _mm512_maskz_compress_epi32(bits, _mm512_loadu_si512(values.as_ptr().cast()));
+                    _mm512_mask_storeu_epi32(kept.as_mut_ptr().add(n).cast(), ones, together);
+                }
+                n += n_kept;
+            }
+        }
+        one_by_one(&words[whole.len()..], |i, place| kept[n + i] = rest[place]);
+    }
+
+    #[target_feature(enable = "avx512f,popcnt")]
+    pub(super) fn expand(words: &[u64], kept: &[u32], values: &mut [u32]) {
+        expect(words, kept.len());
+        let (whole, rest) = values.as_chunks_mut::<WORD>();
+        let n_whole = whole.len();
+        let mut n = 0;
+        for (&word, values) in words.iter().zip(whole) {
+            for (values, (bits, n_kept, ones)) in values.as_chunks_mut::<LANES>().0.iter_mut().zip(groups(word)) {
+                // SAFETY: no more numbers are read in all than are kept, and as many written as there are.
+                unsafe {
+                    let together = _mm512_maskz_loadu_epi32(ones, kept.as_ptr().add(n).cast());
+                    _mm512_storeu_si512(values.as_mut_ptr().cast(), _mm512_maskz_expand_epi32(bits, together));
+                }
+                n += n_kept;
+            }
+        }
+        rest.fill(0);
+        one_by_one(&words[n_whole..], |i, place| rest[place] = kept[n + i]);
     }
 }
 

@@ -8,7 +8,7 @@ pub(crate) enum Isa {
     Baseline,
     /// AVX2 and FMA.
     Avx2,
-    /// AVX-512 F, BW, DQ and VL, and all of [`Isa::Avx2`].
+    /// AVX-512 F, BW, DQ and VL, POPCNT, and all of [`Isa::Avx2`].
     Avx512,
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn detect() -> Isa {
     use std::arch::is_x86_feature_detected as has;
     if !(has!("avx2") && has!("fma")) {
         Isa::Baseline
-    } else if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+    } else if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("popcnt") {
         Isa::Avx512
     } else {
         Isa::Avx2

@@ -444,11 +444,13 @@ impl WeightPlan {
             zeros.fill(T::default());
             let tiles = part * self.part_tiles..((part + 1) * self.part_tiles).min(self.tiles[0] * self.tiles[1]);
             let mut is_first = true;
-            for at in tiles {
-                let [line, column] = [at / self.tiles[1] * TILE, at % self.tiles[1] * TILE];
-                for start in (0..batch).step_by(self.batch_chunk) {
-                    let pictures = start..(start + self.batch_chunk).min(batch);
-                    let at = (group, [line, column], &pictures);
+            for start in (0..batch).step_by(self.batch_chunk) {
+                let pictures = start..(start + self.batch_chunk).min(batch);
+                for at in tiles.clone() {
+                    // What the tile on the left has read as well is there.
+                    let n_there = if at > tiles.start && at % self.tiles[1] > 0 { PATCH - TILE } else { 0 };
+                    let [line, column] = [at / self.tiles[1] * TILE, at % self.tiles[1] * TILE];
+                    let at = (group, [line, column], n_there, &pictures);
                     self.transform_input(g, kernels, at, block, input, panel, (patches, patch_plane), zeros);
                     let channel = g.n_outputs() * batch;
                     let from = std::array::from_fn(|i| {
@@ -486,13 +488,14 @@ impl WeightPlan {
         });
     }
 
-    /// Makes the products' side of a tile's patches, the channels of `block` innermost, a row for each picture.
+    /// Makes the products' side of a tile's patches, the channels of `block` innermost, a row for each picture. `panel` has the
+    /// first `n_there` columns of the patches from the tile on the left.
     #[expect(clippy::too_many_arguments, reason = "one tile's coordinates, spelled out once")]
     fn transform_input<T: Number>(
         &self,
         g: &Geometry,
         kernels: &Kernels<T>,
-        (group, [line, column], pictures): (usize, [usize; 2], &Range<usize>),
+        (group, [line, column], n_there, pictures): (usize, [usize; 2], usize, &Range<usize>),
         block: ColumnBlock,
         input: &[T],
         panel: &mut [T],
@@ -510,15 +513,20 @@ impl WeightPlan {
             to_step: width,
             plane,
         };
-        for (i, panel) in panel.chunks_exact_mut(self.batch_chunk * width).enumerate() {
+        for i in 0..PRODUCTS {
             let y = (line + i / PATCH).wrapping_sub(g.padding[0]);
             let x = (column + i % PATCH).wrapping_sub(g.padding[1]);
             if y < g.input[0] && x < g.input[1] {
-                let rows = channels.clone().map(|channel| {
-                    let at = ((group * g.in_per_group() + channel) * g.input[0] + y) * g.input[1] + x;
-                    Some(&input[at * g.batch..][pictures.clone()])
-                });
-                transpose_rows(kernels, rows, &mut panel[..pictures.len() * width], pictures.len(), width);
+                // Wherever a tile is, a column of the picture has the same place in the panel.
+                let place = i / PATCH * PATCH + (column + i % PATCH) % PATCH;
+                let panel = &mut panel[place * self.batch_chunk * width..][..pictures.len() * width];
+                if i % PATCH >= n_there {
+                    let rows = channels.clone().map(|channel| {
+                        let at = ((group * g.in_per_group() + channel) * g.input[0] + y) * g.input[1] + x;
+                        Some(&input[at * g.batch..][pictures.clone()])
+                    });
+                    transpose_rows(kernels, rows, panel, pictures.len(), width);
+                }
                 (spread.from[i], spread.from_step[i]) = (panel.as_ptr(), width);
             }
         }

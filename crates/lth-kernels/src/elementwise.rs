@@ -114,6 +114,16 @@ fn biased(x: &Tensor, bias: &Tensor, add: AddBias) -> Result<Tensor> {
     if add.relu { relu(&y) } else { Ok(y) }
 }
 
+/// The gradients of [`add_bias_relu`], of which `y` came out.
+pub(crate) fn gradients_of_bias_relu(y: &Tensor, bias: &Tensor, dy: &Tensor, axis: usize) -> Result<(Tensor, Tensor)> {
+    with_real!(y.dtype(), T => {
+        let (dx, sums) = with_values(y, |y: &[T]| {
+            with_values(dy, |of_y| Ok(AddBias { axis, relu: true }.gated(y, of_y, dy.dims())))
+        })?;
+        Ok((tensor(dx, dy.dims())?, tensor(sums, bias.dims())?))
+    })
+}
+
 struct AddBias {
     axis: usize,
     /// Whether what is negative becomes 0.
@@ -251,11 +261,7 @@ impl CustomOp2 for AddBias {
 
     fn bwd(&self, x: &Tensor, bias: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         if self.relu {
-            let (dx, sums) = with_real!(x.dtype(), T => {
-                let (dx, sums) =
-                    with_values(y, |y: &[T]| with_values(dy, |dy| Ok(self.gated(y, dy, x.dims()))))?;
-                (tensor(dx, x.dims())?, tensor(sums, bias.dims())?)
-            });
+            let (dx, sums) = gradients_of_bias_relu(y, bias, dy, self.axis)?;
             return Ok((x.track_op().then_some(dx), bias.track_op().then_some(sums)));
         }
         let of_bias = || {

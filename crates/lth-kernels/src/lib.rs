@@ -53,7 +53,7 @@
 //! # Fast
 //! [`backward`] gives what `loss.backward()` gives, in fewer passes over memory, where all operators
 //! between loss and variables are of this crate ([`concat()`], [`add_bias`], [`add_bias_relu`], [`multiply_by`] and [`reshape`] are
-//! here for that); [`foreign_operator`] finds the first that is not.
+//! here for that; [`conv2d_bias_relu`] saves a pass more); [`foreign_operator`] finds the first that is not.
 //! [`backward_kept`] leaves gradients of masked weights at their kept values, for an optimiser that keeps no more.
 //! A program that trains calls [`keep_freed_memory`] first: returning feature maps to the operating
 //! system after every layer costs more than the layers. It can take [`Allocator`] as its own besides, which lays tensors
@@ -110,7 +110,7 @@ pub const IS_OPTIMISED: bool = cfg!(optimised);
 pub use activation::relu;
 pub use conv::{
     Conv1dParams, Conv2dKernels, Conv2dParams, InstructionSet, Kernel, PackedConv2d, PackedLinear, conv1d, conv2d,
-    conv2d_kernels,
+    conv2d_bias_relu, conv2d_kernels,
 };
 pub use elementwise::{add_bias, add_bias_relu, concat, multiply_by, reshape};
 pub use error::Error;

@@ -25,7 +25,7 @@ enum Note {
     One(Tensor, Weak<Box<One>>),
     /// With the mask of the second argument, if it has one.
     Two([Tensor; 2], Weak<Box<Two>>, Option<Pattern>),
-    Three([Tensor; 3], Weak<Box<Three>>),
+    Three([Tensor; 3], Weak<Box<Three>>, Option<Pattern>),
 }
 
 static NOTES: LazyLock<Mutex<HashMap<TensorId, Note>>> = LazyLock::new(Mutex::default);
@@ -168,10 +168,19 @@ pub(crate) fn apply3<C: CustomOp3 + Send + Sync + 'static>(
     c: &Tensor,
     op: C,
 ) -> Result<Tensor> {
+    apply3_masked([a, b, c], None, op)
+}
+
+/// `x.apply_op3(weight, bias, op)`, noted. The `pattern` as that of [`apply_masked`].
+pub(crate) fn apply3_masked<C: CustomOp3 + Send + Sync + 'static>(
+    [a, b, c]: [&Tensor; 3],
+    pattern: Option<&Pattern>,
+    op: C,
+) -> Result<Tensor> {
     let result = Arc::new(OnceLock::new());
     let op: Arc<Box<Three>> = Arc::new(Box::new(Noted { op, result: Arc::clone(&result) }));
     let y = a.apply_op3_arc(b, c, Arc::clone(&op))?;
-    note(&y, &result, || Note::Three([a.clone(), b.clone(), c.clone()], Arc::downgrade(&op)));
+    note(&y, &result, || Note::Three([a, b, c].map(Tensor::clone), Arc::downgrade(&op), pattern.cloned()));
     Ok(y)
 }
 
@@ -246,28 +255,29 @@ fn walk(loss: &Tensor, steps: Vec<(&Tensor, Note)>) -> Result<Gradients> {
             continue; // no operator after it wanted its gradient
         };
         let gone = || candle_core::Error::msg("backward: an operator of a living graph is gone").bt();
-        let mut add = |x: &Tensor, gradient: Option<Tensor>| match gradient.filter(|_| x.track_op()) {
-            Some(gradient) => all.add(x, &gradient),
-            None => Ok(()),
+        let mut add = |x: &Tensor, gradient: Option<Tensor>, pattern: Option<Pattern>| match (
+            gradient.filter(|_| x.track_op()),
+            pattern,
+        ) {
+            (Some(kept), Some(pattern)) if kept.dims() != x.dims() => all.add_kept(x, pattern, kept),
+            (Some(gradient), _) => all.add(x, &gradient),
+            (None, _) => Ok(()),
         };
         match note {
             Note::One(x, op) => {
                 let dx = op.upgrade().ok_or_else(gone)?.bwd(&x, y, &dy)?;
-                add(&x, dx)?;
+                add(&x, dx, None)?;
             }
             Note::Two([a, b], op, pattern) => {
                 let (da, db) = op.upgrade().ok_or_else(gone)?.bwd(&a, &b, y, &dy)?;
-                add(&a, da)?;
-                match (pattern, db) {
-                    (Some(pattern), Some(kept)) if kept.dims() != b.dims() => all.add_kept(&b, pattern, kept)?,
-                    (_, db) => add(&b, db)?,
-                }
+                add(&a, da, None)?;
+                add(&b, db, pattern)?;
             }
-            Note::Three([a, b, c], op) => {
+            Note::Three([a, b, c], op, pattern) => {
                 let (da, db, dc) = op.upgrade().ok_or_else(gone)?.bwd(&a, &b, &c, y, &dy)?;
-                add(&a, da)?;
-                add(&b, db)?;
-                add(&c, dc)?;
+                add(&a, da, None)?;
+                add(&b, db, pattern)?;
+                add(&c, dc, None)?;
             }
         }
     }

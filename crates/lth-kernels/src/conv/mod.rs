@@ -8,6 +8,7 @@
 //! - `flat`, `unfold`: small batches in `[N, C, H, W]`; `dots`: few positions in all, along the reduction
 //! - `compact`: filters and channels that are pruned whole
 //! - `mend`: sums that are not finite, from kept weights inside the picture alone
+//! - `epilogue`: what follows, in the same pass where it can be
 //! - `cost`: which of these runs a layer
 //! - `op`: candle's operators
 //! - `packed`: inference, where the weight no longer changes
@@ -17,6 +18,7 @@ pub(crate) mod cost;
 mod dense;
 mod dense_weight;
 mod dots;
+mod epilogue;
 pub(crate) mod flat;
 mod geometry;
 pub(crate) mod kernel;
@@ -41,8 +43,8 @@ pub use self::kernel::table::InstructionSet;
 pub(crate) use self::kernel::table::Number;
 pub use self::packed::{PackedConv2d, PackedLinear};
 use crate::composed;
-use crate::elementwise::reshape;
-use crate::error::{Error, expect_dtype, expect_lengths, expect_rank, padded};
+use crate::elementwise::{add_bias_relu, reshape};
+use crate::error::{Error, expect_dtype, expect_lengths, expect_rank, expect_shape, padded};
 use crate::layout::{Layout, to_layout};
 use crate::pattern::Pattern;
 use crate::real::{has_kernels, is_half_on_cpu, widened};
@@ -89,6 +91,50 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, pattern: Option<&Pattern>, params: &C
         pattern.expect_fits(op, weight)?;
     }
     convolved(op, x, weight, pattern, params)
+}
+
+/// [`add_bias_relu`](crate::add_bias_relu) of [`conv2d`] and `bias` `[O]`, to the same bits: in the convolution's own pass
+/// where its kernel can (Winograd's), and in place where it cannot.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use lth_kernels::{Conv2dParams, conv2d_bias_relu};
+///
+/// # fn main() -> candle_core::Result<()> {
+/// let x = Tensor::ones((1, 3, 4, 4), DType::F32, &Device::Cpu)?;
+/// let weight = Tensor::ones((2, 3, 3, 3), DType::F32, &Device::Cpu)?;
+/// let bias = Tensor::new(&[-20f32, -30.], &Device::Cpu)?;
+/// let y = conv2d_bias_relu(&x, &weight, &bias, None, &Conv2dParams::default())?;
+/// assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [7., 7., 7., 7., 0., 0., 0., 0.]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// As both.
+pub fn conv2d_bias_relu(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    pattern: Option<&Pattern>,
+    params: &Conv2dParams,
+) -> Result<Tensor> {
+    let op = "conv2d_bias_relu";
+    expect_rank(op, "x", x, 4)?;
+    expect_rank(op, "weight", weight, 4)?;
+    if let Some(pattern) = pattern {
+        pattern.expect_fits(op, weight)?;
+    }
+    expect_dtype(op, "weight", weight, x.dtype())?;
+    let (geometry, layout) = (geometry(op, x.dims(), weight.dims(), params)?, params.layout);
+    expect_shape(op, "bias", bias, &[geometry.out_channels])?;
+    expect_dtype(op, "bias", bias, x.dtype())?;
+    let is_empty = geometry.batch * geometry.in_channels * geometry.out_channels == 0;
+    if is_empty || !has_kernels(x) || native_layout(geometry.batch, layout) == Layout::Nchw {
+        return add_bias_relu(&convolved(op, x, weight, pattern, params)?, bias, layout.channel_axis());
+    }
+    let x = to_layout(x, layout, Layout::Chwn)?.contiguous()?;
+    let y = op::convolve_rectified(&x, &weight.contiguous()?, &bias.contiguous()?, geometry, pattern)?;
+    to_layout(&y, Layout::Chwn, layout)
 }
 
 /// How a kernel moves along a sequence.

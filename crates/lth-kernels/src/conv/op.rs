@@ -9,20 +9,23 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 
 use super::cost::{self, Kept, Kernel, Pass};
+use super::epilogue::Epilogue;
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{Number, ProgramKind};
 use super::product::SparseProduct;
 use super::scratch::with_buffers;
 use super::tiling::reads_once;
 use super::{compact, dense, dots, mend, single, sparse, unfold, whole};
+use crate::elementwise;
 use crate::forced::Forced;
 use crate::layout::{Layout as Order, to_layout, transposed_rows};
 use crate::parallel::all_written;
 use crate::pattern::Pattern;
-use crate::real::{tensor, with_real, with_values};
+use crate::real::{slice, tensor, with_real, with_values};
 use crate::tape;
 
 /// The convolution of `x` in `layout` with `weight`, both contiguous, of one type, on the CPU.
@@ -39,6 +42,18 @@ pub(super) fn convolve(
         pattern,
         Forward { geometry, pattern: pattern.cloned(), layout, kept: KeptWeights::default() },
     )
+}
+
+/// `max(y + bias, 0)` for the convolution `y` of `x` in `[C, H, W, N]`, all contiguous, of one type, on the CPU.
+pub(super) fn convolve_rectified(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    geometry: Geometry,
+    pattern: Option<&Pattern>,
+) -> Result<Tensor> {
+    let forward = Forward { geometry, pattern: pattern.cloned(), layout: Order::Chwn, kept: KeptWeights::default() };
+    tape::apply3_masked([x, weight, bias], pattern, Rectified(forward))
 }
 
 /// `x` [N, I] times the transpose of `weight` [O, I], both contiguous, of one type, on the CPU.
@@ -156,6 +171,50 @@ impl CustomOp2 for Forward {
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         gradients(self, x, w, grad)
+    }
+}
+
+/// With a bias and a rectifier behind it.
+struct Rectified(Forward);
+
+impl CustomOp3 for Rectified {
+    fn name(&self) -> &'static str {
+        "conv2d_bias_relu"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+        bias: &CpuStorage,
+        lb: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (op, Forward { geometry: g, pattern, layout, kept }) = (self.name(), &self.0);
+        let shape = Shape::from(&layout.shape(g.batch, g.out_channels, g.output[0], g.output[1]));
+        let apply = Apply { geometry: g, pattern: pattern.as_ref(), kept, direction: Direction::Forward };
+        let y = with_real!(w.dtype(), T => {
+            let (x, w, bias) = (slice::<T>(op, x, lx)?, slice::<T>(op, w, lw)?, slice::<T>(op, bias, lb)?);
+            let epilogue = Epilogue { bias: Some(bias), residual: None, relu: true };
+            // SAFETY: `apply_ended` writes every element.
+            let y = unsafe { written(shape.elem_count(), |y| apply.apply_ended(x, w, &epilogue, y)) };
+            T::to_cpu_storage_owned(y)
+        });
+        Ok((y, shape))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        bias: &Tensor,
+        y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (grad, of_bias) = elementwise::gradients_of_bias_relu(y, bias, grad, 0)?;
+        let (of_x, of_w) = gradients(&self.0, x, w, &grad)?;
+        Ok((of_x, of_w, bias.track_op().then_some(of_bias)))
     }
 }
 
@@ -464,30 +523,66 @@ struct Apply<'a> {
     direction: Direction,
 }
 
+/// What multiplies a weight, which has exact zeros where it is pruned.
+enum Way<'a, 'w, T: Number> {
+    /// A kernel for all weights.
+    Whole(Cow<'w, [T]>),
+    /// The same for channels that are kept.
+    Compact(&'a compact::KeptChannels, Cow<'w, [T]>),
+    Sparse(&'a Pattern),
+}
+
 impl Apply<'_> {
+    /// What multiplies `weight`.
+    fn way<'w, T: Number>(&self, weight: &'w [T]) -> Way<'_, 'w, T> {
+        let Some(pattern) = self.pattern else { return Way::Whole(Cow::Borrowed(weight)) };
+        let kept = pattern.kept();
+        match (cost::choose(self.geometry, &kept, Pass::Map(self.direction), T::kernels().set), kept.channels) {
+            (Kernel::Sparse, _) => Way::Sparse(pattern),
+            (Kernel::Compact, Some(channels)) => Way::Compact(channels, self.kept.masked(pattern, weight)),
+            _ if pattern.density() == 1.0 => Way::Whole(Cow::Borrowed(weight)),
+            _ => Way::Whole(self.kept.masked(pattern, weight)),
+        }
+    }
+
+    /// Writes all of `out`, behind the `epilogue`. Of a forward pass.
+    fn apply_ended<T: Number>(
+        &self,
+        source: &[T],
+        weight: &[T],
+        epilogue: &Epilogue<'_, T>,
+        out: &mut [MaybeUninit<T>],
+    ) {
+        let g = self.geometry;
+        if let Way::Whole(weight) = self.way(weight)
+            && whole::apply_ended(g, &weight, source, epilogue, out)
+        {
+            return;
+        }
+        self.apply(source, weight, out);
+        // SAFETY: every element was written.
+        epilogue.apply(unsafe { all_written(out) }, g.out_channels, g.n_outputs() * g.batch);
+    }
+
     /// Writes all of `out`. Whether nothing that is not finite was met comes back; it may say no where nothing was.
     fn apply<T: Number>(&self, source: &[T], weight: &[T], out: &mut [MaybeUninit<T>]) -> bool {
         let (g, direction) = (self.geometry, self.direction);
-        let Some(pattern) = self.pattern else {
+        let (is_finite, may_multiply_pruned) = match self.way(weight) {
             // Nothing but weights inside the picture is read.
-            return whole::apply(g, direction, weight, source, out);
-        };
-        let kept = pattern.kept();
-        let is_finite = match (cost::choose(g, &kept, Pass::Map(direction), T::kernels().set), kept.channels) {
-            (Kernel::Sparse, _) => {
+            Way::Whole(weight) => (
+                whole::apply(g, direction, &weight, source, out),
+                self.pattern.is_some_and(|pattern| pattern.density() < 1.0),
+            ),
+            Way::Compact(channels, weight) => (compact::apply(channels, g, direction, &weight, source, out), true),
+            Way::Sparse(pattern) => {
                 let program = pattern.products::<T>(g, direction);
-                self.kept.with(pattern, weight, |kept| sparse::apply(&program, kept, source, out))
+                (self.kept.with(pattern, weight, |kept| sparse::apply(&program, kept, source, out)), true)
             }
-            (Kernel::Compact, Some(kept)) => {
-                compact::apply(kept, g, direction, &self.kept.masked(pattern, weight), source, out)
-            }
-            _ if pattern.density() == 1.0 => return whole::apply(g, direction, weight, source, out),
-            _ => whole::apply(g, direction, &self.kept.masked(pattern, weight), source, out),
         };
-        if !is_finite {
+        if !is_finite && may_multiply_pruned {
             // SAFETY: every element was written.
             let out = unsafe { all_written(out) };
-            mend::map(g, direction, Some(pattern.bits()), (weight, source), out, Order::Chwn);
+            mend::map(g, direction, self.pattern.map(Pattern::bits), (weight, source), out, Order::Chwn);
         }
         is_finite
     }
@@ -622,24 +717,11 @@ fn both(
     shape: Shape,
     compute: &impl Compute,
 ) -> Result<(CpuStorage, Shape)> {
-    fn slice<'a, T>(op: &'static str, values: &'a [T], layout: &Layout) -> Result<&'a [T]> {
-        let (from, to) = layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op })?;
-        Ok(&values[from..to])
-    }
-    fn run<T: Number>(a: &[T], b: &[T], len: usize, compute: &impl Compute) -> Vec<T> {
+    let storage = with_real!(a.dtype(), T => {
+        let (a, b) = (slice::<T>(op, a, la)?, slice::<T>(op, b, lb)?);
         // SAFETY: `Compute` asks that every element be written.
-        unsafe { written(len, |out| compute.compute(a, b, out)) }
-    }
-    let len = shape.elem_count();
-    let storage = match (a, b) {
-        (CpuStorage::F32(a), CpuStorage::F32(b)) => {
-            CpuStorage::F32(run(slice(op, a, la)?, slice(op, b, lb)?, len, compute))
-        }
-        (CpuStorage::F64(a), CpuStorage::F64(b)) => {
-            CpuStorage::F64(run(slice(op, a, la)?, slice(op, b, lb)?, len, compute))
-        }
-        (a, _) => return Err(candle_core::Error::UnsupportedDTypeForOp(storage_dtype(a), op).bt()),
-    };
+        T::to_cpu_storage_owned(unsafe { written(shape.elem_count(), |out| compute.compute(a, b, out)) })
+    });
     Ok((storage, shape))
 }
 
@@ -653,9 +735,4 @@ unsafe fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> V
     // SAFETY: the caller's promise.
     unsafe { out.set_len(len) };
     out
-}
-
-fn storage_dtype(storage: &CpuStorage) -> DType {
-    use candle_core::backend::BackendStorage;
-    storage.dtype()
 }

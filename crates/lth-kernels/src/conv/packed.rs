@@ -6,11 +6,12 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout as Strides, Result, Shape, Tensor};
 
 use super::cost::{self, Kept, Kernel, Pass};
+use super::epilogue::Epilogue;
 use super::flat::FlatProgram;
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::{Number, ProgramKind};
 use super::program::{Program, ProgramKey};
-use super::scratch::{Shared, for_each_task, with_buffers};
+use super::scratch::with_buffers;
 use super::{Conv2dParams, compact, dense, dots, geometry, mend, native_layout, sparse, unfold, whole};
 use crate::error::{expect_dtype, expect_rank, expect_shape};
 use crate::layout::{Layout, to_layout};
@@ -224,41 +225,24 @@ impl Run<'_> {
         let len = g.batch * g.out_channels * g.n_outputs();
         let mut out: Vec<f32> = Vec::with_capacity(len);
         let spare = &mut out.spare_capacity_mut()[..len];
-        self.inner.apply(g, self.layout, self.pass, x, spare);
+        let epilogue = Epilogue { bias: self.inner.bias.as_deref(), residual, relu: self.inner.relu };
+        let is_ended = self.layout == Layout::Chwn
+            && self.inner.is_whole(g, self.pass)
+            && whole::apply_ended(g, &self.inner.weight, x, &epilogue, spare);
+        if !is_ended {
+            self.inner.apply(g, self.layout, self.pass, x, spare);
+        }
         // SAFETY: the kernels have written all `len` elements.
         unsafe { out.set_len(len) };
-        self.finish(&mut out, residual);
-        (CpuStorage::F32(out), Shape::from(&self.layout.shape(g.batch, g.out_channels, g.output[0], g.output[1])))
-    }
-
-    /// Adds bias and residual and cuts at 0, in place.
-    fn finish(&self, out: &mut [f32], residual: Option<&[f32]>) {
-        let g = &self.geometry;
-        let relu = self.inner.relu;
-        if self.inner.bias.is_none() && residual.is_none() && !relu {
-            return;
+        if !is_ended {
+            // In both layouts a channel's numbers lie together, for the whole batch or for a picture.
+            let per_block = match self.layout {
+                Layout::Chwn => g.n_outputs() * g.batch,
+                Layout::Nchw => g.n_outputs(),
+            };
+            epilogue.apply(&mut out, g.out_channels, per_block);
         }
-        // In both layouts a channel's numbers lie together, for the whole batch or for a picture.
-        let per_block = match self.layout {
-            Layout::Chwn => g.n_outputs() * g.batch,
-            Layout::Nchw => g.n_outputs(),
-        };
-        let (n_blocks, work) = (out.len().checked_div(per_block).unwrap_or(0), out.len() * 4);
-        let shared = Shared::new(out);
-        for_each_task(n_blocks, work, |block| {
-            // SAFETY: blocks are disjoint parts of `out`.
-            let out = unsafe { std::slice::from_raw_parts_mut(shared.at(block * per_block), per_block) };
-            let bias = self.inner.bias.as_ref().map_or(0.0, |bias| bias[block % g.out_channels]);
-            // Not `max`: a NaN stays a NaN.
-            let end = |v: f32| if relu && v <= 0.0 { 0.0 } else { v };
-            match residual {
-                Some(residual) => {
-                    let residual = &residual[block * per_block..][..per_block];
-                    out.iter_mut().zip(residual).for_each(|(out, residual)| *out = end(*out + bias + residual));
-                }
-                None => out.iter_mut().for_each(|out| *out = end(*out + bias)),
-            }
-        });
+        (CpuStorage::F32(out), Shape::from(&self.layout.shape(g.batch, g.out_channels, g.output[0], g.output[1])))
     }
 }
 
@@ -272,6 +256,16 @@ impl Inner {
             Layout::Chwn => cost::choose_packed(g, &pattern.kept(), pass, set),
             Layout::Nchw => cost::choose_packed(&unfold::unfolded(g), &Kept::irregular(pattern.density()), pass, set),
         }
+    }
+
+    /// Whether every weight is multiplied where maps are in `[C, H, W, N]`, on a kernel for all of them.
+    fn is_whole(&self, g: &Geometry, pass: Pass) -> bool {
+        let is_whole = |pattern: &Pattern| match self.kernel(g, Layout::Chwn, pass) {
+            Kernel::Sparse => false,
+            Kernel::Compact => pattern.kept().channels.is_none(),
+            _ => true,
+        };
+        g.in_channels > 0 && self.pattern.as_ref().is_none_or(is_whole)
     }
 
     fn apply(&self, g: &Geometry, layout: Layout, pass: Pass, x: &[f32], out: &mut [MaybeUninit<f32>]) {

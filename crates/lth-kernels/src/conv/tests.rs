@@ -319,9 +319,11 @@ fn check_winograd<T: Number + From<f32> + Into<f64>>(g: &Geometry, number: impl 
     let grad = noise(g.out_channels * g.n_outputs() * g.batch, 3);
     let expected = reference(g, &x, &weight, &grad);
     let (x, weight, grad) = (convert(&x), convert(&weight), convert(&grad));
-    let output = written(grad.len(), |out| assert!(winograd::apply(g, Direction::Forward, &weight, &x, out), "{g:?}"));
-    let input_gradient =
-        written(x.len(), |out| assert!(winograd::apply(g, Direction::InputGradient, &weight, &grad, out), "{g:?}"));
+    let output =
+        written(grad.len(), |out| assert!(winograd::apply(g, Direction::Forward, &weight, &x, None, out), "{g:?}"));
+    let input_gradient = written(x.len(), |out| {
+        assert!(winograd::apply(g, Direction::InputGradient, &weight, &grad, None, out), "{g:?}");
+    });
     let weight_gradient = written(weight.len(), |out| winograd::weight_gradient(g, &x, &grad, None, out));
     let name = format!("Winograd, {:?}:", InstructionSet::active());
     assert_close(&format!("{name} output"), g, &output, &expected.output, tolerance);
@@ -359,8 +361,10 @@ fn winograd_s_rounding_errors_are_a_few_times_those_of_the_definition_s_order() 
             let [dense, tiles] = [false, true].map(|by_tiles| {
                 let map = |direction, source: &[f32]| {
                     written(source.len(), |out| {
-                        let apply = if by_tiles { winograd::apply } else { dense::apply };
-                        assert!(apply(&g, direction, &weight, source, out));
+                        assert!(match by_tiles {
+                            true => winograd::apply(&g, direction, &weight, source, None, out),
+                            false => dense::apply(&g, direction, &weight, source, out),
+                        });
                     })
                 };
                 let of_weight = written(weight.len(), |out| match by_tiles {

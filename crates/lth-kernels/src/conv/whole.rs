@@ -4,6 +4,7 @@
 use std::mem::MaybeUninit;
 
 use super::cost::{self, Kernel, Pass};
+use super::epilogue::Epilogue;
 use super::geometry::{Direction, Geometry};
 use super::kernel::table::Number;
 use super::{dense, dense_weight, mend, winograd};
@@ -22,12 +23,26 @@ pub(crate) fn apply<T: Number>(
     if cost::choose_whole(g, Pass::Map(direction), T::kernels().set) == Kernel::Dense {
         return dense::apply(g, direction, weight, source, target);
     }
-    let is_finite = winograd::apply(g, direction, weight, source, target);
+    let is_finite = winograd::apply(g, direction, weight, source, None, target);
     if !is_finite {
         // SAFETY: every element was written just now.
         mend::map(g, direction, None, (weight, source), unsafe { all_written(target) }, Layout::Chwn);
     }
     is_finite
+}
+
+/// The forward pass with its `epilogue`, where that takes no pass of its own: whether `target` got all of its elements written so.
+/// Not on the dense kernel, and not where anything that is not finite was met.
+pub(crate) fn apply_ended<T: Number>(
+    g: &Geometry,
+    weight: &[T],
+    source: &[T],
+    epilogue: &Epilogue<'_, T>,
+    target: &mut [MaybeUninit<T>],
+) -> bool {
+    let direction = Direction::Forward;
+    cost::choose_whole(g, Pass::Map(direction), T::kernels().set) != Kernel::Dense
+        && winograd::apply(g, direction, weight, source, Some(epilogue), target)
 }
 
 /// Writes the gradient of every weight; exact zeros where `kept` is 0.

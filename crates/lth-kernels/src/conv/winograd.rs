@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::dense::{BatchTile, batch_tiles};
 use super::dense_weight::{ColumnBlock, column_blocks, transpose_rows};
+use super::epilogue::Epilogue;
 use super::geometry::{Direction, Geometry, Map};
 use super::scratch::{Shared, for_each_task, with_buffers};
 use crate::conv::kernel::table::{Kernels, MAX_ROWS, Number};
 use crate::conv::kernel::tile::{DenseTile, Run};
-use crate::conv::kernel::winograd::{Gather, OUTPUTS, PATCH, PRODUCTS, Spread, TAPS, TILE};
+use crate::conv::kernel::winograd::{Ending, Gather, OUTPUTS, PATCH, PRODUCTS, Spread, TAPS, TILE};
 use crate::pattern::clear_pruned;
 
 /// Channels that are summed at a time, and bytes of the patches of as many: they and some sums stay in the L2 cache.
@@ -75,18 +76,24 @@ fn with_filters<T: Number, R>(
     })
 }
 
-/// The forward pass or the input gradient: `target` gets all of its elements written. Whether all of them are finite
-/// comes back; what is not finite in `source` has spread.
+/// The forward pass or the input gradient: `target` gets all of its elements written, behind the `epilogue`. Whether all of
+/// them were finite before it comes back; what is not finite in `source` has spread.
 pub(crate) fn apply<T: Number>(
     geometry: &Geometry,
     direction: Direction,
     weight: &[T],
     source: &[T],
+    epilogue: Option<&Epilogue<'_, T>>,
     target: &mut [MaybeUninit<T>],
 ) -> bool {
     assert!(applies_to(geometry));
     let map = geometry.map(direction);
     map.assert_lengths(weight.len(), source.len(), target.len());
+    let fits = |epilogue: &Epilogue<'_, T>| {
+        epilogue.bias.is_none_or(|bias| bias.len() == map.rows * geometry.groups)
+            && epilogue.residual.is_none_or(|residual| residual.len() == target.len())
+    };
+    assert!(epilogue.is_none_or(fits));
     let kernels = T::kernels();
     let plan = Plan::new(&map, kernels);
     let out = Shared::of_uninit(target);
@@ -100,7 +107,7 @@ pub(crate) fn apply<T: Number>(
             let (batch, group) = (plan.batch_tiles[rest % plan.batch_tiles.len()], rest / plan.batch_tiles.len());
             let width = batch.vectors * kernels.lanes;
             let tile = Tile { batch, width, group, line: at / plan.tiles[1], column: at % plan.tiles[1] };
-            if !plan.run(&map, kernels, tile, range, filters, source, out) {
+            if !plan.run(&map, kernels, tile, range, filters, source, epilogue, out) {
                 is_finite.store(false, Ordering::Relaxed);
             }
         });
@@ -175,6 +182,7 @@ impl Plan {
         range: usize,
         filters: &Filters<'_, T>,
         source: &[T],
+        epilogue: Option<&Epilogue<'_, T>>,
         target: Shared<T>,
     ) -> bool {
         let width = tile.width;
@@ -197,7 +205,8 @@ impl Plan {
                     }
                     multiply(map, kernels, tile, (&block, &depth), filters, (patches, patch_plane), (sums, sum_plane));
                 }
-                is_finite &= transform_output(map, kernels, tile, &block, (sums, sum_plane), unwanted, target);
+                is_finite &=
+                    transform_output(map, kernels, tile, &block, (sums, sum_plane), unwanted, epilogue, target);
             }
             is_finite
         })
@@ -302,7 +311,9 @@ fn multiply<T: Number>(
     }
 }
 
-/// Writes a tile's outputs of the channels `rows`. Whether all of them are finite comes back.
+/// Writes a tile's outputs of the channels `rows`, behind the `epilogue`. Whether all of them were finite before it comes
+/// back.
+#[expect(clippy::too_many_arguments, reason = "one tile's coordinates, spelled out once")]
 fn transform_output<T: Number>(
     map: &Map,
     kernels: &Kernels<T>,
@@ -310,6 +321,7 @@ fn transform_output<T: Number>(
     rows: &Range<usize>,
     (sums, plane): (&[T], usize),
     unwanted: &mut [T],
+    epilogue: Option<&Epilogue<'_, T>>,
     target: Shared<T>,
 ) -> bool {
     let (batch, width) = (map.geometry.batch, tile.width);
@@ -320,6 +332,11 @@ fn transform_output<T: Number>(
         (y < map.target[0] && x < map.target[1]).then_some(at * batch + tile.batch.start)
     });
     let unwanted = unwanted.as_mut_ptr();
+    let ending = epilogue.map(|epilogue| {
+        let bias = epilogue.bias.map_or(std::ptr::null(), |bias| bias[tile.group * map.rows + rows.start..].as_ptr());
+        let of_output = |residual: &[T]| to.map(|to| to.map_or(unwanted.cast_const(), |to| residual[to..].as_ptr()));
+        Ending { bias, residual: epilogue.residual.map(of_output), relu: epilogue.relu }
+    });
     let gather = Gather {
         from: sums.as_ptr(),
         from_step: width,
@@ -328,9 +345,10 @@ fn transform_output<T: Number>(
         len: width.min(batch - tile.batch.start),
         to: to.map(|to| to.map_or(unwanted, |to| target.at(to))),
         to_step: to.map(|to| to.map_or(0, |_| channel)),
+        ending,
     };
     // SAFETY: the kernel is of this machine's instruction set; whole vectors of sums of each row in each plane; rows of each
-    // channel that no other task writes, or one that nobody reads.
+    // channel that no other task writes, or one that nobody reads; a bias for each row, and a residual as long as the target.
     unsafe { (kernels.winograd.outputs)(&gather) }
 }
 

@@ -2,6 +2,7 @@
 
 mod common;
 mod conv;
+mod epilogue;
 mod extremes;
 mod layers;
 mod linear;

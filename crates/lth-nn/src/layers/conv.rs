@@ -1,5 +1,5 @@
 use candle_core::Tensor;
-use lth_kernels::{Conv2dParams, Layout, PackedConv2d, Pattern};
+use lth_kernels::{Conv2dParams, Layout, PackedConv2d, Pattern, conv2d, conv2d_bias_relu};
 use lth_train::{Parameter, Role};
 
 use super::{Patterns, Sparse};
@@ -86,17 +86,27 @@ impl Conv2d {
     /// # Errors
     /// As [`Conv2d::forward`].
     pub fn forward_relu(&self, x: &Tensor, context: &mut Context<'_>) -> candle_core::Result<Tensor> {
-        let y = self.product(x, context)?;
-        let Some(bias) = &self.bias else { return lth_kernels::relu(&y) };
-        lth_kernels::add_bias_relu(&y, &bias.tensor(&context.pass), context.layout.channel_axis())
+        let Some(bias) = &self.bias else { return lth_kernels::relu(&self.product(x, context)?) };
+        let bias = bias.tensor(&context.pass);
+        self.run(x, context, |x, weight, pattern, params| conv2d_bias_relu(x, weight, &bias, pattern, params))
     }
 
     /// The output without the bias.
     fn product(&self, x: &Tensor, context: &mut Context<'_>) -> candle_core::Result<Tensor> {
+        self.run(x, context, conv2d)
+    }
+
+    /// What `convolve` makes of `x`, the weight and its pattern.
+    fn run(
+        &self,
+        x: &Tensor,
+        context: &mut Context<'_>,
+        convolve: impl FnOnce(&Tensor, &Tensor, Option<&Pattern>, &Conv2dParams) -> candle_core::Result<Tensor>,
+    ) -> candle_core::Result<Tensor> {
         context.show(&self.name, x)?;
         let weight = self.weight.tensor(&context.pass);
         let pattern = self.pattern.as_ref().filter(|_| !context.pass.dense_gradients);
-        lth_kernels::conv2d(x, &weight, pattern, &self.params(context.layout))
+        convolve(x, &weight, pattern, &self.params(context.layout))
             .map_err(|error| error.context(format!("layer `{}`", self.name)))
     }
 }

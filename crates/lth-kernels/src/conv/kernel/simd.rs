@@ -8,7 +8,7 @@
 pub(crate) trait Float:
     Copy
     + Default
-    + PartialEq
+    + PartialOrd
     + Send
     + Sync
     + std::ops::Add<Output = Self>
@@ -87,6 +87,8 @@ pub(crate) trait Vector: Copy {
         // SAFETY: the caller's promise.
         unsafe { self.fma(other, Self::zero()) }
     }
+    /// 0 for what is 0 or less; NaN stays NaN.
+    unsafe fn rectified(self) -> Self;
     /// `self * other + plus`.
     unsafe fn fma(self, other: Self, plus: Self) -> Self;
     /// The sums over the lanes of four vectors.
@@ -130,6 +132,10 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn sub(self, other: Self) -> Self {
                 Self(std::array::from_fn(|i| self.0[i] - other.0[i]))
+            }
+            #[inline(always)]
+            unsafe fn rectified(self) -> Self {
+                Self(self.0.map(|v| if v <= 0.0 { 0.0 } else { v }))
             }
             // Two roundings: without the FMA feature `mul_add` is a call into libm.
             #[inline(always)]
@@ -201,6 +207,14 @@ pub(crate) mod x86 {
         unsafe fn sub(self, other: Self) -> Self {
             // SAFETY: see the trait.
             Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn rectified(self) -> Self {
+            // SAFETY: see the trait.
+            unsafe {
+                let stays = _mm256_cmp_ps::<_CMP_NLE_UQ>(self.0, _mm256_setzero_ps());
+                Self(_mm256_and_ps(stays, self.0))
+            }
         }
         #[inline(always)]
         unsafe fn fma(self, other: Self, plus: Self) -> Self {
@@ -286,6 +300,14 @@ pub(crate) mod x86 {
         unsafe fn sub(self, other: Self) -> Self {
             // SAFETY: see the trait.
             Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn rectified(self) -> Self {
+            // SAFETY: see the trait.
+            unsafe {
+                let stays = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(self.0, _mm512_setzero_ps());
+                Self(_mm512_maskz_mov_ps(stays, self.0))
+            }
         }
         #[inline(always)]
         unsafe fn fma(self, other: Self, plus: Self) -> Self {

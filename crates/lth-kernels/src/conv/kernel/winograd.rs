@@ -45,6 +45,16 @@ pub(crate) struct Gather<T> {
     pub(crate) len: usize,
     pub(crate) to: [*mut T; OUTPUTS],
     pub(crate) to_step: [usize; OUTPUTS],
+    pub(crate) ending: Option<Ending<T>>,
+}
+
+/// What becomes of the outputs before they are written: `v + bias + residual`, rectified if asked.
+pub(crate) struct Ending<T> {
+    /// A number for each row; null if there is none.
+    pub(crate) bias: *const T,
+    /// As far apart as the outputs themselves.
+    pub(crate) residual: Option<[*const T; OUTPUTS]>,
+    pub(crate) relu: bool,
 }
 
 /// A matrix of the algorithm.
@@ -267,7 +277,7 @@ unsafe fn spread<M: Matrix<SIDE, PATCH>, V: Vector, const N: usize, const SIDE: 
     }
 }
 
-/// `Aᵀ m A`. Whether all of it is finite comes back.
+/// `Aᵀ m A`, and what follows. Whether all of it was finite before that comes back.
 ///
 /// # Safety
 /// As [`patches`], for [`Gather`].
@@ -293,9 +303,21 @@ pub(crate) unsafe fn outputs<V: Vector>(of: &Gather<V::Elem>) -> bool {
                     for column in 0..TILE {
                         let i = line * TILE + column;
                         let to = of.to[i].wrapping_add(row * of.to_step[i] + at);
-                        outputs[column].store_up_to(to, here);
                         // 0 times a number is 0, or NaN where it is not finite.
                         probes[column] = outputs[column].fma(V::zero(), probes[column]);
+                        let Some(ending) = &of.ending else {
+                            outputs[column].store_up_to(to, here);
+                            continue;
+                        };
+                        let bias = if ending.bias.is_null() { V::Elem::default() } else { *ending.bias.add(row) };
+                        let mut ended = outputs[column].add(V::splat(bias));
+                        if let Some(residual) = ending.residual {
+                            ended = ended.add(V::load_up_to(residual[i].wrapping_add(row * of.to_step[i] + at), here));
+                        }
+                        if ending.relu {
+                            ended = ended.rectified();
+                        }
+                        ended.store_up_to(to, here);
                     }
                 }
             }

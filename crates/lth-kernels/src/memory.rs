@@ -31,6 +31,20 @@ pub struct Allocator;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
 
+/// Asks for the lines of `len` numbers from `from` on, wherever that is, without waiting for them.
+#[inline(always)]
+pub(crate) fn prefetch<T>(from: *const T, len: usize) {
+    // Miri has no caches.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    for byte in (0..len * size_of::<T>()).step_by(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every processor of this architecture has SSE, and addresses that are not there are left alone.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast::<i8>().wrapping_add(byte)) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = (from, len);
+}
+
 /// Bytes from which on a block is aligned: what it takes more is then little.
 const LARGE: usize = 4096;
 

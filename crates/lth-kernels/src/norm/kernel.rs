@@ -2,6 +2,7 @@
 //! found in the cache by every later pass over it.
 
 use crate::dispatch::multiversion;
+use crate::memory::prefetch;
 use crate::parallel::{Blank, Shared, filled, for_each, zeroed};
 use crate::pool::{Geometry, max_plane, max_plane_gradient};
 use crate::real::Real;
@@ -132,6 +133,8 @@ multiversion! {
             let shift = T::of(total(sums) / n);
             let (mut sums, mut squares) = ([T::ZERO; LANES], [T::ZERO; LANES]);
             for chunk in chunks {
+                // This block is in L1; the next one would be waited for.
+                prefetch(chunk.as_ptr().wrapping_add(BLOCK), LANES);
                 for ((sum, square), &v) in sums.iter_mut().zip(&mut squares).zip(chunk) {
                     let d = v - shift;
                     *sum += d;

@@ -13,6 +13,9 @@ use std::ops::Range;
 /// same on every instruction set, so that sums are the same bits.
 const LANES: usize = 32;
 
+/// How far ahead values are asked for: a page of f32, since processors on their own look no further than the page.
+const AHEAD: usize = 1024;
+
 /// Elements summed in one go in the element type; sums of blocks are added in f64. Fits into L1.
 const BLOCK: usize = 4096;
 
@@ -325,6 +328,8 @@ multiversion! {
             let (xs, x) = x.as_chunks::<LANES>();
             let (ys, y) = y.as_chunks::<LANES>();
             for ((dy, x), y) in dys.iter().zip(xs).zip(ys) {
+                prefetch(dy.as_ptr().wrapping_add(AHEAD), LANES);
+                prefetch(x.as_ptr().wrapping_add(AHEAD), LANES);
                 for l in 0..LANES {
                     let g = gated::<T, GATE>(dy[l], x[l], y[l], a);
                     plain[l] += g;

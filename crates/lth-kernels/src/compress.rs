@@ -170,6 +170,7 @@ mod avx512 {
 
     use super::{WORD, one_by_one};
     use crate::dispatch::{Isa, isa};
+    use crate::memory::{AHEAD, prefetch};
 
     const LANES: usize = 16;
 
@@ -201,6 +202,7 @@ mod avx512 {
         let (whole, rest) = values.as_chunks::<WORD>();
         let mut n = 0;
         for (&word, values) in words.iter().zip(whole) {
+            prefetch(values.as_ptr().wrapping_add(AHEAD), WORD);
             for (values, (bits, n_kept, ones)) in values.as_chunks::<LANES>().0.iter().zip(groups(word)) {
                 // SAFETY: as many numbers are read as there are, and no more written in all than are kept.
                 unsafe {

@@ -31,6 +31,10 @@ pub struct Allocator;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
 
+/// How many numbers ahead of those that are read [`prefetch`] is of use: a page of f32, since processors on their own look no
+/// further than the page.
+pub(crate) const AHEAD: usize = 1024;
+
 /// Asks for the lines of `len` numbers from `from` on, wherever that is, without waiting for them.
 #[inline(always)]
 pub(crate) fn prefetch<T>(from: *const T, len: usize) {

@@ -18,6 +18,7 @@ use super::scratch::{Shared, copy, for_each_task, with_buffers};
 use super::tiling::{HIGH_DENSITY, PANEL_BYTES};
 use crate::kept::KeptPlaces;
 use crate::layout::Layout;
+use crate::memory::{AHEAD, prefetch};
 use crate::parallel::{Shared as Parts, for_each};
 
 /// Bytes of sums or of factors that one task may go through before it comes to the next tile.
@@ -580,6 +581,7 @@ impl<'a, T: Number> Pass<'a, T> {
                         let x = grid.origin[1] + grid.step[1] * (skipped + i);
                         let from = &channel[(y * map.source[1] + x) * batch + n0..][..here];
                         let to = &mut to[(before + i) * self.width..][..self.width];
+                        prefetch(from.as_ptr().wrapping_add(AHEAD), here);
                         // SAFETY: `here` elements in both.
                         unsafe { copy(from.as_ptr(), to.as_mut_ptr(), here) };
                         to[here..].fill(T::default());

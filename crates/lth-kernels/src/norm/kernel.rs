@@ -2,7 +2,7 @@
 //! found in the cache by every later pass over it.
 
 use crate::dispatch::multiversion;
-use crate::memory::prefetch;
+use crate::memory::{AHEAD, prefetch};
 use crate::parallel::{Blank, Shared, filled, for_each, zeroed};
 use crate::pool::{Geometry, max_plane, max_plane_gradient};
 use crate::real::Real;
@@ -12,9 +12,6 @@ use std::ops::Range;
 /// Independent sums: two AVX-512 registers of f32, enough to hide an addition's latency, and the
 /// same on every instruction set, so that sums are the same bits.
 const LANES: usize = 32;
-
-/// How far ahead values are asked for: a page of f32, since processors on their own look no further than the page.
-const AHEAD: usize = 1024;
 
 /// Elements summed in one go in the element type; sums of blocks are added in f64. Fits into L1.
 const BLOCK: usize = 4096;

@@ -6,9 +6,9 @@
 pub(crate) enum Isa {
     /// What every machine of the architecture has (on aarch64 that includes NEON).
     Baseline,
-    /// AVX2 and FMA.
+    /// AVX2, FMA, BMI1 and POPCNT.
     Avx2,
-    /// AVX-512 F, BW, DQ and VL, POPCNT, and all of [`Isa::Avx2`].
+    /// AVX-512 F, BW, DQ and VL, and all of [`Isa::Avx2`].
     Avx512,
 }
 
@@ -27,9 +27,9 @@ pub(crate) fn isa() -> Isa {
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn detect() -> Isa {
     use std::arch::is_x86_feature_detected as has;
-    if !(has!("avx2") && has!("fma")) {
+    if !(has!("avx2") && has!("fma") && has!("bmi1") && has!("popcnt")) {
         Isa::Baseline
-    } else if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("popcnt") {
+    } else if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
         Isa::Avx512
     } else {
         Isa::Avx2
@@ -59,14 +59,14 @@ macro_rules! multiversion {
             fn body<$($declare)*>($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,bmi1,popcnt")]
             #[allow(clippy::too_many_arguments)] // as above
             fn avx2<$($declare)*>($($arg: $ty),*) $(-> $ret)? {
                 body::<$($apply)*>($($arg),*)
             }
 
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,popcnt")]
             #[allow(clippy::too_many_arguments)] // as above
             fn avx512<$($declare)*>($($arg: $ty),*) $(-> $ret)? {
                 body::<$($apply)*>($($arg),*)
@@ -144,7 +144,7 @@ pub(crate) mod tests {
             }
         }
         // Two of `multiversion`, the tables of AVX2, AVX-512 and NEON, and what moves kept values together on both.
-        assert_eq!(n_enabled, 2 + 6 + 2 + 4 + 1 + 3 + 6);
+        assert_eq!(n_enabled, 4 + 8 + 2 + 4 + 1 + 3 + 6);
     }
 
     #[test]

@@ -10,6 +10,9 @@ use crate::error::{expect_dtype, expect_shape};
 use crate::parallel::{PIECE, Shared, all_ranges, all_written, for_ranges};
 use crate::real::{Real, has_kernels, tensor, with_real, with_values};
 
+/// Elements whose values are moved at a time: they stay in the first cache.
+pub(crate) const BLOCK: usize = 1024;
+
 /// Where the kept values of a masked tensor are, a bit for each: what lets averages of the kept values alone be kept, one
 /// behind the other in row-major order.
 ///
@@ -52,8 +55,7 @@ impl KeptPlaces {
         let words = pack(bytes);
         let mut before = vec![0];
         for piece in words.chunks(PIECE / WORD) {
-            let in_piece: usize = piece.iter().map(|word| word.count_ones() as usize).sum();
-            before.push(before[before.len() - 1] + in_piece);
+            before.push(before[before.len() - 1] + n_kept(piece));
         }
         Self { dims, words, before }
     }
@@ -170,19 +172,18 @@ impl KeptPlaces {
             let shared = Shared::new(&mut moved);
             for_ranges(self.dims.iter().product(), |at| {
                 // SAFETY: the kept values of disjoint ranges.
-                let moved = unsafe { shared.part(to.range(at.start)) };
-                let (mut from, mut n) = (&values[self.range(at.start)], 0);
-                for (old, new) in self.words_of(at.start).iter().zip(to.words_of(at.start)) {
-                    let mut left = *new;
-                    while left != 0 {
-                        let bit = left & left.wrapping_neg();
-                        if old & bit != 0 {
-                            moved[n] = from[(old & (bit - 1)).count_ones() as usize];
-                        }
-                        left &= left - 1;
-                        n += 1;
-                    }
-                    from = &from[old.count_ones() as usize..];
+                let mut moved = unsafe { shared.part(to.range(at.start)) };
+                let mut values = &values[self.range(at.start)];
+                let mut dense = [T::ZERO; BLOCK];
+                let words = self.words_of(at.start).chunks(BLOCK / WORD).zip(to.words_of(at.start).chunks(BLOCK / WORD));
+                for (start, (old, new)) in at.clone().step_by(BLOCK).zip(words) {
+                    let dense = &mut dense[..BLOCK.min(at.end - start)];
+                    let (of_block, others) = values.split_at(n_kept(old));
+                    expand(old, of_block, dense);
+                    values = others;
+                    let (of_block, others) = std::mem::take(&mut moved).split_at_mut(n_kept(new));
+                    compress(new, dense, of_block);
+                    moved = others;
                 }
             });
             tensor(moved, &[to.n_kept()])
@@ -212,4 +213,9 @@ impl KeptPlaces {
         let first = start / WORD;
         &self.words[first..self.words.len().min(first + PIECE / WORD)]
     }
+}
+
+/// How many values `words` keep.
+pub(crate) fn n_kept(words: &[u64]) -> usize {
+    words.iter().map(|word| word.count_ones() as usize).sum()
 }

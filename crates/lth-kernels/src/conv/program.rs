@@ -16,6 +16,7 @@ use super::lattice::classes;
 use super::scratch::Shared;
 use super::tiling::{Reads, Tiling};
 use crate::bits::WORD;
+use crate::dispatch::multiversion;
 use crate::kept::KeptPlaces;
 use crate::parallel::for_each;
 
@@ -122,49 +123,19 @@ impl ClassProgram {
         let g = &map.geometry;
         let reads = tiling.reads(map);
         let n_blocks = map.rows.div_ceil(ROW_BLOCK);
+        let block_len = ROW_BLOCK * (tiling.depth_chunk * reads.n_taps).div_ceil(WORD).max(1);
         // Counted first, and then written where it belongs: in blocks of rows, each by one task.
+        let blocks = Blocks { tiling: &tiling, map, ranked, reads: &reads, n_blocks, block_len };
         let n_blocks_in_all = g.groups * tiling.n_chunks * n_blocks;
         let work = if g.weights_per_group() * g.groups < ALONE { 0 } else { map.rows * map.depth * g.n_taps() };
-        let block = |at: usize| {
-            let (rows, rest) = (at % n_blocks, at / n_blocks);
-            let (chunk, group) = (rest % tiling.n_chunks, rest / tiling.n_chunks);
-            let depth = chunk * tiling.depth_chunk..((chunk + 1) * tiling.depth_chunk).min(map.depth);
-            let rows = rows * ROW_BLOCK..((rows + 1) * ROW_BLOCK).min(map.rows);
-            let first_segment = tiling.segment_index(map, group, chunk, rows.start);
-            (Places { map, group, depth, reads: &reads, ranked }, rows, first_segment)
-        };
         let n_lists = g.groups * tiling.n_chunks * map.rows / tiling.rows_at_once;
         let mut segments = vec![0; n_lists * tiling.n_segments + 1];
         let mut used_channels = Vec::new();
         used_channels.resize_with(g.groups * map.depth, AtomicBool::default);
         let lengths = Shared::new(&mut segments[1..]);
-        let block_len = ROW_BLOCK * (tiling.depth_chunk * reads.n_taps).div_ceil(WORD).max(1);
         let mut lines = vec![0; n_blocks_in_all * block_len];
         let all_lines = Shared::new(&mut lines);
-        for_each(n_blocks_in_all, work, |at| {
-            let (places, rows, first) = block(at);
-            let n = rows.len() / tiling.rows_at_once * tiling.n_segments;
-            // SAFETY: the segments of a block's rows, which no other task writes.
-            let lengths = unsafe { std::slice::from_raw_parts_mut(lengths.at(first), n) };
-            let line_len = places.line_len();
-            // SAFETY: the lines of this block, which no other task writes.
-            let lines = unsafe { std::slice::from_raw_parts_mut(all_lines.at(at * block_len), rows.len() * line_len) };
-            places.line_up(&rows, lines);
-            for (lines, lengths) in lines
-                .chunks_exact(tiling.rows_at_once * line_len)
-                .zip(lengths.chunks_exact_mut(tiling.n_segments.max(1)))
-            {
-                places.count(&lines.chunks_exact(line_len).collect::<Vec<_>>(), lengths);
-            }
-            let mut any = vec![0; line_len];
-            for line in lines.chunks_exact(line_len) {
-                any.iter_mut().zip(line).for_each(|(any, word)| *any |= word);
-            }
-            let all_used = &used_channels[places.group * map.depth + places.depth.start..];
-            for (all, _) in all_used.iter().zip(places.used(&any)).filter(|(_, is_used)| *is_used) {
-                all.store(true, Ordering::Relaxed);
-            }
-        });
+        for_each(n_blocks_in_all, work, |at| count_block(&blocks, at, lengths, all_lines, &used_channels));
         let is_quads = tiling.rows_at_once == QUAD;
         let (mut end, mut n_values, mut first_values) = (0, 0, Vec::new());
         for list in segments[1..].chunks_exact_mut(tiling.n_segments.max(1)) {
@@ -185,37 +156,7 @@ impl ClassProgram {
         let mut offsets: Vec<u32> = Vec::with_capacity(end as usize);
         ranks.reserve_exact(n_values as usize);
         let to = (Shared::of_uninit(offsets.spare_capacity_mut()), Shared::of_uninit(ranks.spare_capacity_mut()));
-        for_each(n_blocks_in_all, work, |at| {
-            let (places, rows, first) = block(at);
-            let line_len = places.line_len();
-            let of_list = lines[at * block_len..][..rows.len() * line_len].chunks_exact(tiling.rows_at_once * line_len);
-            for ((i, row), lines) in rows.step_by(tiling.rows_at_once).enumerate().zip(of_list) {
-                let lines: Vec<&[u64]> = lines.chunks_exact(line_len).collect();
-                let first = first + i * tiling.n_segments;
-                // Where the next entry of each segment goes, and its first value.
-                let mut next = [(0, 0); PATTERNS];
-                let mut value = first_values.get(first / tiling.n_segments).map_or(0, |&value| value as usize);
-                for (segment, next) in next[..tiling.n_segments].iter_mut().enumerate() {
-                    let begin = segments[first + segment] as usize;
-                    *next = (begin, if is_quads { value } else { begin });
-                    value += (segments[first + segment + 1] as usize - begin) * (segment + 1).count_ones() as usize;
-                }
-                places.visit(row, &lines, |segment, offset, ranks| {
-                    let (entry, value) = &mut next[segment];
-                    // SAFETY: so many entries of this segment, and values of them, were counted, and nobody else writes there.
-                    unsafe {
-                        to.0.at(*entry).write(offset);
-                        *entry += 1;
-                        for (k, rank) in ranks.iter().enumerate() {
-                            if ranks.len() == 1 || (segment + 1) >> k & 1 == 1 {
-                                to.1.at(*value).write(*rank);
-                                *value += 1;
-                            }
-                        }
-                    }
-                });
-            }
-        });
+        for_each(n_blocks_in_all, work, |at| write_block(&blocks, at, &lines, &segments, &first_values, to));
         // SAFETY: all that was counted was written.
         unsafe {
             offsets.set_len(end as usize);
@@ -223,6 +164,113 @@ impl ClassProgram {
         }
         let used_channels = used_channels.into_iter().map(AtomicBool::into_inner).collect();
         Self { tiling, segments, offsets, first_value, first_values, used_channels }
+    }
+}
+
+/// The work on a program, in blocks of at most [`ROW_BLOCK`] rows of a chunk of channels.
+struct Blocks<'a> {
+    tiling: &'a Tiling,
+    map: &'a Map,
+    ranked: &'a Ranks<'a>,
+    reads: &'a Reads,
+    /// Of a chunk.
+    n_blocks: usize,
+    /// Words of a block's lines.
+    block_len: usize,
+}
+
+multiversion! {
+    fn count_block[][](
+        of: &Blocks<'_>, at: usize, lengths: Shared<u32>, lines: Shared<u64>, used_channels: &[AtomicBool],
+    ) {
+        of.count(at, lengths, lines, used_channels);
+    }
+}
+
+multiversion! {
+    fn write_block[][](
+        of: &Blocks<'_>, at: usize, lines: &[u64], segments: &[u32], first_values: &[u32], to: (Shared<u32>, Shared<u32>),
+    ) {
+        of.write(at, lines, segments, first_values, to);
+    }
+}
+
+// All inlined, to be compiled with the instructions that count and find bits: without them either takes a dozen.
+impl Blocks<'_> {
+    /// The weights of a block, its rows, and its first segment.
+    #[inline(always)]
+    fn block(&self, at: usize) -> (Places<'_>, Range<usize>, usize) {
+        let &Self { tiling, map, ranked, reads, n_blocks, .. } = self;
+        let (rows, rest) = (at % n_blocks, at / n_blocks);
+        let (chunk, group) = (rest % tiling.n_chunks, rest / tiling.n_chunks);
+        let depth = chunk * tiling.depth_chunk..((chunk + 1) * tiling.depth_chunk).min(map.depth);
+        let rows = rows * ROW_BLOCK..((rows + 1) * ROW_BLOCK).min(map.rows);
+        let first_segment = tiling.segment_index(map, group, chunk, rows.start);
+        (Places { map, group, depth, reads, ranked }, rows, first_segment)
+    }
+
+    /// Writes a block's lines, adds up the `lengths` of its segments, which are 0, and marks the channels it reads.
+    #[inline(always)]
+    fn count(&self, at: usize, lengths: Shared<u32>, lines: Shared<u64>, used_channels: &[AtomicBool]) {
+        let tiling = self.tiling;
+        let (places, rows, first) = self.block(at);
+        let n = rows.len() / tiling.rows_at_once * tiling.n_segments;
+        // SAFETY: the segments of a block's rows, which no other task writes.
+        let lengths = unsafe { std::slice::from_raw_parts_mut(lengths.at(first), n) };
+        let line_len = places.line_len();
+        // SAFETY: the lines of this block, which no other task writes.
+        let lines = unsafe { std::slice::from_raw_parts_mut(lines.at(at * self.block_len), rows.len() * line_len) };
+        places.line_up(&rows, lines);
+        for (lines, lengths) in
+            lines.chunks_exact(tiling.rows_at_once * line_len).zip(lengths.chunks_exact_mut(tiling.n_segments.max(1)))
+        {
+            places.count(&lines.chunks_exact(line_len).collect::<Vec<_>>(), lengths);
+        }
+        let mut any = vec![0; line_len];
+        for line in lines.chunks_exact(line_len) {
+            any.iter_mut().zip(line).for_each(|(any, word)| *any |= word);
+        }
+        let all_used = &used_channels[places.group * self.map.depth + places.depth.start..];
+        for (all, _) in all_used.iter().zip(places.used(&any)).filter(|(_, is_used)| *is_used) {
+            all.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes a block's offsets and ranks `to` where its segments begin.
+    #[inline(always)]
+    fn write(&self, at: usize, lines: &[u64], segments: &[u32], first_values: &[u32], to: (Shared<u32>, Shared<u32>)) {
+        let tiling = self.tiling;
+        let is_quads = tiling.rows_at_once == QUAD;
+        let (places, rows, first) = self.block(at);
+        let line_len = places.line_len();
+        let of_list =
+            lines[at * self.block_len..][..rows.len() * line_len].chunks_exact(tiling.rows_at_once * line_len);
+        for ((i, row), lines) in rows.step_by(tiling.rows_at_once).enumerate().zip(of_list) {
+            let lines: Vec<&[u64]> = lines.chunks_exact(line_len).collect();
+            let first = first + i * tiling.n_segments;
+            // Where the next entry of each segment goes, and its first value.
+            let mut next = [(0, 0); PATTERNS];
+            let mut value = first_values.get(first / tiling.n_segments).map_or(0, |&value| value as usize);
+            for (segment, next) in next[..tiling.n_segments].iter_mut().enumerate() {
+                let begin = segments[first + segment] as usize;
+                *next = (begin, if is_quads { value } else { begin });
+                value += (segments[first + segment + 1] as usize - begin) * (segment + 1).count_ones() as usize;
+            }
+            places.visit(row, &lines, |segment, offset, ranks| {
+                let (entry, value) = &mut next[segment];
+                // SAFETY: so many entries of this segment, and values of them, were counted, and nobody else writes there.
+                unsafe {
+                    to.0.at(*entry).write(offset);
+                    *entry += 1;
+                    for (k, rank) in ranks.iter().enumerate() {
+                        if ranks.len() == 1 || (segment + 1) >> k & 1 == 1 {
+                            to.1.at(*value).write(*rank);
+                            *value += 1;
+                        }
+                    }
+                }
+            });
+        }
     }
 }
 
@@ -248,6 +296,7 @@ impl<'a> Ranks<'a> {
     }
 
     /// Which of the `n` weights from `position` on are kept, at most a word of them.
+    #[inline(always)]
     fn kept(&self, position: usize, n: usize) -> u64 {
         let (word, bit) = (position / WORD, position % WORD);
         let here = self.words[word];
@@ -257,6 +306,7 @@ impl<'a> Ranks<'a> {
     }
 
     /// How many kept weights lie before `position`.
+    #[inline(always)]
     fn before(&self, position: usize) -> u32 {
         let (word, bit) = (position / WORD, position % WORD);
         self.before[word] + (self.words[word] & ((1 << bit) - 1)).count_ones()
@@ -274,17 +324,20 @@ struct Places<'a> {
 
 impl Places<'_> {
     /// Where the weights of a row begin.
+    #[inline(always)]
     fn begin(&self, row: usize) -> usize {
         let Map { geometry: g, weight_row, weight_step, .. } = self.map;
         self.group * g.weights_per_group() + row * weight_row + self.depth.start * weight_step
     }
 
     /// Words of a row's line: a bit for each of its weights, channel by channel and tap by tap.
+    #[inline(always)]
     fn line_len(&self) -> usize {
         (self.depth.len() * self.reads.n_taps).div_ceil(WORD).max(1)
     }
 
     /// Makes the lines of at most [`ROW_BLOCK`] rows, one behind the other.
+    #[inline(always)]
     fn line_up(&self, rows: &Range<usize>, lines: &mut [u64]) {
         let (n_taps, line_len) = (self.reads.n_taps, self.line_len());
         let n_bits = self.depth.len() * n_taps;
@@ -326,6 +379,7 @@ impl Places<'_> {
     }
 
     /// Of each channel, whether a line has any of its bits.
+    #[inline(always)]
     fn used<'b>(&'b self, line: &'b [u64]) -> impl Iterator<Item = bool> + 'b {
         (0..self.depth.len()).map(move |channel| {
             let mut taps = channel * self.reads.n_taps..(channel + 1) * self.reads.n_taps;
@@ -334,6 +388,7 @@ impl Places<'_> {
     }
 
     /// Adds up how many entries each segment has.
+    #[inline(always)]
     fn count(&self, lines: &[&[u64]], lengths: &mut [u32]) {
         match (lines, lengths) {
             ([line], [all]) => *all += line.iter().map(|word| word.count_ones()).sum::<u32>(),

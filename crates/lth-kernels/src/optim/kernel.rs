@@ -1,9 +1,10 @@
 //! Optimiser steps over slices: one pass over memory.
 
-use super::KeptPlaces;
-use super::{AdamStep, Decay, SgdStep};
+use super::{AdamStep, Decay, KeptPlaces, SgdStep};
+use crate::bits::WORD;
 use crate::compress::{compress, expand};
 use crate::dispatch::multiversion;
+use crate::kept::{BLOCK, n_kept};
 use crate::parallel::{Shared, for_ranges};
 use crate::real::Real;
 
@@ -105,9 +106,6 @@ pub(super) fn adam_kept<T: Real>([p, m, v]: [&mut [T]; 3], grad: &[T], places: &
     for_kept(p, [m, v], grad, places, |p, [m, v], grad| adam_range::<T, false>(p, m, v, grad, &[], k));
 }
 
-/// Elements whose kept values are moved at a time: copies of them stay in the first cache.
-const BLOCK: usize = 1024;
-
 /// Runs `step` over the kept values of `p`, with their averages and their gradients; all others become exactly 0. `grad` is of all
 /// values, or of the kept ones.
 fn for_kept<T: Real, const N: usize>(
@@ -124,9 +122,9 @@ fn for_kept<T: Real, const N: usize>(
         let p = unsafe { p.part(at.clone()) };
         let mut first = places.range(at.start).start;
         let (mut values, mut gradients) = ([T::ZERO; BLOCK], [T::ZERO; BLOCK]);
-        let words = places.words_of(at.start).chunks(BLOCK / 64);
+        let words = places.words_of(at.start).chunks(BLOCK / WORD);
         for (start, (words, p)) in (at.start..).step_by(BLOCK).zip(words.zip(p.chunks_mut(BLOCK))) {
-            let n_kept: usize = words.iter().map(|word| word.count_ones() as usize).sum();
+            let n_kept = n_kept(words);
             let values = &mut values[..n_kept];
             compress(words, p, values);
             let gradients = if is_kept {

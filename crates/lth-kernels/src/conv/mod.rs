@@ -10,7 +10,7 @@
 //! - `mend`: sums that are not finite, from kept weights inside the picture alone
 //! - `epilogue`: what follows, in the same pass where it can be
 //! - `cost`: which of these runs a layer
-//! - `op`: candle's operators
+//! - `pass`: a pass over slices, on whichever of these runs it; `op`: candle's operators
 //! - `packed`: inference, where the weight no longer changes
 
 pub(crate) mod compact;
@@ -26,6 +26,7 @@ mod lattice;
 mod mend;
 pub(crate) mod op;
 mod packed;
+mod pass;
 mod product;
 pub(crate) mod program;
 mod scratch;

@@ -8,6 +8,7 @@ use crate::real::{Real, has_kernels, is_half, slice, tensor, widened, with_real,
 use crate::tape;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use std::mem::MaybeUninit;
 
 /// `f` of each pair.
 fn map2<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> Vec<T> {
@@ -141,6 +142,37 @@ multiversion! {
     }
 }
 
+multiversion! {
+    /// Rows of `run` values, each with its bias; `relu`: what is negative becomes 0.
+    fn add_to_rows[T: Real][T](x: &[T], bias: &[T], run: usize, relu: bool, y: &mut [MaybeUninit<T>]) {
+        match (run, relu) {
+            (1, false) => x.iter().zip(bias).zip(y).for_each(|((&x, &b), y)| _ = y.write(x + b)),
+            (1, true) => x.iter().zip(bias).zip(y).for_each(|((&x, &b), y)| _ = y.write(rectified(x + b))),
+            (_, false) => rows(x, bias, run, y, |v| v),
+            (_, true) => rows(x, bias, run, y, rectified),
+        }
+    }
+}
+
+#[inline(always)]
+fn rows<T: Real>(x: &[T], bias: &[T], run: usize, y: &mut [MaybeUninit<T>], end: impl Fn(T) -> T) {
+    for ((x, &b), y) in x.chunks_exact(run).zip(bias).zip(y.chunks_exact_mut(run)) {
+        x.iter().zip(y).for_each(|(&x, y)| _ = y.write(end(x + b)));
+    }
+}
+
+multiversion! {
+    /// Adds rows of `run` values to a sum each, value by value.
+    fn add_to_sums[T: Real][T](sums: &mut [f64], rows: &[T], run: usize) {
+        if run == 1 {
+            return sums.iter_mut().zip(rows).for_each(|(sum, v)| *sum += v.wide());
+        }
+        for (sum, row) in sums.iter_mut().zip(rows.chunks_exact(run)) {
+            row.iter().for_each(|v| *sum += v.wide());
+        }
+    }
+}
+
 /// Values in a row above which a row is a piece of work of its own.
 const LONG: usize = 64;
 
@@ -155,31 +187,19 @@ impl AddBias {
 
     fn forward<T: Real>(&self, x: &[T], bias: &[T], dims: &[usize]) -> CpuStorage {
         let run = self.run(dims);
-        let end = |v: T| if self.relu { rectified(v) } else { v };
-        if run < LONG {
-            let mut y = Vec::with_capacity(x.len());
-            for rows in x.chunks_exact((bias.len() * run).max(1)) {
-                if run == 1 {
-                    y.extend(rows.iter().zip(bias).map(|(&x, &b)| end(x + b)));
-                    continue;
-                }
-                for (row, &b) in rows.chunks_exact(run).zip(bias) {
-                    y.extend(row.iter().map(|&x| end(x + b)));
-                }
-            }
-            return T::to_cpu_storage_owned(y);
-        }
+        // Long rows one by one, short ones with all biases.
+        let n_biases = if run < LONG { bias.len() } else { 1 };
+        let piece = n_biases * run;
         let fill = |out: &Blank<'_, T>| {
-            for_each(x.len() / run, x.len(), |row| {
-                let (at, b) = (row * run..(row + 1) * run, bias[row % bias.len()]);
-                // SAFETY: the rows are disjoint.
+            for_each(x.len() / piece.max(1), x.len(), |i| {
+                let at = i * piece..(i + 1) * piece;
+                let first = i * n_biases % bias.len();
+                // SAFETY: the pieces are disjoint.
                 let y = unsafe { out.part(at.clone()) };
-                for (&x, y) in x[at].iter().zip(y) {
-                    y.write(end(x + b));
-                }
+                add_to_rows(&x[at], &bias[first..first + n_biases], run, self.relu, y);
             });
         };
-        // SAFETY: the rows cover the tensor.
+        // SAFETY: the pieces cover the tensor.
         T::to_cpu_storage_owned(unsafe { filled(x.len(), fill) })
     }
 
@@ -189,11 +209,7 @@ impl AddBias {
         let mut sums = vec![0.0; n];
         if run < LONG {
             for rows in dy.chunks_exact((n * run).max(1)) {
-                for (sum, row) in sums.iter_mut().zip(rows.chunks_exact(run)) {
-                    for v in row {
-                        *sum += v.wide();
-                    }
-                }
+                add_to_sums(&mut sums, rows, run);
             }
         } else {
             let out = Shared::new(&mut sums);

@@ -98,8 +98,8 @@ fn products<T: Number>(g: &Geometry, weight: &[T], gathered: &[T], out: &mut [Ma
     for_each_task(g.groups * n_ranges, weight.len() * n_positions, |task| {
         let (group, range) = (task / n_ranges, task % n_ranges);
         let rows = range * ROW_RANGE..((range + 1) * ROW_RANGE).min(g.out_per_group());
-        // Stays 0 while the sums are finite.
-        let mut probe = T::default();
+        // Stay 0 while the sums are finite.
+        let mut probes = [T::default(); DOT_FILTERS];
         for row in rows.clone().step_by(DOT_FILTERS) {
             // Past the last filter or position the last one is taken once more.
             let filter =
@@ -122,17 +122,20 @@ fn products<T: Number>(g: &Geometry, weight: &[T], gathered: &[T], out: &mut [Ma
                     first += width;
                 }
             }
+            let (n_rows, n_outputs) = (rows.end - row, g.n_outputs());
             for (position, sums) in sums[..n_positions].iter().enumerate() {
-                let (n, position) = (position / g.n_outputs(), position % g.n_outputs());
-                for (o, &sum) in (row..rows.end).zip(sums) {
-                    let o = (n * g.groups + group) * g.out_per_group() + o;
+                let (n, position) =
+                    if n_outputs == 1 { (position, 0) } else { (position / n_outputs, position % n_outputs) };
+                let first = ((n * g.groups + group) * g.out_per_group() + row) * n_outputs + position;
+                for (k, &sum) in sums.iter().enumerate().take(n_rows) {
                     // SAFETY: an output of this task's own filters.
-                    unsafe { *out.at(o * g.n_outputs() + position) = sum };
-                    probe += sum * T::default();
+                    unsafe { *out.at(first + k * n_outputs) = sum };
                 }
+                // Past the last filter the last one's once more.
+                probes.iter_mut().zip(sums).for_each(|(probe, &sum)| *probe += sum * T::default());
             }
         }
-        if probe != T::default() {
+        if probes.iter().any(|probe| *probe != T::default()) {
             is_finite.store(false, Ordering::Relaxed);
         }
     });

@@ -43,15 +43,16 @@ pub(crate) fn run(options: &Options) -> Result {
         )));
     }
     let ticket = Ticket::read(input, &Device::Cpu).data()?;
-    let content = if *compact { ticket.write_compact(output) } else { ticket.write(output) }.data()?;
-    let bytes = |path: &PathBuf| std::fs::metadata(path).map_or(0, |file| file.len());
+    let written = if *compact { ticket.write_compact(output) } else { ticket.write(output) }.data()?;
+    let before = std::fs::metadata(input).map_or(0, |file| file.len());
     let grouped = lth_runs::lines::grouped;
     let console = Console::new(false);
     console.line(format!(
-        "{}: {} bytes, from {} bytes; content {content}",
+        "{}: {} bytes, from {} bytes; content {}",
         output.display(),
-        grouped(bytes(output)),
-        grouped(bytes(input))
+        grouped(written.bytes),
+        grouped(before),
+        written.content_sha256
     ));
     console.finish()
 }

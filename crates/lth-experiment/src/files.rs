@@ -8,7 +8,7 @@ use lth_files::{link_or_copy, sha256_file};
 use lth_mask::MaskSet;
 use lth_runs::experiment::{ExperimentDir, FileRecord, FitRecord};
 use lth_schedule::{Schedule, Sparsity, SparsitySchedule};
-use lth_ticket::{PruningInfo, Stage, Ticket, TicketHeader};
+use lth_ticket::{PruningInfo, Stage, Ticket, TicketHeader, Written};
 
 use crate::plan::{FitPlan, MaskFrom};
 use crate::states::{Kept, rewinds_at_end};
@@ -48,31 +48,35 @@ impl<N, E, T> Files<'_, Runner<'_, N, E, T>> {
             parent: None,
             other: BTreeMap::new(),
         };
-        let mut ticket = Ticket { header, tensors, masks: masks.clone() };
+        let ticket = Ticket { header, tensors, masks: masks.clone() };
+        let mut ticket = ticket.identified()?;
+        let content = ticket.content_sha256().to_owned();
         // The ticket that a search leaves is the one that the next fit trains: nothing is its own parent.
-        let content = ticket.content_sha256()?;
-        ticket.header.parent = self.parent(kept).filter(|parent| *parent != content);
+        ticket.header_mut().parent = self.parent(kept).filter(|parent| *parent != content);
         // The smaller form: the 33 networks of `lth imp --preset lenet-digits --seeds 3` take 2.6 MB instead of 6.7.
         // What is there already, as a search's ticket is when it comes to be trained, is on the disk once. The header is then
         // that of the fit that made it.
-        match self.same(dir, &name, &content) {
-            Some(same) => link_or_copy(&same, &path)?,
-            None => {
-                ticket.write_smaller(&path)?;
+        let record = match self.same(dir, &name, &content) {
+            Some((same, record)) => {
+                link_or_copy(&same, &path)?;
+                FileRecord { path: relative, ..record.clone() }
             }
-        }
-        self.written.insert(name, FileRecord { content: Some(content), ..file_record(&path, relative)? });
+            None => {
+                let Written { content_sha256, sha256, bytes } = ticket.write_smaller(&path)?;
+                FileRecord { path: relative, sha256, bytes, content: Some(content_sha256) }
+            }
+        };
+        self.written.insert(name, record);
         Ok(())
     }
 
     /// A file of an earlier fit that holds the same, and is what its record says. Of the same name, since a ticket and a
     /// trained network of equal content say different things.
-    fn same(&self, dir: &ExperimentDir, name: &str, content: &str) -> Option<PathBuf> {
+    fn same(&self, dir: &ExperimentDir, name: &str, content: &str) -> Option<(PathBuf, &FileRecord)> {
         let files = self.records.iter().filter_map(|record| record.files.get(name));
         let same = files.filter(|file| file.content.as_deref() == Some(content));
-        same.map(|file| (dir.path().join(&file.path), &file.sha256))
-            .find(|(path, sha256)| sha256_file(path).is_ok_and(|(found, _)| found == **sha256))
-            .map(|(path, _)| path)
+        same.map(|file| (dir.path().join(&file.path), file))
+            .find(|(path, file)| sha256_file(path).is_ok_and(|(found, _)| found == file.sha256))
     }
 
     /// The content of the network that this one was pruned or trained from.

@@ -34,10 +34,11 @@ pub use atomic::{link_or_copy, remove_partial_files, sync_folder, write_atomic};
 pub use error::Error;
 pub use lock::FolderLock;
 pub use safetensors_file::{
-    MAX_HEADER_BYTES, RawTensor, TensorBytes, open_safetensors, save_safetensors, write_safetensors,
+    MAX_HEADER_BYTES, RawTensor, TensorBytes, open_safetensors, save_safetensors, save_safetensors_hashed,
+    write_safetensors,
 };
 pub use safetensors_reader::SafetensorsReader;
-pub use sha256::{Sha256, sha256, sha256_file};
+pub use sha256::{Hashing, Sha256, sha256, sha256_file};
 pub use text::{on_its_lines, on_one_line};
 // Part of this crate's interface.
 pub use safetensors::tensor::TensorView;

@@ -8,7 +8,7 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, Hashing};
 
 /// The longest header that readers of the format accept (Hugging Face's own, in Rust, is the measure).
 pub const MAX_HEADER_BYTES: usize = 100_000_000;
@@ -139,6 +139,26 @@ pub fn save_safetensors<T: TensorBytes>(
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), Error> {
     crate::write_atomic(path, |out| write_safetensors(out, tensors, metadata))
+}
+
+/// [`save_safetensors`], and the file's SHA-256 and length in bytes as [`sha256_file`](crate::sha256_file) would say them,
+/// without reading the file again.
+///
+/// # Errors
+/// As [`save_safetensors`].
+pub fn save_safetensors_hashed<T: TensorBytes>(
+    path: &Path,
+    tensors: &BTreeMap<String, T>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(String, u64), Error> {
+    let mut digest = None;
+    crate::write_atomic(path, |out| {
+        let mut out = Hashing::new(out);
+        write_safetensors(&mut out, tensors, metadata)?;
+        digest = Some(out.finish());
+        Ok(())
+    })?;
+    Ok(digest.unwrap_or_default())
 }
 
 /// The header fields and the tensors of a safetensors file's bytes. Use it for every file from outside: the safetensors

@@ -49,6 +49,40 @@ impl Write for Sha256 {
     }
 }
 
+/// A [`Write`] that passes bytes on and adds what was taken to a SHA-256.
+#[derive(Debug)]
+pub struct Hashing<W> {
+    inner: W,
+    hash: Sha256,
+    n_bytes: u64,
+}
+
+impl<W: Write> Hashing<W> {
+    /// What is written goes to `inner`.
+    pub fn new(inner: W) -> Self {
+        Self { inner, hash: Sha256::new(), n_bytes: 0 }
+    }
+
+    /// The digest of what was written, and its length in bytes.
+    #[must_use]
+    pub fn finish(self) -> (String, u64) {
+        (self.hash.finish(), self.n_bytes)
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..taken]);
+        self.n_bytes += taken as u64;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
 /// The SHA-256 of bytes.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {

@@ -1,12 +1,13 @@
 //! The ticket as a file.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Tensor};
-use lth_files::{SafeTensors, Sha256, open_safetensors, save_safetensors};
+use lth_files::{SafeTensors, Sha256, TensorBytes, open_safetensors, save_safetensors_hashed};
 use lth_mask::MaskSet;
 
 use crate::compact;
@@ -63,68 +64,38 @@ impl Ticket {
         content::sha256(&self.tensors, &self.masks, true).map_err(|error| candle_core::Error::from(error).into())
     }
 
-    /// Writes the plain form, whole or not at all; returns the content's SHA-256.
+    /// The ticket with the SHA-256 of its content, which is then computed once: for who wants to know it before writing.
+    ///
+    /// # Errors
+    /// As [`Ticket::content_sha256`].
+    pub fn identified(&self) -> Result<Identified<'_>, Error> {
+        Ok(Identified { header: Cow::Borrowed(&self.header), ticket: self, content_sha256: self.content_sha256()? })
+    }
+
+    /// Writes the plain form, whole or not at all.
     ///
     /// # Errors
     /// If a pruned weight is not 0, a mask has no tensor, or the file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<String, Error> {
-        let damaged = |reason: String| Error::damaged(path, reason);
-        self.check().map_err(damaged)?;
-        let masks = (!self.masks.is_empty()).then(|| masks::to_text(&self.tensors, &self.masks)).transpose();
-        let masks = masks.map_err(damaged)?.map(|text| ("masks", text));
-        let (metadata, content) = self.metadata(path, PLAIN, masks)?;
-        let tensors = masked(&self.tensors, &self.masks).map(|(name, tensor)| (name.clone(), tensor));
-        let tensors: BTreeMap<String, Masked<'_>> = tensors.collect();
-        save_safetensors(path, &tensors, &metadata)?;
-        Ok(content)
+    pub fn write(&self, path: &Path) -> Result<Written, Error> {
+        self.identified()?.write(path)
     }
 
-    /// Writes the compact form, whole or not at all; returns the content's SHA-256. Of a ResNet-18 that is 95 % sparse it
-    /// has 4 MB where the plain form has 45.
+    /// Writes the compact form, whole or not at all. Of a ResNet-18 that is 95 % sparse it has 4 MB where the plain form has
+    /// 45.
     ///
     /// # Errors
     /// As [`Ticket::write`], and if a tensor's name begins with `bits/` or `kept/`.
-    pub fn write_compact(&self, path: &Path) -> Result<String, Error> {
-        let damaged = |reason: String| Error::damaged(path, reason);
-        self.check().map_err(damaged)?;
-        let (pieces, shapes) = compact::pieces(&self.tensors, &self.masks).map_err(damaged)?;
-        let (metadata, content) = self.metadata(path, COMPACT, Some(("shapes", shapes)))?;
-        save_safetensors(path, &pieces, &metadata)?;
-        Ok(content)
+    pub fn write_compact(&self, path: &Path) -> Result<Written, Error> {
+        self.identified()?.write_compact(path)
     }
 
-    /// Writes the form that takes less room: the compact one where there are masks, or else the plain one. Returns the
-    /// content's SHA-256, which is the same in both.
+    /// Writes the form that takes less room: the compact one where there are masks, or else the plain one. The content's
+    /// SHA-256 is the same in both.
     ///
     /// # Errors
     /// As [`Ticket::write`].
-    pub fn write_smaller(&self, path: &Path) -> Result<String, Error> {
-        // Names that the compact form keeps for itself leave the plain one.
-        if self.masks.is_empty() || self.tensors.keys().any(|name| compact::is_own(name)) {
-            self.write(path)
-        } else {
-            self.write_compact(path)
-        }
-    }
-
-    fn metadata(
-        &self,
-        path: &Path,
-        form: &str,
-        more: Option<(&str, String)>,
-    ) -> Result<(BTreeMap<String, String>, String), Error> {
-        let content = self.content_sha256()?;
-        let mut metadata = self.header.to_metadata().map_err(|error| Error::damaged(path, error))?;
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let schema = SCHEMA.to_string();
-        let own =
-            [("schema", schema), ("form", form.to_owned()), ("format", "pt".to_owned()), ("lth_version", version)];
-        // What is left of another form or another ticket's is not this one's.
-        metadata.retain(|name, _| !FILES_OWN.contains(&name.as_str()));
-        metadata.extend(own.into_iter().chain(more).map(|(name, text)| (name.to_owned(), text)));
-        metadata.insert("content_sha256".to_owned(), content.clone());
-        metadata.insert("header_sha256".to_owned(), header_sha256(&metadata));
-        Ok((metadata, content))
+    pub fn write_smaller(&self, path: &Path) -> Result<Written, Error> {
+        self.identified()?.write_smaller(path)
     }
 
     /// Reads a ticket in either form and checks everything: header, shapes, that pruned weights are 0, and both SHA-256.
@@ -213,6 +184,101 @@ impl Ticket {
             }
         }
         Ok(())
+    }
+}
+
+/// A ticket whose content has been hashed: [`Ticket::identified`].
+#[derive(Clone, Debug)]
+pub struct Identified<'a> {
+    header: Cow<'a, TicketHeader>,
+    ticket: &'a Ticket,
+    content_sha256: String,
+}
+
+/// What a ticket's file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// [`Ticket::content_sha256`].
+    pub content_sha256: String,
+    /// SHA-256 of the file, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+    /// Length of the file.
+    pub bytes: u64,
+}
+
+impl Identified<'_> {
+    /// [`Ticket::content_sha256`].
+    #[must_use]
+    pub fn content_sha256(&self) -> &str {
+        &self.content_sha256
+    }
+
+    /// The header, which the content does not depend on.
+    pub fn header_mut(&mut self) -> &mut TicketHeader {
+        self.header.to_mut()
+    }
+
+    /// [`Ticket::write`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write(&self, path: &Path) -> Result<Written, Error> {
+        let damaged = |reason: String| Error::damaged(path, reason);
+        let Ticket { tensors, masks, .. } = self.ticket;
+        self.ticket.check().map_err(damaged)?;
+        let text = (!masks.is_empty()).then(|| masks::to_text(tensors, masks)).transpose();
+        let text = text.map_err(damaged)?.map(|text| ("masks", text));
+        let tensors = masked(tensors, masks).map(|(name, tensor)| (name.clone(), tensor));
+        self.save(path, PLAIN, text, &tensors.collect::<BTreeMap<String, Masked<'_>>>())
+    }
+
+    /// [`Ticket::write_compact`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_compact(&self, path: &Path) -> Result<Written, Error> {
+        let damaged = |reason: String| Error::damaged(path, reason);
+        self.ticket.check().map_err(damaged)?;
+        let (pieces, shapes) = compact::pieces(&self.ticket.tensors, &self.ticket.masks).map_err(damaged)?;
+        self.save(path, COMPACT, Some(("shapes", shapes)), &pieces)
+    }
+
+    /// [`Ticket::write_smaller`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_smaller(&self, path: &Path) -> Result<Written, Error> {
+        let Ticket { tensors, masks, .. } = self.ticket;
+        // Names that the compact form keeps for itself leave the plain one.
+        if masks.is_empty() || tensors.keys().any(|name| compact::is_own(name)) {
+            self.write(path)
+        } else {
+            self.write_compact(path)
+        }
+    }
+
+    fn save<T: TensorBytes>(
+        &self,
+        path: &Path,
+        form: &str,
+        more: Option<(&str, String)>,
+        tensors: &BTreeMap<String, T>,
+    ) -> Result<Written, Error> {
+        let mut metadata = self.header.to_metadata().map_err(|error| Error::damaged(path, error))?;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let own = [
+            ("schema", SCHEMA.to_string()),
+            ("form", form.to_owned()),
+            ("format", "pt".to_owned()),
+            ("lth_version", version),
+            ("content_sha256", self.content_sha256.clone()),
+        ];
+        // What is left of another form or another ticket's is not this one's.
+        metadata.retain(|name, _| !FILES_OWN.contains(&name.as_str()));
+        metadata.extend(own.into_iter().chain(more).map(|(name, text)| (name.to_owned(), text)));
+        metadata.insert("header_sha256".to_owned(), header_sha256(&metadata));
+        let (sha256, bytes) = save_safetensors_hashed(path, tensors, &metadata)?;
+        Ok(Written { content_sha256: self.content_sha256.clone(), sha256, bytes })
     }
 }
 

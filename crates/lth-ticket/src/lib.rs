@@ -67,7 +67,7 @@ pub use config::{PruningConfig, Regrowth};
 pub use dynamic::{Dynamic, DynamicConfig, Growth};
 pub use early_bird::{EarlyBird, Settled};
 pub use error::Error;
-pub use file::Ticket;
+pub use file::{Identified, Ticket, Written};
 pub use header::{DatasetInfo, NetworkInfo, Preprocessing, PruningInfo, Stage, TicketHeader};
 pub use layers::layer_records;
 pub use notice::Notice;

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use lth_files::{Dtype, RawTensor, open_safetensors, save_safetensors, write_safetensors};
+use lth_files::{
+    Dtype, RawTensor, open_safetensors, save_safetensors, save_safetensors_hashed, sha256_file, write_safetensors,
+};
 
 use crate::writers::check_writer;
 
@@ -59,6 +61,11 @@ fn the_bytes_are_frozen() -> Result<(), Box<dyn std::error::Error>> {
 #[test]
 fn a_failed_write_leaves_the_old_file_and_nothing_else() {
     check_writer("a.safetensors", |path| save_safetensors(path, &tensors(), &fields()).map_err(|e| e.to_string()));
+    check_writer("a.safetensors", |path| {
+        let written = save_safetensors_hashed(path, &tensors(), &fields()).map_err(|e| e.to_string())?;
+        assert_eq!(written, sha256_file(path).map_err(|e| e.to_string())?);
+        Ok(())
+    });
 }
 
 #[test]

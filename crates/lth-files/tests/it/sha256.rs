@@ -1,6 +1,6 @@
 use std::io::Write;
 
-use lth_files::{Error, Sha256, sha256, sha256_file};
+use lth_files::{Error, Hashing, Sha256, sha256, sha256_file};
 
 /// FIPS 180-2, appendix B.1.
 const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -30,4 +30,35 @@ fn fields_are_told_apart() {
         hash.finish()
     };
     assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));
+}
+
+/// Takes two bytes at a time, and at the fifth no more.
+struct Short(Vec<u8>);
+
+impl Write for Short {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() > 4 {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        let taken = &bytes[..bytes.len().min(2)];
+        self.0.extend_from_slice(taken);
+        Ok(taken.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_writer_took_is_hashed_and_nothing_else() {
+    let mut short = Short(Vec::new());
+    let mut out = Hashing::new(&mut short);
+    out.write_all(b"abc").expect("there is room");
+    assert_eq!(out.finish(), (ABC.to_owned(), 3));
+    let mut out = Hashing::new(&mut short);
+    assert!(out.write_all(b"defg").is_err());
+    let (digest, n_bytes) = out.finish();
+    assert_eq!((digest, n_bytes), (sha256(b"de"), 2));
+    assert_eq!(short.0, b"abcde");
 }

@@ -6,7 +6,7 @@ use lth_mask::{Granularity, MaskSet, Selection};
 use lth_schedule::{Schedule, Sparsity, SparsitySchedule};
 use lth_ticket::{
     DatasetInfo, Error, NetworkInfo, Preprocessing, Pruning, PruningConfig, PruningInfo, Rewind, Stage, Ticket,
-    TicketHeader,
+    TicketHeader, Written,
 };
 use lth_train::{FitConfig, Network};
 use proptest::prelude::*;
@@ -52,7 +52,7 @@ pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
-type Write = fn(&Ticket, &Path) -> Result<String, Error>;
+type Write = fn(&Ticket, &Path) -> Result<Written, Error>;
 
 /// Both forms.
 const FORMS: [Write; 2] = [Ticket::write, Ticket::write_compact];
@@ -62,7 +62,8 @@ fn what_is_written_in_either_form_is_read_back_to_the_bit() -> Result<(), Error>
     let (folder, ticket) = (folder(), ticket());
     for write in FORMS {
         let path = folder.path().join("a.safetensors");
-        let content = write(&ticket, &path)?;
+        let Written { content_sha256: content, sha256, bytes } = write(&ticket, &path)?;
+        assert_eq!(lth_files::sha256_file(&path)?, (sha256, bytes));
         let read = Ticket::read(&path, &Device::Cpu)?;
         assert_eq!(read.header, ticket.header);
         assert_eq!((read.content_sha256()?, ticket.content_sha256()?), (content.clone(), content));
@@ -242,7 +243,7 @@ proptest! {
     fn a_damaged_file_is_an_error(is_compact: bool, cut in proptest::option::of(0.0..1.0f64), flips in proptest::collection::vec((0.0..1.0f64, 1u8..), 0..4)) {
         let (folder, ticket) = (folder(), ticket());
         let path = folder.path().join("a.safetensors");
-        let content = FORMS[usize::from(is_compact)](&ticket, &path).expect("a ticket");
+        let content = FORMS[usize::from(is_compact)](&ticket, &path).expect("a ticket").content_sha256;
         let mut bytes = std::fs::read(&path).expect("written above");
         let whole = bytes.clone();
         for (place, bits) in flips {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use lth_mask::{Mask, MaskSet};
-use lth_ticket::{DatasetInfo, Error, NetworkInfo, Stage, Ticket, TicketHeader};
+use lth_ticket::{DatasetInfo, Error, NetworkInfo, Stage, Ticket, TicketHeader, Written};
 use proptest::prelude::*;
 
 use crate::file::folder;
@@ -43,7 +43,7 @@ fn small() -> Result<Ticket, Error> {
     Ok(ticket([("w".to_owned(), weight), ("b".to_owned(), bias)], masks))
 }
 
-type Write = fn(&Ticket, &Path) -> Result<String, Error>;
+type Write = fn(&Ticket, &Path) -> Result<Written, Error>;
 
 const FORMS: [Write; 2] = [Ticket::write, Ticket::write_compact];
 
@@ -64,7 +64,7 @@ fn the_smaller_form_is_the_compact_one_where_there_are_masks() -> Result<(), Err
     let folder = folder();
     let form = |ticket: &Ticket| {
         let path = folder.path().join("a.safetensors");
-        assert_eq!(ticket.write_smaller(&path)?, ticket.content_sha256()?);
+        assert_eq!(ticket.write_smaller(&path)?.content_sha256, ticket.content_sha256()?);
         Ticket::read(&path, &Device::Cpu)?;
         let bytes = std::fs::read(&path).expect("written above");
         let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
@@ -173,7 +173,7 @@ proptest! {
         let bytes = lth_train::tensor_bytes(&weight).expect("on the CPU");
         let ticket = ticket([("w".to_owned(), weight)], [("w".to_owned(), mask.clone())].into_iter().collect());
         for write in FORMS {
-            let content = write(&ticket, &path).expect("written");
+            let content = write(&ticket, &path).expect("written").content_sha256;
             let read = Ticket::read(&path, &Device::Cpu).expect("read");
             prop_assert_eq!(read.masks.get("w"), Some(&mask));
             prop_assert_eq!(lth_train::tensor_bytes(&read.tensors["w"]).expect("on the CPU"), bytes.clone());

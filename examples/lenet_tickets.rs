@@ -1,5 +1,5 @@
-//! Do LeNet's tickets win on handwritten digits? Five seeds, and every control of the first rank. With so few no difference is
-//! shown after correction; the ten of `lth imp --preset lenet-digits` show some (docs/results.md).
+//! Do LeNet's tickets win on handwritten digits? Five seeds, and every control of the first rank. With so few hardly a
+//! difference is shown after correction; the ten of `lth imp --preset lenet-digits` show some (docs/results.md).
 //!
 //! `cargo run --example lenet_tickets`
 #![allow(clippy::print_stdout)] // an example talks to its reader

@@ -25,7 +25,7 @@ use crate::{data, system};
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  lth imp --preset lenet-digits                                  no network, no download, about two minutes
+  lth imp --preset lenet-digits                                  no network, no download, a minute or more
   lth imp --preset lenet-mnist --data-dir mnist/ --seeds 5       the lottery-ticket paper's first figure
   lth imp --preset resnet-20-cifar-10 --rewind 500it --arms random,shuffled,one-shot
   lth imp --preset lenet-digits --write my.toml                  the whole experiment as a file, to be edited

@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn a_training_that_cannot_be_halved_or_stretched_is_refused() -> Result<(), Error> {
         let mut experiment = preset("lenet-digits")?;
-        experiment.imp.n_levels = 9;
+        (experiment.imp.n_levels, experiment.imp.training.length) = (9, "12ep".parse()?);
         let shorter = Arm::DenseShorter.fits(&experiment.imp, 0)?;
         assert_eq!(shorter.iter().map(|fit| fit.to.to_string()).collect::<Vec<_>>(), ["6ep", "3ep", "1ep"]);
         for length in ["1ep", "3ep5it"] {

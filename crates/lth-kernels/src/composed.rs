@@ -246,6 +246,11 @@ fn store(var: &Var, value: &Tensor, mask: Option<&Tensor>) -> Result<()> {
     }
 }
 
+/// Zeros where a mask has them.
+pub(crate) fn apply_mask(p: &Var, mask: &Tensor) -> Result<()> {
+    store(p, &p.as_detached_tensor(), Some(mask))
+}
+
 /// `x` without its graph, in the type that a step is computed in.
 fn operand(x: &Tensor) -> Result<Tensor> {
     if is_half(x) { widened(&x.detach()) } else { Ok(x.detach()) }

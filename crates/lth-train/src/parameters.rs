@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Tensor, Var};
+use lth_kernels::optim::apply_mask;
 
 use crate::double::in_f64;
 use crate::{Error, Pass};
@@ -186,9 +187,7 @@ impl Parameters {
         self.check_masks(masks)?;
         for (name, mask) in masks {
             let var = self.require(name)?.var();
-            // Selected, not multiplied: 0 · NaN would stay NaN, and 0 · (−w) is −0.
-            let masked = mask.to_device(var.device())?.where_cond(var.as_tensor(), &var.zeros_like()?)?;
-            var.set(&masked.detach())?;
+            apply_mask(var, &mask.to_device(var.device())?)?;
         }
         Ok(())
     }

@@ -10,6 +10,8 @@ pub use crate::kept::KeptPlaces;
 
 use crate::composed;
 use crate::error::{Error, expect_dtype, expect_shape};
+use crate::parallel::{Shared, for_ranges};
+use crate::pattern::clear_pruned;
 use crate::real::{Real, has_kernels, slice, with_real, with_values};
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, Var};
 use std::cell::RefCell;
@@ -186,6 +188,33 @@ pub fn sgd_step(p: &Var, grad: &Tensor, buf: &Var, mask: Option<&Tensor>, step: 
             })
         })
     }))
+}
+
+/// Makes exact zeros of `p` in place where `mask` (u8, `p`'s shape) is 0, also of NaN and of −0; all other values stay.
+///
+/// ```
+/// # use candle_core::{Device, Tensor, Var};
+/// let p = Var::new(&[1f32, f32::NAN, -3.0], &Device::Cpu)?;
+/// lth_kernels::optim::apply_mask(&p, &Tensor::new(&[1u8, 0, 0], &Device::Cpu)?)?;
+/// assert_eq!(p.to_vec1::<f32>()?, [1.0, 0.0, 0.0]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// If the mask's shape or type does not fit.
+pub fn apply_mask(p: &Var, mask: &Tensor) -> Result<()> {
+    check_mask("apply_mask", p, Some(mask))?;
+    if !has_kernels(p) || !p.is_contiguous() {
+        return composed::apply_mask(p, mask);
+    }
+    with_real!(p.dtype(), T => with_values(mask, |mask| with_mut(p, |p: &mut [T]| {
+        let (len, p) = (p.len(), Shared::new(p));
+        for_ranges(len, |at| {
+            // SAFETY: the ranges are disjoint.
+            clear_pruned(unsafe { p.part(at.clone()) }, &mask[at]);
+        });
+        Ok(())
+    })))
 }
 
 /// Runs `f` on the values of the gradient and the mask. A gradient that shares memory with a

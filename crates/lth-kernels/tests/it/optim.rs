@@ -2,7 +2,9 @@
 
 use crate::common::{golden, noise32, values};
 use candle_core::{DType, Device, Result, Tensor, Var};
-use lth_kernels::optim::{AdamStep, Decay, KeptPlaces, SgdStep, adam_step, adam_step_kept, sgd_step, sgd_step_kept};
+use lth_kernels::optim::{
+    AdamStep, Decay, KeptPlaces, SgdStep, adam_step, adam_step_kept, apply_mask, sgd_step, sgd_step_kept,
+};
 
 /// Runs five golden steps and compares the parameter after each, in f32 and f64.
 fn check(name: &str, step: impl Fn(&Var, &Tensor, &Var, &Var, u64) -> Result<()>) -> Result<()> {
@@ -72,6 +74,39 @@ fn masked_positions_become_exactly_zero_even_from_nan() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+#[test]
+fn a_mask_leaves_what_it_keeps_and_zeros_even_of_nan() -> Result<()> {
+    for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
+        for (rows, columns) in [(0, 3), (1, 5), (37, 31), (300, 500)] {
+            let n = rows * columns;
+            // Every seventh is not a number, every fifth a negative zero: kept, they stay.
+            let values: Vec<f32> = (0..n)
+                .map(|i| match i {
+                    i if i % 7 == 3 => f32::NAN,
+                    i if i % 5 == 2 => -0.0,
+                    i => i as f32 % 50.0 - 25.0,
+                })
+                .collect();
+            let bits: Vec<u8> = (0..n).map(|i| (i * i % 3) as u8 * 255).collect();
+            let p = Var::from_tensor(&Tensor::from_slice(&values, (rows, columns), &Device::Cpu)?.to_dtype(dtype)?)?;
+            let before = p.copy()?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            // Not as it lies in memory.
+            let mask = Tensor::from_slice(&bits, (rows, columns), &Device::Cpu)?.t()?.contiguous()?.t()?;
+            apply_mask(&p, &mask)?;
+            let after = p.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            for i in 0..n {
+                let expected = if bits[i] == 0 { 0.0 } else { before[i] };
+                assert_eq!(after[i].to_bits(), expected.to_bits(), "{dtype:?}, {i} of {n}");
+            }
+        }
+    }
+    let p = Var::zeros(3, DType::F32, &Device::Cpu)?;
+    let error = |mask: Tensor| apply_mask(&p, &mask).unwrap_err().to_string();
+    assert!(error(Tensor::zeros(4, DType::U8, &Device::Cpu)?).contains("`mask`"));
+    assert!(error(Tensor::zeros(3, DType::F32, &Device::Cpu)?).contains("`mask`"));
     Ok(())
 }
 

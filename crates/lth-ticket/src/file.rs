@@ -77,7 +77,7 @@ impl Ticket {
     /// # Errors
     /// If a pruned weight is not 0, a mask has no tensor, or the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<Written, Error> {
-        self.identified()?.write(path)
+        self.hashed(path)?.write(path)
     }
 
     /// Writes the compact form, whole or not at all. Of a ResNet-18 that is 95 % sparse it has 4 MB where the plain form has
@@ -86,7 +86,7 @@ impl Ticket {
     /// # Errors
     /// As [`Ticket::write`], and if a tensor's name begins with `bits/` or `kept/`.
     pub fn write_compact(&self, path: &Path) -> Result<Written, Error> {
-        self.identified()?.write_compact(path)
+        self.hashed(path)?.write_compact(path)
     }
 
     /// Writes the form that takes less room: the compact one where there are masks, or else the plain one. The content's
@@ -95,7 +95,12 @@ impl Ticket {
     /// # Errors
     /// As [`Ticket::write`].
     pub fn write_smaller(&self, path: &Path) -> Result<Written, Error> {
-        self.identified()?.write_smaller(path)
+        self.hashed(path)?.write_smaller(path)
+    }
+
+    /// [`Ticket::identified`], with the file in its error.
+    fn hashed(&self, path: &Path) -> Result<Identified<'_>, Error> {
+        self.identified().map_err(|error| Error::damaged(path, error.to_string()))
     }
 
     /// Reads a ticket in either form and checks everything: header, shapes, that pruned weights are 0, and both SHA-256.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use lth_mask::{Mask, MaskSet};
-use lth_ticket::{DatasetInfo, Error, NetworkInfo, Stage, Ticket, TicketHeader, Written};
+use lth_ticket::{DatasetInfo, Error, Identified, NetworkInfo, Stage, Ticket, TicketHeader, Written};
 use proptest::prelude::*;
 
 use crate::file::folder;
@@ -56,6 +56,27 @@ fn a_network_without_pictures_or_classes_needs_none() -> Result<(), Error> {
         let read = Ticket::read(&path, &Device::Cpu)?;
         assert_eq!((read.header, read.masks), (ticket.header.clone(), ticket.masks.clone()));
     }
+    Ok(())
+}
+
+#[test]
+fn a_hashed_ticket_goes_out_under_another_header() -> Result<(), Error> {
+    let (folder, ticket) = (folder(), small()?);
+    let mut hashed = ticket.identified()?;
+    assert_eq!(hashed.content_sha256(), ticket.content_sha256()?);
+    hashed.header_mut().parent = Some("ab".repeat(32));
+    for (n, written) in [Identified::write, Identified::write_compact, Identified::write_smaller].iter().enumerate() {
+        let path = folder.path().join(n.to_string());
+        let written = written(&hashed, &path)?;
+        let read = Ticket::read(&path, &Device::Cpu)?;
+        assert_eq!(read.header, TicketHeader { parent: Some("ab".repeat(32)), ..ticket.header.clone() });
+        assert_eq!(
+            [read.content_sha256()?, written.content_sha256],
+            [hashed.content_sha256(), hashed.content_sha256()]
+        );
+        assert_eq!(lth_files::sha256_file(&path)?, (written.sha256, written.bytes));
+    }
+    assert_eq!(ticket.header.parent, None, "its own is as it was");
     Ok(())
 }
 

@@ -136,8 +136,8 @@ impl Experiment {
 }
 
 /// Small enough for minutes: twice the paper's pruning rates, and so half as many levels; ten seeds, with which differences of
-/// a point can be told from chance. Forty epochs: dense's validation loss is least after 27 in the mean, and half of that would
-/// call networks trained whose loss still falls.
+/// a point can be told from chance. Forty epochs: dense's validation loss is least after 27 in the mean; after twelve all networks'
+/// still fell.
 fn digits() -> Result<Experiment, Error> {
     let paper = from_recipe(NetworkName::LeNet300100, DatasetName::Digits)?;
     let rate = |fraction| PruningRate::new(fraction);

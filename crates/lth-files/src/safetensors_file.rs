@@ -151,14 +151,14 @@ pub fn save_safetensors_hashed<T: TensorBytes>(
     tensors: &BTreeMap<String, T>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<(String, u64), Error> {
-    let mut digest = None;
+    let mut digest = (String::new(), 0);
     crate::write_atomic(path, |out| {
         let mut out = Hashing::new(out);
         write_safetensors(&mut out, tensors, metadata)?;
-        digest = Some(out.finish());
+        digest = out.finish();
         Ok(())
     })?;
-    Ok(digest.unwrap_or_default())
+    Ok(digest)
 }
 
 /// The header fields and the tensors of a safetensors file's bytes. Use it for every file from outside: the safetensors

@@ -159,11 +159,7 @@ impl Pattern {
 
     /// Writes exact zeros to the pruned positions.
     pub(crate) fn clear_pruned<T: Float>(&self, values: &mut [T]) {
-        let (len, values) = (values.len(), Shared::new(values));
-        for_ranges(len, |at| {
-            // SAFETY: the ranges are disjoint.
-            clear_pruned(unsafe { values.part(at.clone()) }, &self.bits()[at]);
-        });
+        clear_all_pruned(values, self.bits());
     }
 
     /// The lists to multiply by in one direction of a convolution, made at the first call.
@@ -219,6 +215,15 @@ multiversion! {
             *value = if bit == 0 { T::default() } else { *value };
         }
     }
+}
+
+/// [`clear_pruned`] of a whole tensor, in parallel.
+pub(crate) fn clear_all_pruned<T: Float>(values: &mut [T], bits: &[u8]) {
+    let (len, values) = (values.len(), Shared::new(values));
+    for_ranges(len, |at| {
+        // SAFETY: the ranges are disjoint.
+        clear_pruned(unsafe { values.part(at.clone()) }, &bits[at]);
+    });
 }
 
 /// What was made for the keys that were asked for last, the latest at the end.

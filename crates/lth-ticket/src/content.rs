@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use lth_files::{Dtype, Sha256, TensorBytes};
 use lth_mask::{Mask, MaskSet};
 use lth_train::tensor_bytes;
@@ -45,7 +45,13 @@ pub(crate) fn width(tensor: &Tensor) -> io::Result<Width> {
 
 /// Which elements are not 0, as a mask's words say it; −0 is 0.
 pub(crate) fn nonzero(tensor: &Tensor) -> io::Result<Vec<u64>> {
-    Ok(elements::nonzero(&tensor_bytes(tensor)?, width(tensor)?, tensor.dtype()))
+    match tensor.dtype() {
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => {
+            Ok(Mask::from_nonzero(tensor).map_err(io::Error::other)?.words().to_vec())
+        }
+        // What is not a weight's type, a file may have all the same.
+        dtype => Ok(elements::nonzero(&tensor_bytes(tensor)?, width(tensor)?, dtype)),
+    }
 }
 
 /// All tensors with their masks.

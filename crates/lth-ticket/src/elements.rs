@@ -74,36 +74,23 @@ pub(crate) fn placed(kept: &[u8], width: Width, mask: &Mask) -> Vec<u8> {
     by_width!(width, scatter(kept, mask))
 }
 
-/// Sixty-four bytes of 0 or 1 as the bits of a word, the first lowest.
-fn packed(bytes: &[u8; 64]) -> u64 {
-    let (eights, _) = bytes.as_chunks::<8>();
-    // Byte k of eight is multiplied to bit 56 + k, and nothing else comes to the highest byte.
-    let eight = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    eights.iter().rev().fold(0, |word, bytes| word << 8 | eight(bytes))
-}
-
 /// Which elements are not 0, as a mask's words say it; −0 is 0.
 pub(crate) fn nonzero(bytes: &[u8], width: Width, dtype: DType) -> Vec<u64> {
-    fn words<const N: usize>(bytes: &[u8], is_nonzero: impl Fn([u8; N]) -> bool) -> Vec<u64> {
+    fn words<const N: usize>(bytes: &[u8], is_float: bool) -> Vec<u64> {
+        // The sign is the highest bit, and little-endian numbers end with it.
+        let value = if is_float { u64::MAX >> (65 - 8 * N as u32) } else { u64::MAX };
+        let is_nonzero = |element: &[u8; N]| {
+            let mut wide = [0; 8];
+            wide[..N].copy_from_slice(element);
+            u64::from(u64::from_le_bytes(wide) & value != 0)
+        };
         let (elements, _) = bytes.as_chunks::<N>();
-        let (whole, rest) = elements.as_chunks::<64>();
-        let mut words: Vec<u64> =
-            whole.iter().map(|elements| packed(&elements.map(|element| u8::from(is_nonzero(element))))).collect();
-        if !rest.is_empty() {
-            let mut last = [0; 64];
-            last.iter_mut().zip(rest).for_each(|(byte, element)| *byte = u8::from(is_nonzero(*element)));
-            words.push(packed(&last));
-        }
-        words
+        let word = |elements: &[[u8; N]]| {
+            elements.iter().enumerate().fold(0, |word, (bit, element)| word | is_nonzero(element) << bit)
+        };
+        elements.chunks(64).map(word).collect()
     }
-    // The sign is the highest bit: shifted out.
-    let sign = u32::from(dtype.is_float());
-    match width {
-        Width::One => words(bytes, |element| u8::from_le_bytes(element) << sign != 0),
-        Width::Two => words(bytes, |element| u16::from_le_bytes(element) << sign != 0),
-        Width::Four => words(bytes, |element| u32::from_le_bytes(element) << sign != 0),
-        Width::Eight => words(bytes, |element| u64::from_le_bytes(element) << sign != 0),
-    }
+    by_width!(width, words(bytes, dtype.is_float()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One optimiser step for one tensor, in place.
+//! One optimiser step for one tensor, or its mask, in place.
 //!
 //! Masked positions of the parameter and of every moment are exactly 0 afterwards, whatever the
 //! gradient, momentum or weight decay would have made of them. Since averages are 0 there, those of the kept values alone
@@ -10,8 +10,7 @@ pub use crate::kept::KeptPlaces;
 
 use crate::composed;
 use crate::error::{Error, expect_dtype, expect_shape};
-use crate::parallel::{Shared, for_ranges};
-use crate::pattern::clear_pruned;
+use crate::pattern::clear_all_pruned;
 use crate::real::{Real, has_kernels, slice, with_real, with_values};
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, Var};
 use std::cell::RefCell;
@@ -208,11 +207,7 @@ pub fn apply_mask(p: &Var, mask: &Tensor) -> Result<()> {
         return composed::apply_mask(p, mask);
     }
     with_real!(p.dtype(), T => with_values(mask, |mask| with_mut(p, |p: &mut [T]| {
-        let (len, p) = (p.len(), Shared::new(p));
-        for_ranges(len, |at| {
-            // SAFETY: the ranges are disjoint.
-            clear_pruned(unsafe { p.part(at.clone()) }, &mask[at]);
-        });
+        clear_all_pruned(p, mask);
         Ok(())
     })))
 }
